@@ -1,0 +1,1 @@
+"""Instruments to journal to InfluxDB: bytes in, readings out, kept safe, sent on."""

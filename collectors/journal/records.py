@@ -1,0 +1,74 @@
+"""What the journal holds, as its readers see it. The shipper, export, status and estimation all read these.
+
+A *stream* is a fixed list of fields under one measurement and tag set. Its rows carry CLOCK_BOOTTIME stamps of
+one boot; the boot's clock table turns them into wall time, once that is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSpec:
+    """One field of a stream: name, type ("f" float, "i" integer, "b" boolean, "s" text) and unit."""
+
+    name: str
+    type: str = "f"
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What never changes along a series of rows."""
+
+    stream: int
+    """Number within its journal file; the same content may have another number in another file."""
+    measurement: str
+    tags: Mapping[str, str]
+    fields: Sequence[FieldSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """The values of one field; `missing` marks rows without a value (None: every row has one)."""
+
+    values: FloatArray | IntArray | Sequence[str]
+    missing: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive rows of one stream and one boot, as stored; lo..hi are the journal's sequence numbers."""
+
+    lo: int
+    hi: int
+    """A cursor that stands at `hi` has everything up to and including this chunk."""
+    stream: Stream
+    boot_id: str
+    boottime_ns: IntArray
+    """Shape (n,), strictly increasing."""
+    columns: Sequence[Column]
+    """One for each of `stream.fields`, each of length n."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockStep:
+    """From `boottime_ns` on, wall time = boottime + `offset_ns`, until the next step of the same boot."""
+
+    boottime_ns: int
+    offset_ns: int
+    state: int
+    """0 unsynchronised, 1 synchronised, 2 set by a person."""
+    frozen: bool
+    """Rows were shipped with this offset: it never changes again."""
+
+
+UNSYNCHRONISED, SYNCHRONISED, SET_BY_PERSON = 0, 1, 2

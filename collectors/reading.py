@@ -1,0 +1,46 @@
+"""What one instrument said about one thing at one instant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Value = float | None
+"""A number in the signal's unit, or None where the device itself says that it has no value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Values of one measurement, all of the same instant, under the vocabulary's names, units and signs."""
+
+    measurement: str
+    """A key of `signals.VOCABULARY`, for example "battery"."""
+    boottime_ns: int
+    """CLOCK_BOOTTIME in ns at which the values held."""
+    values: Mapping[str, Value]
+    """Signal name to number. A missing value is None or left out; never NaN, never a stand-in."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Only what tells parts of one instrument apart, for example {"cell": "3"}; bench and device are added later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something worth knowing that is not a number: a device gone or back, a refused frame, a gap and its cause."""
+
+    kind: str
+    """A short stable name in snake_case, for example "link_down", "out_of_range", "stream_gap"."""
+    detail: str
+    """One line for a person, naming the thing."""
+    boottime_ns: int | None = None
+    """When it happened; None: now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who answers on this link."""
+
+    model: str
+    serial: str = ""
+    firmware: str = ""
+    detail: Mapping[str, str] = field(default_factory=dict)
+    """Further facts worth a line in `collectors status`, for example nominal values or the protocol's generation."""

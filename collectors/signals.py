@@ -1,0 +1,143 @@
+"""The vocabulary: every measurement and signal that a collector may write.
+
+InfluxDB: measurement = the thing measured, field = signal, all numbers float. Names end in their unit; pure
+ratios are 0 to 1 and have none. **Positive current charges the battery**; what flows into a load and what a
+panel delivers is positive, too. `low` and `high` are what is plausible for any bench: a value outside is an
+event and a missing field, never a clipped value.
+
+This table is the one source for collectors, dashboards, alerts, downsampling and docs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One number's name, unit, plausible range and meaning."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    meaning: str
+    codes: Mapping[int, str] | None = None
+    """For state codes: what each integer means."""
+
+
+V, A, W = "V", "A", "W"
+
+
+def _electrical(volts: str, amps: str, watts: str) -> list[Signal]:
+    return [
+        Signal("voltage_v", V, -100.0, 1000.0, volts),
+        Signal("current_a", A, -1000.0, 1000.0, amps),
+        Signal("power_w", W, -100_000.0, 100_000.0, watts),
+    ]
+
+
+def _spread(name: str, unit: str, low: float, high: float, of: str) -> list[Signal]:
+    """Least, greatest and standard deviation within the bin of a decimated stream; the plain name is the mean."""
+    stem, suffix = name.rsplit("_", 1)
+    return [
+        Signal(f"{stem}_min_{suffix}", unit, low, high, f"least {of} in the bin"),
+        Signal(f"{stem}_max_{suffix}", unit, low, high, f"greatest {of} in the bin"),
+        Signal(f"{stem}_std_{suffix}", unit, 0.0, high - low, f"standard deviation of {of} in the bin"),
+    ]
+
+
+_SAMPLES = Signal("samples", "", 0.0, 1e9, "how many raw samples the bin holds; gaps are left out")
+
+VOCABULARY: Mapping[str, Mapping[str, Signal]] = {
+    measurement: {signal.name: signal for signal in signals}
+    for measurement, signals in {
+        "battery": [
+            *_electrical(
+                "at the battery", "through the battery; positive charges it", "into the battery; positive charges it"
+            ),
+            *_spread("voltage_v", V, -100.0, 1000.0, "voltage"),
+            *_spread("current_a", A, -1000.0, 1000.0, "current"),
+            _SAMPLES,
+            Signal("temperature_degc", "°C", -50.0, 120.0, "of the battery"),
+            Signal("soc", "", 0.0, 1.0, "state of charge as the instrument itself states it"),
+            Signal("soh", "", 0.0, 2.0, "state of health as the instrument itself states it"),
+            Signal("discharged_since_full_ah", "Ah", -1e6, 1e6, "net charge taken out since the last full charge"),
+            Signal("usable_capacity_ah", "Ah", 0.0, 1e6, "the instrument's estimate of the usable capacity"),
+            Signal("charged_today_wh", "Wh", 0.0, 1e7, "energy charged since the instrument's day began"),
+            Signal("discharged_today_wh", "Wh", 0.0, 1e7, "energy discharged since the instrument's day began"),
+            Signal("charged_total_wh", "Wh", 0.0, 1e9, "energy charged over the instrument's life"),
+            Signal("discharged_total_wh", "Wh", 0.0, 1e9, "energy discharged over the instrument's life"),
+            Signal("full_charge_count", "", 0.0, 1e6, "full charges over the instrument's life"),
+            Signal("deep_discharge_count", "", 0.0, 1e6, "deep discharges over the instrument's life"),
+            Signal("batteries_in_series", "", 1.0, 100.0, "nominal 12 V batteries in series"),
+        ],
+        "cell": [
+            Signal("voltage_v", V, 0.0, 10.0, "of one cell"),
+            Signal("temperature_degc", "°C", -50.0, 120.0, "of one cell"),
+        ],
+        "solar": [
+            *_electrical("at the panel", "delivered by the panel", "delivered by the panel"),
+            Signal("energy_today_wh", "Wh", 0.0, 1e7, "delivered since the instrument's day began"),
+            Signal("energy_total_wh", "Wh", 0.0, 1e9, "delivered over the instrument's life"),
+        ],
+        "load": [
+            *_electrical("at the load's terminals", "into the load", "into the load"),
+            Signal("charge_ah", "Ah", 0.0, 1e6, "taken by the load, the instrument's own counter"),
+            Signal("energy_wh", "Wh", 0.0, 1e7, "taken by the load, the instrument's own counter"),
+            Signal("test_time_s", "s", 0.0, 1e9, "run time of the instrument's battery test"),
+            Signal("energy_today_wh", "Wh", 0.0, 1e7, "taken since the instrument's day began"),
+            Signal("energy_total_wh", "Wh", 0.0, 1e9, "taken over the instrument's life"),
+        ],
+        "charger": [
+            Signal("uptime_s", "s", 0.0, 1e10, "since the charger started; going backwards means a restart"),
+            Signal("temperature_degc", "°C", -50.0, 150.0, "inside the charger"),
+            Signal("mosfet_temperature_degc", "°C", -50.0, 200.0, "of the charger's switching transistors"),
+            Signal("target_voltage_v", V, 0.0, 1000.0, "charging voltage aimed at"),
+            Signal("target_current_a", A, 0.0, 1000.0, "charging current aimed at"),
+            Signal("day_count", "d", 0.0, 1e6, "days the charger has counted"),
+        ],
+        "analog": [
+            Signal("raw_v", V, -11.0, 11.0, "at the input's terminals, before any scaling"),
+            *_spread("raw_v", V, -11.0, 11.0, "raw voltage"),
+            _SAMPLES,
+            Signal("temperature_degc", "°C", -50.0, 120.0, "of the converter itself"),
+        ],
+        "collector": [
+            Signal("samples", "", 0.0, 1e15, "readings accepted since start"),
+            Signal("skipped", "", 0.0, 1e15, "grid slots that passed without a reading since start"),
+            Signal("errors", "", 0.0, 1e15, "outcomes other than ok since start; `outcome` tag: one error name"),
+            Signal("reconnects", "", 0.0, 1e9, "links opened again since start"),
+            Signal("last_sample_age_s", "s", 0.0, 1e9, "since the last good reading"),
+            Signal("latency_s", "s", 0.0, 1e4, "mean time of one turn since the last report"),
+            Signal("bytes_in", "B", 0.0, 1e18, "read from the instrument since start"),
+            Signal("queue_rows", "", 0.0, 1e9, "readings accepted and not yet durable"),
+            Signal("journal_bytes", "B", 0.0, 1e15, "size of this collector's journal on disk"),
+            Signal("disk_free_bytes", "B", 0.0, 1e18, "free on the journal's partition"),
+            Signal("memory_bytes", "B", 0.0, 1e13, "resident memory of the process"),
+            Signal("cpu_share", "", 0.0, 256.0, "processor time per wall time since the last report"),
+            Signal("dropped", "", 0.0, 1e15, "readings dropped since start because memory was full"),
+            Signal("clock_state", "", 0.0, 2.0, "", {0: "unsynchronised", 1: "synchronised", 2: "set by a person"}),
+            Signal("unsent_rows", "", 0.0, 1e12, "rows in the journal that the sink has not confirmed"),
+            Signal("unsent_age_s", "s", 0.0, 1e9, "age of the oldest row that the sink has not confirmed"),
+            Signal("dead_letters", "", 0.0, 1e9, "lines that the sink refused for good"),
+            Signal("lines_sent", "", 0.0, 1e15, "lines that the sink confirmed since start"),
+        ],
+        "soc": [
+            Signal("soc", "", -0.05, 1.05, "estimated state of charge"),
+            Signal("soc_lo", "", -2.0, 3.0, "estimate minus three standard deviations"),
+            Signal("soc_hi", "", -2.0, 3.0, "estimate plus three standard deviations"),
+            Signal("soc_counted", "", -10.0, 11.0, "state of charge by counting alone, beside the estimate"),
+            Signal("innovation_v", V, -100.0, 100.0, "measured minus predicted voltage"),
+            Signal("innovation_bound_v", V, 0.0, 100.0, "three standard deviations of the predicted voltage"),
+            Signal("current_offset_a", A, -1000.0, 1000.0, "estimated offset of the current sensor"),
+            Signal("ocv_v", V, 0.0, 1000.0, "open-circuit voltage at the estimate"),
+        ],
+    }.items()
+}
+
+
+def find(measurement: str, signal: str) -> Signal | None:
+    """Return the signal's row, or None when the vocabulary does not know it."""
+    return VOCABULARY.get(measurement, {}).get(signal)

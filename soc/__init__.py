@@ -1,0 +1,1 @@
+"""Series in, state of charge out."""
