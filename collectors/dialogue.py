@@ -1,10 +1,10 @@
-"""A conversation with an instrument, described without any waiting.
+r"""A conversation with an instrument, described without any waiting.
 
 A *dialogue* is a generator. It yields what to do next and is sent what came back; its return value is the
 result. It never touches a port or a clock, so a test carries it by hand:
 
     def poll() -> Dialogue[list[Reading]]:
-        reply = yield Ask(b"\\x5a\\x01", cut)          # send this; cut() takes one frame off what arrives
+        reply = yield Ask(b"\x5a\x01", cut)          # send this; cut() takes one frame off what arrives
         return [Reading("battery", reply.boottime_ns, decode(FIELDS, reply.payload))]
 
 `collectors.runner.converse` does all the waiting, for every device and every link.

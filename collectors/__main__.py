@@ -1,0 +1,5 @@
+"""`python -m collectors`."""
+
+from collectors.cli import main
+
+main()

@@ -1,0 +1,64 @@
+"""The `collectors` command. Each module here is one subcommand: a click command named COMMAND, found by looking.
+
+Exit codes: 0 done; 2 wrong usage; 69 device or server absent; 70 a bug; 74 disk or journal; 75 held by someone
+else, try later; 76 the device answered wrongly or is another one; 78 configuration.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pkgutil import iter_modules
+
+import click
+
+from collectors.errors import CollectorError
+
+
+def _version() -> str:
+    try:
+        return version("battfleet")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "unknown"
+
+
+class Commands(click.Group):
+    """Imports a subcommand only when it is asked for: a collector must stay small."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return every subcommand's name."""
+        return sorted(m.name.replace("_", "-") for m in iter_modules(__path__))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the subcommand, or None."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = import_module(f"{__name__}.{cmd_name.replace('-', '_')}").COMMAND
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(_version(), prog_name="collectors")
+def cli() -> None:
+    """Read battery instruments, keep every sample, ship it to InfluxDB.
+
+    \b
+    See it work without hardware:     collectors bench --for 60
+    Check a configuration:            collectors check mppt.toml
+    Collect:                          collectors run mppt.toml
+    Shell completion (bash):          eval "$(_COLLECTORS_COMPLETE=bash_source collectors)"
+    """
+
+
+def main() -> None:
+    """Run the command line; expected errors become one message and their exit code."""
+    try:
+        cli.main(standalone_mode=True)
+    except CollectorError as error:
+        print(f"collectors: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
