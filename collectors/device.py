@@ -67,8 +67,8 @@ class Device:
     decode: Callable[[Iterable[bytes]], Iterable[Mapping[str, Any]]]
     """For `collectors decode KIND`: takes chunks of a capture, gives one JSON-able object per frame or error."""
     line: Line = field(default_factory=Line)
-    tcp_port: int | None = None
-    """Default port of a tcp link."""
+    channels: Mapping[str, int] = field(default_factory=dict)
+    """Default port of each channel of a tcp link; "" is the main one."""
     paced_by: str = "grid"
     """"grid": polled once per period. "device": it talks by itself; `poll` waits for its next message."""
     silence_s: float | None = None

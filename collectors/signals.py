@@ -107,7 +107,8 @@ VOCABULARY: Mapping[str, Mapping[str, Signal]] = {
         "collector": [
             Signal("samples", "", 0.0, 1e15, "readings accepted since start"),
             Signal("skipped", "", 0.0, 1e15, "grid slots that passed without a reading since start"),
-            Signal("errors", "", 0.0, 1e15, "outcomes other than ok since start; `outcome` tag: one error name"),
+            Signal("errors", "", 0.0, 1e15, "outcomes other than ok since start"),
+            Signal("outcomes", "", 0.0, 1e15, "how often a turn ended as the tag `outcome` says, since start"),
             Signal("reconnects", "", 0.0, 1e9, "links opened again since start"),
             Signal("last_sample_age_s", "s", 0.0, 1e9, "since the last good reading"),
             Signal("latency_s", "s", 0.0, 1e4, "mean time of one turn since the last report"),

@@ -1,0 +1,115 @@
+"""One collector process: poller in the main thread, committer in its own, a sign of life for the service manager."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+from collections import Counter
+
+from collectors.clock import Clock, system_clock
+from collectors.config import Config
+from collectors.journal.committer import Committer
+from collectors.notify import notify, watchdog_interval_s
+from collectors.poller import Poller
+from collectors.reading import Event, Reading
+
+STOP_S = 1.2
+"""A stop must be over in 2 s: this much is the committer's."""
+COMMIT_PATIENCE_S = 20.0
+"""A committer that has not finished a round for this long is not alive, and the watchdog may have us."""
+
+
+class Reporter:
+    """Writes what the collector knows about itself, and tells the service manager that it lives."""
+
+    def __init__(self, config: Config, clock: Clock, committer: Committer) -> None:
+        self._clock = clock
+        self._committer = committer
+        self._report_s = config.collector.report_s
+        self._ping_s = min(watchdog_interval_s() or self._report_s, self._report_s)
+        self._next_report_s = clock.monotonic_s()
+        self._next_ping_s = clock.monotonic_s()
+        self._last = (clock.monotonic_s(), 0.0, 0, 0.0, 0)  # time, cpu, turns, turn time, skipped
+
+    def __call__(self, poller: Poller) -> None:
+        """Do what is due; cheap when nothing is. Raises what ended the committer."""
+        if self._committer.failure is not None:
+            raise self._committer.failure
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._next_ping_s:
+            self._next_ping_s = now_s + self._ping_s
+            self._ping(poller, now_s)
+        if now_s >= self._next_report_s:
+            self._next_report_s = now_s + self._report_s
+            self._report(poller, now_s)
+
+    def _ping(self, poller: Poller, now_s: float) -> None:
+        age = "no sample yet" if poller.last_good_s is None else f"last sample {now_s - poller.last_good_s:.1f} s ago"
+        status = f"STATUS={poller.state}; {age}; {self._committer.queue_rows} rows queued"
+        alive = now_s - self._committer.committed_at_s < COMMIT_PATIENCE_S
+        notify(f"WATCHDOG=1\n{status}" if alive else status)
+
+    def _report(self, poller: Poller, now_s: float) -> None:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        cpu_s = usage.ru_utime + usage.ru_stime
+        then_s, then_cpu_s, then_turns, then_turn_s, then_skipped = self._last
+        self._last = (now_s, cpu_s, poller.turns, poller.turn_time_s, poller.skipped)
+        turns = poller.turns - then_turns
+        values: dict[str, float | None] = {
+            "samples": poller.samples,
+            "skipped": poller.skipped,
+            "errors": sum(n for name, n in poller.outcomes.items() if name != "ok"),
+            "reconnects": poller.reconnects,
+            "last_sample_age_s": None if poller.last_good_s is None else now_s - poller.last_good_s,
+            "latency_s": (poller.turn_time_s - then_turn_s) / turns if turns else None,
+            "bytes_in": poller.bytes_in,
+            "queue_rows": self._committer.queue_rows,
+            "journal_bytes": self._committer.journal_bytes,
+            "disk_free_bytes": self._committer.disk_free_bytes,
+            "memory_bytes": resident_bytes(),
+            "cpu_share": (cpu_s - then_cpu_s) / (now_s - then_s) if now_s > then_s else None,
+            "dropped": self._committer.dropped,
+            "clock_state": self._committer.clock_state,
+        }
+        now_ns = self._clock.boottime_ns()
+        self._committer.put(Reading("collector", now_ns, values))
+        for name, count in poller.outcomes.items():
+            self._committer.put(Reading("collector", now_ns, {"outcomes": count}, {"outcome": name}))
+        if poller.skipped > then_skipped:
+            detail = f"{poller.skipped - then_skipped} slots passed while a turn still ran or the instrument was silent"
+            self._committer.put(Event("slots_skipped", detail))
+
+
+def resident_bytes() -> float:
+    """Return the process's resident memory now."""
+    with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - read at every report: keep it cheap
+        return float(statm.read().split()[1]) * resource.getpagesize()
+
+
+def run(config: Config) -> None:
+    """Collect until SIGTERM or SIGINT, then commit everything and return.
+
+    Raises JournalError when the journal cannot be opened or written, WrongDevice when something else answers.
+    """
+    stop_signals: Counter[int] = Counter()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda signum, _frame: stop_signals.update([signum]))
+    clock = system_clock()
+    settings = config.collector
+    committer = Committer(settings.state_dir, settings.name, config.tags, config.journal, clock)
+    committer.start()
+    reporter = Reporter(config, clock, committer)
+    poller = Poller(config, committer, clock, lambda: bool(stop_signals), lambda: reporter(poller))
+    notify("READY=1\nSTATUS=starting")
+    committer.put(Event("collector_start", f"{config.device.kind} on {settings.link}"))
+    try:
+        poller.run()
+        committer.put(Event("collector_stop", "asked to stop"))
+    except BaseException as error:
+        committer.put(Event("collector_stop", f"{type(error).__name__}: {error}"))
+        raise
+    finally:
+        notify("STOPPING=1")
+        committer.stop(STOP_S)
+    print(f"{settings.name}: stopped; {poller.samples} readings kept", file=sys.stderr)

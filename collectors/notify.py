@@ -1,0 +1,27 @@
+"""Tell systemd how we are: sd_notify(3) in a few lines, silent where no service manager listens."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+def notify(state: str) -> None:
+    """Send one notification, for example "READY=1", "WATCHDOG=1" or "STATUS=…"; several joined by newlines."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.sendto(state.encode(), address)
+        except OSError:
+            # The manager is gone or restarting: it will miss a ping and then decide itself; nothing to do here.
+            return
+
+
+def watchdog_interval_s() -> float | None:
+    """Return how often systemd wants a sign of life (half of WatchdogSec), or None without a watchdog."""
+    usec = os.environ.get("WATCHDOG_USEC", "")
+    return int(usec) / 2e6 if usec.isdigit() and int(usec) > 0 else None
