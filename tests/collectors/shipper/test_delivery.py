@@ -1,0 +1,213 @@
+"""One batch against servers that are played by hand: every answer of the table, and what must never happen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collectors.shipper.answers import Answer, Verdict, judge
+from collectors.shipper.delivery import (
+    HOLD_S,
+    MOST_REQUESTS,
+    BatchLimit,
+    Delivered,
+    Send,
+    Wait,
+    backoff_s,
+    deliver,
+)
+
+STORED, REFUSED = Answer(204), Answer(400, "unable to parse")
+EXPIRED = Answer(400, "partial write: points beyond retention policy dropped=1")
+
+
+def lines(count: int) -> list[str]:
+    return [f"m,d=x v={n}.0 {n}" for n in range(count)]
+
+
+@dataclass
+class Played:
+    """What happened while a batch was delivered."""
+
+    result: Delivered | None = None
+    sent: list[Sequence[str]] = field(default_factory=list)
+    waits: list[Wait] = field(default_factory=list)
+
+
+def play(
+    batch: Sequence[str],
+    server: Callable[[Sequence[str]], Answer],
+    *,
+    limit: BatchLimit | None = None,
+    known_good: str | None = None,
+    steps: int = 100_000,
+) -> Played:
+    """Carry a delivery against a server; waits pass at once."""
+    played = Played()
+    delivery = deliver(batch, limit or BatchLimit(5000), lambda _low, high: high, known_good)
+    answer: Answer | None = None
+    for _ in range(steps):
+        try:
+            step = delivery.send(answer)
+        except StopIteration as end:
+            played.result = end.value
+            break
+        answer = None
+        if isinstance(step, Send):
+            played.sent.append(step.lines)
+            answer = server(step.lines)
+        else:
+            played.waits.append(step)
+    return played
+
+
+class Picky:
+    """Stores what is good, as a 1.x server does also when it answers 400."""
+
+    def __init__(self, bad: set[str], old: int = 0) -> None:
+        self.bad, self.old, self.stored = bad, old, set[str]()
+
+    def __call__(self, batch: Sequence[str]) -> Answer:
+        old = {line for line in batch if int(line.split()[-1]) < self.old}
+        self.stored |= set(batch) - self.bad - old
+        if self.bad & set(batch):
+            return REFUSED
+        return EXPIRED if old else STORED
+
+
+@pytest.mark.parametrize(
+    ("answer", "size", "verdict"),
+    [
+        (Answer(204), 10, Verdict.STORED),
+        (Answer(200, "<html>log in"), 10, Verdict.HOLD),
+        (Answer(302), 10, Verdict.HOLD),
+        (Answer(400, "unable to parse"), 10, Verdict.REFUSED),
+        (Answer(422), 10, Verdict.REFUSED),
+        (EXPIRED, 10, Verdict.EXPIRED),
+        (Answer(401), 10, Verdict.HOLD),
+        (Answer(403), 10, Verdict.HOLD),
+        (Answer(404, "database not found"), 10, Verdict.HOLD),
+        (Answer(405), 10, Verdict.HOLD),
+        (Answer(413), 10, Verdict.TOO_LARGE),
+        (Answer(None, "reset", sent_whole=False), 1_000_000, Verdict.TOO_LARGE),
+        (Answer(None, "reset", sent_whole=False), 1_000, Verdict.UNKNOWN),
+        (Answer(None, "timed out"), 1_000_000, Verdict.UNKNOWN),
+        (Answer(408), 10, Verdict.UNKNOWN),
+        (Answer(429), 10, Verdict.BUSY),
+        (Answer(503), 10, Verdict.BUSY),
+        (Answer(500, "retention policy not found"), 10, Verdict.FAULT),
+        (Answer(502), 10, Verdict.FAULT),
+        (Answer(504), 10, Verdict.FAULT),
+        (Answer(507), 10, Verdict.FAULT),
+    ],
+)
+def test_every_answer_has_its_meaning(answer: Answer, size: int, verdict: Verdict) -> None:
+    assert judge(answer, size) is verdict
+
+
+@given(st.integers(1, 120), st.data())
+@settings(max_examples=60, deadline=None)
+def test_exactly_the_bad_lines_are_refused_and_all_others_stored(count: int, data: st.DataObject) -> None:
+    batch = lines(count)
+    bad = data.draw(st.sets(st.sampled_from(batch), max_size=6))
+    server = Picky(bad, old=data.draw(st.integers(0, count)))
+    result = play(batch, server).result
+    assert result is not None
+    assert not result.unsorted
+    refused = [refusal.line for refusal in result.refused]
+    assert len(refused) == len(set(refused))
+    expired = {line for line in batch if int(line.split()[-1]) < server.old}
+    assert set(refused) == bad | expired
+    assert server.stored == set(batch) - bad - expired
+
+
+def test_four_bad_lines_of_5000_are_found_in_about_a_hundred_requests() -> None:
+    batch = lines(5000)
+    server = Picky({batch[n] for n in (3, 1700, 1701, 4999)})
+    played = play(batch, server)
+    assert played.result is not None
+    assert {refusal.line for refusal in played.result.refused} == server.bad
+    assert len(played.sent) < 100
+
+
+def test_an_expired_backlog_costs_a_dozen_requests_not_thousands() -> None:
+    server = Picky(set(), old=4000)
+    played = play(lines(5000), server)
+    assert played.result is not None
+    assert [refusal.reason for refusal in played.result.refused] == ["expired"] * 4000
+    assert len(played.sent) < 20
+
+
+def test_what_200_requests_cannot_sort_is_handed_back_and_nothing_is_lost() -> None:
+    batch = lines(5000)
+    server = Picky(set(batch[::3]))
+    played = play(batch, server)
+    assert played.result is not None
+    assert len(played.sent) < 3 * MOST_REQUESTS
+    refused = {refusal.line for refusal in played.result.refused}
+    assert refused <= server.bad
+    assert set(batch) == server.stored | refused | set(played.result.unsorted)
+    assert played.result.unsorted
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 200])
+def test_a_wrong_token_or_bucket_holds_the_batch_for_ever(status: int) -> None:
+    played = play(lines(3), lambda _: Answer(status), steps=1000)
+    assert played.result is None
+    assert set(map(tuple, played.sent)) == {tuple(lines(3))}
+    assert {(wait.seconds, wait.state) for wait in played.waits} == {(HOLD_S, "hold")}
+
+
+@pytest.mark.parametrize("answer", [Answer(None, "timed out"), Answer(503), Answer(429)])
+def test_no_number_of_retries_ever_drops_or_changes_a_batch(answer: Answer) -> None:
+    played = play(lines(3), lambda _: answer, steps=1000)
+    assert played.result is None
+    assert set(map(tuple, played.sent)) == {tuple(lines(3))}
+
+
+def test_the_server_says_how_long_it_wants_to_be_left_alone() -> None:
+    answers = iter([Answer(503, retry_after_s=7.0), Answer(429, retry_after_s=1e9), STORED])
+    assert [wait.seconds for wait in play(lines(1), lambda _: next(answers)).waits] == [7.0, 600.0]
+
+
+def test_waits_double_to_a_minute_and_are_spread_over_all_of_it() -> None:
+    assert [backoff_s(n, lambda _low, high: high) for n in (1, 2, 3, 8, 1000)] == [0.5, 1.0, 2.0, 60.0, 60.0]
+    assert backoff_s(5, lambda low, _high: low) == 0.0
+
+
+def test_too_large_is_halved_and_the_limit_comes_back_slowly() -> None:
+    limit = BatchLimit(5000)
+    played = play(lines(1000), lambda batch: Answer(413) if len(batch) > 300 else STORED, limit=limit)
+    assert played.result == Delivered()
+    assert [len(batch) for batch in played.sent] == [1000, 500, 250, 250, 500, 250, 250]
+    assert limit.lines == 5000 // 8
+    for _ in range(20):
+        limit.shrink()
+    assert limit.lines == 100
+    limit.grow()
+    assert limit.lines == 200
+
+
+def test_one_line_that_alone_is_too_large_is_refused() -> None:
+    played = play(lines(1), lambda _: Answer(413, "too large"))
+    assert played.result is not None
+    assert [(r.status, r.reason) for r in played.result.refused] == [(413, "too_large")]
+
+
+def test_a_batch_that_makes_a_healthy_server_fail_is_bisected() -> None:
+    batch = lines(64)
+    poison = batch[21]
+    played = play(batch, lambda sent: Answer(500, "panic") if poison in sent else STORED, known_good="m v=1 1")
+    assert played.result is not None
+    assert [(r.line, r.status, r.reason) for r in played.result.refused] == [(poison, 500, "fault")]
+
+
+def test_a_failing_server_is_waited_for_and_the_batch_stays_whole() -> None:
+    played = play(lines(64), lambda _: Answer(500, "retention policy not found"), steps=200)
+    assert played.result is None
+    assert {len(sent) for sent in played.sent} == {64, 1}
+    assert played.waits[-1].state == "hold"
