@@ -12,6 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from collectors.clock import SET_BY_PERSON as SET_BY_PERSON
+from collectors.clock import SYNCHRONISED as SYNCHRONISED
+from collectors.clock import UNSYNCHRONISED as UNSYNCHRONISED
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
@@ -41,6 +45,7 @@ class Column:
     """The values of one field; `missing` marks rows without a value (None: every row has one)."""
 
     values: FloatArray | IntArray | Sequence[str]
+    """This version writes floats only; a missing value reads as NaN."""
     missing: npt.NDArray[np.bool_] | None = None
 
 
@@ -71,4 +76,68 @@ class ClockStep:
     """Rows were shipped with this offset: it never changes again."""
 
 
-UNSYNCHRONISED, SYNCHRONISED, SET_BY_PERSON = 0, 1, 2
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """Something that happened, as stored; shares its sequence numbers with the chunks."""
+
+    seq: int
+    boot_id: str
+    boottime_ns: int
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Everything between two positions of a cursor."""
+
+    chunks: Sequence[Chunk]
+    """In order of `hi`."""
+    events: Sequence[EventRecord]
+    """In order of `seq`."""
+    hi: int
+    """Where the cursor may stand once all chunks and events of the batch are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Rows of one stream in wall time."""
+
+    stream: Stream
+    wall_ns: IntArray
+    columns: Sequence[Column]
+
+
+@dataclass(frozen=True, slots=True)
+class RollUp:
+    """One field of one stream in bins of equal width; only bins that hold a value are there."""
+
+    stream: Stream
+    field: FieldSpec
+    wall_ns: IntArray
+    """The bin's beginning."""
+    count: IntArray
+    least: FloatArray
+    greatest: FloatArray
+    mean: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """One run of the machine and what is known about its clock."""
+
+    boot_id: str
+    first_ns: int
+    """CLOCK_BOOTTIME in ns when this journal first saw the boot."""
+    steps: Sequence[ClockStep]
+    """In order of `boottime_ns`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A row that is in the file but cannot be trusted, and was left out."""
+
+    file: str
+    table: str
+    row: int
+    why: str

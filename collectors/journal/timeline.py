@@ -1,0 +1,99 @@
+"""Boottime to wall time, from the clock table of one boot. Pure.
+
+The table's rows are *segments*: from a row's boottime on, until the next row's, REALTIME − BOOTTIME was `offset_ns`.
+A new row is written when the offset steps by more than STEP_NS and when a time service begins to vouch for it. That a
+time service falls silent later is no row: BOOTTIME goes on counting, so an offset that was right stays right.
+
+What a segment's rows get:
+
+    synchronised      its own offset
+    frozen            its own offset, whatever comes later: rows were shipped with it
+    unsynchronised    the offset of the next synchronised or frozen segment of the boot, if there will be one;
+                      else that of the next one that a person set; else nothing yet: not to be shipped
+    set by a person   the same, but else its own
+
+So an offset reaches back over everything unsynchronised before it, up to the last segment that had a time of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from collectors.journal.records import SET_BY_PERSON, SYNCHRONISED, UNSYNCHRONISED, ClockStep, IntArray
+
+STEP_NS = 1_000_000
+"""Offsets that differ by less are the same offset, read with some jitter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of boottime with one offset; `state` UNSYNCHRONISED means that the offset is not known yet."""
+
+    start_ns: int
+    offset_ns: int
+    state: int
+    frozen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """All segments of one boot, in order; the first one reaches back to the boot's beginning."""
+
+    segments: Sequence[Segment]
+
+    def index(self, boottime_ns: IntArray) -> IntArray:
+        """Return for each stamp the index of its segment."""
+        starts = np.array([s.start_ns for s in self.segments[1:]], dtype=np.int64)
+        return np.searchsorted(starts, boottime_ns, side="right").astype(np.int64)
+
+    def to_wall(self, boottime_ns: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+        """Return wall time in ns since 1970 for each stamp, and whether it is known (else the time is 0)."""
+        stamps = np.asarray(boottime_ns, dtype=np.int64)
+        if not self.segments:
+            return np.zeros_like(stamps), np.zeros(stamps.shape, dtype=np.bool_)
+        at = self.index(stamps)
+        offsets = np.array([s.offset_ns for s in self.segments], dtype=np.int64)
+        known = np.array([s.state != UNSYNCHRONISED for s in self.segments])[at]
+        return np.where(known, stamps + offsets[at], 0), known
+
+    def states(self, boottime_ns: IntArray) -> IntArray:
+        """Return for each stamp what its offset is worth: UNSYNCHRONISED, SYNCHRONISED or SET_BY_PERSON."""
+        stamps = np.asarray(boottime_ns, dtype=np.int64)
+        if not self.segments:
+            return np.full(stamps.shape, UNSYNCHRONISED, dtype=np.int64)
+        return np.array([s.state for s in self.segments], dtype=np.int64)[self.index(stamps)]
+
+    def intervals(self, start_ns: int, end_ns: int) -> list[tuple[int, int]]:
+        """Return the stretches of boottime, each [from, to), whose wall time lies in [start_ns, end_ns)."""
+        ends = [s.start_ns for s in self.segments[1:]] + [2**63 - 1]
+        found = []
+        for i, (segment, end) in enumerate(zip(self.segments, ends, strict=True)):
+            if segment.state == UNSYNCHRONISED:
+                continue
+            begin = 0 if i == 0 else segment.start_ns
+            low, high = max(begin, start_ns - segment.offset_ns), min(end, end_ns - segment.offset_ns)
+            if low < high:
+                found.append((low, high))
+        return found
+
+
+def resolve(steps: Sequence[ClockStep]) -> Timeline:
+    """Return what each segment's rows get, by the rules above; `steps` rise in boottime."""
+    known: ClockStep | None = None
+    segments = []
+    for step in reversed(steps):
+        if step.frozen or step.state == SYNCHRONISED or (step.state == SET_BY_PERSON and known is None):
+            known = step
+        offset_ns, state = (known.offset_ns, known.state) if known else (step.offset_ns, UNSYNCHRONISED)
+        segments.append(Segment(step.boottime_ns, offset_ns, state, step.frozen))
+    return Timeline(segments[::-1])
+
+
+def with_frozen(steps: Sequence[ClockStep], frozen: Sequence[ClockStep]) -> list[ClockStep]:
+    """Return the steps, those that were shipped with the offset and state that they were shipped with."""
+    shipped = {f.boottime_ns: f for f in frozen}
+    return [replace(shipped[s.boottime_ns], frozen=True) if s.boottime_ns in shipped else s for s in steps]
