@@ -50,6 +50,65 @@ def _spread(name: str, unit: str, low: float, high: float, of: str) -> list[Sign
 
 _SAMPLES = Signal("samples", "", 0.0, 1e9, "how many raw samples the bin holds; gaps are left out")
 
+LOAD_TEST_STATES = {
+    0: "IDLE",
+    1: "RUN",
+    2: "FINISHED",
+    3: "ERROR",
+    4: "SIGNAL AH",
+    5: "SIGNAL TIME",
+    6: "END AH",
+    7: "END TIME",
+}
+
+# State codes of the Libre Solar charge controller, firmware v20 and later (lab-instruments.md, section 1.7).
+_SWITCH = {0: "off", 1: "on"}
+_CHARGER_STATE = {0: "idle", 1: "bulk", 2: "topping", 3: "trickle", 4: "equalization", 5: "follower"}
+_DCDC_STATE = {
+    0: "off",
+    1: "maximum power point",
+    2: "constant current, low side",
+    3: "constant voltage, low side",
+    4: "constant current, high side",
+    5: "constant voltage, high side",
+    6: "derating",
+}
+_OUTPUT_STATE = {
+    1: "on",
+    0: "off",
+    -1: "battery low",
+    -2: "overvoltage",
+    -4: "overcurrent",
+    -8: "short circuit",
+    -16: "voltage dip",
+    -32: "bus source current",
+    -64: "too warm (firmware of 2019)",
+}
+_CHARGER_ERRORS = {
+    1 << bit: meaning
+    for bit, meaning in enumerate(
+        (
+            "battery undervoltage",
+            "battery overvoltage",
+            "discharge overcurrent",
+            "charge overcurrent",
+            "discharge undertemperature",
+            "discharge overtemperature",
+            "charge undertemperature",
+            "charge overtemperature",
+            "load: battery low",
+            "load overvoltage",
+            "load overcurrent",
+            "load short circuit",
+            "load voltage dip",
+            "inside overtemperature",
+            "high-side MOSFET short",
+            "converter high-side overvoltage",
+            "solar switch overvoltage",
+        )
+    )
+}
+
 VOCABULARY: Mapping[str, Mapping[str, Signal]] = {
     measurement: {signal.name: signal for signal in signals}
     for measurement, signals in {
@@ -72,6 +131,9 @@ VOCABULARY: Mapping[str, Mapping[str, Signal]] = {
             Signal("full_charge_count", "", 0.0, 1e6, "full charges over the instrument's life"),
             Signal("deep_discharge_count", "", 0.0, 1e6, "deep discharges over the instrument's life"),
             Signal("batteries_in_series", "", 1.0, 100.0, "nominal 12 V batteries in series"),
+            Signal("temperature_sensor", "", 0.0, 1.0, "of the battery, external", {0: "absent", 1: "connected"}),
+            Signal("voltage_peak_v", V, 0.0, 1000.0, "highest over the instrument's life"),
+            Signal("temperature_peak_degc", "°C", -50.0, 120.0, "highest over the instrument's life"),
         ],
         "cell": [
             Signal("voltage_v", V, 0.0, 10.0, "of one cell"),
@@ -81,14 +143,31 @@ VOCABULARY: Mapping[str, Mapping[str, Signal]] = {
             *_electrical("at the panel", "delivered by the panel", "delivered by the panel"),
             Signal("energy_today_wh", "Wh", 0.0, 1e7, "delivered since the instrument's day began"),
             Signal("energy_total_wh", "Wh", 0.0, 1e9, "delivered over the instrument's life"),
+            Signal("power_peak_today_w", W, 0.0, 100_000.0, "highest since the instrument's day began"),
+            Signal("power_peak_w", W, 0.0, 100_000.0, "highest over the instrument's life"),
+            Signal("voltage_peak_v", V, 0.0, 1000.0, "highest over the instrument's life"),
         ],
         "load": [
             *_electrical("at the load's terminals", "into the load", "into the load"),
             Signal("charge_ah", "Ah", 0.0, 1e6, "taken by the load, the instrument's own counter"),
             Signal("energy_wh", "Wh", 0.0, 1e7, "taken by the load, the instrument's own counter"),
+            Signal(
+                "charge_step_ah", "Ah", 0.0, 1e6, "counted since the previous reading; left out where the counter fell"
+            ),
             Signal("test_time_s", "s", 0.0, 1e9, "run time of the instrument's battery test"),
+            Signal("test_state", "", 0.0, 7.0, "state of the instrument's battery test", LOAD_TEST_STATES),
+            Signal("mode", "", 0.0, 3.0, "what the load regulates", {0: "CV", 1: "CR", 2: "CC", 3: "CP"}),
+            Signal("input_on", "", 0.0, 1.0, "whether the input is switched on", {0: "off", 1: "on"}),
+            Signal("control", "", 0.0, 3.0, "who may set the load", {0: "free", 1: "remote"}),
+            Signal("alarms", "", 0.0, 15.0, "sum of: 1 overvoltage, 2 overcurrent, 4 overpower, 8 overtemperature"),
+            Signal("status", "", 0.0, 65535.0, "the instrument's own status word, undecoded"),
             Signal("energy_today_wh", "Wh", 0.0, 1e7, "taken since the instrument's day began"),
             Signal("energy_total_wh", "Wh", 0.0, 1e9, "taken over the instrument's life"),
+            Signal("power_peak_today_w", W, 0.0, 100_000.0, "highest since the instrument's day began"),
+            Signal("power_peak_w", W, 0.0, 100_000.0, "highest over the instrument's life"),
+            Signal("current_peak_a", A, 0.0, 1000.0, "highest over the instrument's life"),
+            Signal("state", "", -127.0, 1.0, "negative: minus the sum of what switched it off", _OUTPUT_STATE),
+            Signal("enabled", "", 0.0, 1.0, "whether it may be switched on", _SWITCH),
         ],
         "charger": [
             Signal("uptime_s", "s", 0.0, 1e10, "since the charger started; going backwards means a restart"),
@@ -97,6 +176,16 @@ VOCABULARY: Mapping[str, Mapping[str, Signal]] = {
             Signal("target_voltage_v", V, 0.0, 1000.0, "charging voltage aimed at"),
             Signal("target_current_a", A, 0.0, 1000.0, "charging current aimed at"),
             Signal("day_count", "d", 0.0, 1e6, "days the charger has counted"),
+            Signal("temperature_peak_degc", "°C", -50.0, 150.0, "highest over the instrument's life"),
+            Signal("mosfet_temperature_peak_degc", "°C", -50.0, 200.0, "highest over the instrument's life"),
+            Signal("dcdc_current_peak_a", A, 0.0, 1000.0, "highest over the instrument's life"),
+            Signal("state", "", 0.0, 5.0, "phase of charging", _CHARGER_STATE),
+            Signal("dcdc_state", "", 0.0, 6.0, "what limits the converter", _DCDC_STATE),
+            Signal("error_flags", "", 0.0, 2.0**32 - 1, "sum of what is wrong; 0: nothing", _CHARGER_ERRORS),
+            Signal("usb_state", "", -127.0, 1.0, "negative: minus the sum of what switched it off", _OUTPUT_STATE),
+            Signal("usb_enabled", "", 0.0, 1.0, "whether it may be switched on", _SWITCH),
+            Signal("dcdc_enabled", "", 0.0, 1.0, "whether it may be switched on", _SWITCH),
+            Signal("pwm_enabled", "", 0.0, 1.0, "whether it may be switched on", _SWITCH),
         ],
         "analog": [
             Signal("raw_v", V, -11.0, 11.0, "at the input's terminals, before any scaling"),

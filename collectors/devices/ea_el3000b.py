@@ -1,0 +1,284 @@
+"""EA EL 3000 B electronic load (2017 on): SCPI over its USB virtual COM port, RS232 or Ethernet module.
+
+    *IDN?            EA Elektro-Automatik GmbH&Co.KG, EL 9080-340, 1240210002, V2.14 …    maker, model, serial, firmware
+    SYST:NOM:VOLT?   80V                                  nominal values; CURR and POW likewise
+    MEAS:ARR?        12.5V, 33.3A, 420W                   units attached; k or m before them is taken, too
+    STAT:QUES?       3072                                 bit 10 remote, bit 11 input on; others not documented
+    STAT:OPER?       256                                  bit 8 CV; 9 CC and 10 CP are assumed
+    BATT:COND?       RUN                                  battery test: state
+    BATT:TEST?       12.34Ah, 160.2Wh, 01:02:03           its counters; separators are not documented
+
+Every question and answer is one line. There is no checksum and no error answer: what the load does not know it does
+not answer, so `open` finds out which of the optional questions it knows, and the first turn reports the others.
+SYST:ERR? is never asked, because reading it acknowledges alarms; nothing is ever set.
+Counters are cleared when the battery test is left at the load. Source: EA "Programming ModBus & SCPI" rev 25 (2023).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, NamedTuple
+
+from collectors.device import Device, Line, Output
+from collectors.devices._ea_load import LoadOptions, battery_reading, charge_step, insist
+from collectors.dialogue import Ask, Cut, Dialogue, Reply
+from collectors.errors import FrameError, NoReply, WrongDevice
+from collectors.reading import Event, Identity, Reading, Value
+from collectors.signals import LOAD_TEST_STATES
+
+LINE_BYTES = 256
+"""More without an end of line is no answer; the load's own input buffer is as long."""
+EXPONENTS = {"m": "e-3", "": "", "k": "e3"}
+REMOTE_BIT, INPUT_BIT = 10, 11
+MODE_BITS = {8: 0.0, 9: 2.0, 10: 3.0}
+"""Bit of the operation register to code of `mode`: CV, CC, CP."""
+STATE_CODES = {name: float(code) for code, name in LOAD_TEST_STATES.items()}
+
+
+class Maker(NamedTuple):
+    """What *IDN? says."""
+
+    name: str
+    model: str
+    serial: str
+    firmware: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A query, the form of its answer, and what an answer of that form means."""
+
+    text: str
+    form: re.Pattern[str]
+    meaning: Callable[[re.Match[str]], Any]
+
+    def cut(self, buffer: bytes) -> Cut | None:
+        """Return the meaning of the first line, or None until it is whole."""
+        line, end, _ = buffer.partition(b"\n")
+        if not end:
+            if len(buffer) > LINE_BYTES:
+                raise FrameError(f"{len(buffer)} bytes without an end of line", len(buffer))
+            return None
+        match = self.form.fullmatch(line.decode("ascii", "replace").strip())
+        if match is None:
+            raise FrameError(f"{self.text} was answered {line[:80]!r}, which has not its form", len(line) + 1)
+        return Cut(self.meaning(match), len(line) + 1)
+
+
+def _quantity(name: str, unit: str) -> str:
+    """Return the pattern of a number with its unit: groups `name` and `name_prefix`."""
+    return rf"(?P<{name}>[+-]?\d*\.?\d+)\s*(?P<{name}_prefix>[mk]?){unit}"
+
+
+def _form(*parts: str) -> re.Pattern[str]:
+    return re.compile(r"\s*[,;\s]\s*".join(parts), re.ASCII)
+
+
+def _numbers(match: re.Match[str]) -> dict[str, Value]:
+    """Return every quantity of the match in its unit, rounded once."""
+    names = [name for name in match.groupdict() if f"{name}_prefix" in match.groupdict()]
+    return {name: float(match[name] + EXPONENTS[match[f"{name}_prefix"]]) for name in names}
+
+
+def _questionable(match: re.Match[str]) -> dict[str, Value]:
+    word = int(match[0])
+    return {"control": float(word >> REMOTE_BIT & 1), "input_on": float(word >> INPUT_BIT & 1), "status": float(word)}
+
+
+def _operation(match: re.Match[str]) -> dict[str, Value]:
+    modes = [mode for bit, mode in MODE_BITS.items() if int(match[0]) >> bit & 1]
+    return {"mode": modes[0] if len(modes) == 1 else None}
+
+
+def _counters(match: re.Match[str]) -> dict[str, Value]:
+    seconds = 3600 * int(match["hours"]) + 60 * int(match["minutes"]) + float(match["seconds"])
+    return {**_numbers(match), "test_time_s": seconds}
+
+
+VOLTS, AMPERES, WATTS = _quantity("voltage_v", "V"), _quantity("current_a", "A"), _quantity("power_w", "W")
+TIME = r"(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d(?:\.\d+)?)"
+WORD = re.compile(r"\d{1,5}", re.ASCII)
+
+IDENTITY = Question(
+    "*IDN?",
+    re.compile(r"([^,]*),([^,]*),([^,]*),(.*)"),
+    lambda match: Maker(*(part.strip() for part in match.groups())),
+)
+NOMINALS = (
+    Question("SYST:NOM:VOLT?", _form(VOLTS), _numbers),
+    Question("SYST:NOM:CURR?", _form(AMPERES), _numbers),
+    Question("SYST:NOM:POW?", _form(WATTS), _numbers),
+)
+SINGLE = (
+    Question("MEAS:VOLT?", _form(VOLTS), _numbers),
+    Question("MEAS:CURR?", _form(AMPERES), _numbers),
+    Question("MEAS:POW?", _form(WATTS), _numbers),
+)
+ACTUAL = Question("MEAS:ARR?", _form(VOLTS, AMPERES, WATTS), _numbers)
+QUESTIONABLE = Question("STAT:QUES?", WORD, _questionable)
+OPERATION = Question("STAT:OPER?", WORD, _operation)
+TEST_STATE = Question(
+    "BATT:COND?", re.compile("|".join(STATE_CODES)), lambda match: {"test_state": STATE_CODES[match[0]]}
+)
+TEST_COUNTERS = Question(
+    "BATT:TEST?", _form(_quantity("charge_ah", "(?:Ah)?"), _quantity("energy_wh", "(?:Wh)?"), TIME), _counters
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options(LoadOptions):
+    """The [device] table."""
+
+    pause_s: float = field(default=0.015, metadata={"help": "least pause between an answer and the next question"})
+    timeout_s: float = field(default=0.5, metadata={"help": "silence after which a question is asked again"})
+    retries: int = field(default=1, metadata={"help": "how often a question is asked again before the turn fails"})
+    battery_test: bool = field(
+        default=True, metadata={"help": "also read state, Ah, Wh and time of the load's battery test"}
+    )
+
+
+class Driver:
+    """Reads one load; see `collectors.device.Driver`."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        # Two answers of one form never follow each other, so that a late one is not taken for the next.
+        self._questions = [
+            *([QUESTIONABLE] if options.status else []),
+            ACTUAL,
+            *([OPERATION] if options.status else []),
+            *([TEST_STATE, TEST_COUNTERS] if options.battery_test else []),
+        ]
+        self._news: list[Event] = []
+        self._charge_ah: Value = None
+
+    def open(self) -> Dialogue[Identity]:
+        """Return who answers, having found out which optional questions it knows."""
+        try:
+            maker: Maker = (yield from self._ask(IDENTITY)).payload
+        except (NoReply, FrameError) as error:
+            raise NoReply(
+                "*IDN? was not answered. Is the load on, and is it an EL 3000 B? (An EL 3000 A speaks telegrams: kind "
+                f"ea_el3000a.) The RS232 module needs the baud rate set at the load, e.g. ?baud=115200. {error}"
+            ) from error
+        if not re.match(r"EA\b|.*Elektro-?Automatik", maker.name, re.IGNORECASE) or not maker.model.startswith("EL"):
+            raise WrongDevice(f"expected an EA electronic load (EL …), but {maker.name} {maker.model} answers here")
+        nominals: list[str] = []
+        for question in NOMINALS:
+            reply = yield from self._ask(question)
+            nominals += [f"{value:g} {name[-1].upper()}" for name, value in reply.payload.items()]
+        yield from self._leave_out_unknown()
+        return Identity(maker.model, maker.serial, maker.firmware, {"nominal": ", ".join(nominals)})
+
+    def poll(self) -> Dialogue[list[Output]]:
+        """Return the load's values at the instant of MEAS:ARR?, and what happened to its counter."""
+        values: dict[str, Value] = {}
+        boottime_ns = 0
+        for question in self._questions:
+            reply = yield from self._ask(question)
+            values |= reply.payload
+            if question is ACTUAL:
+                boottime_ns = reply.boottime_ns
+        events, self._news = self._news, []
+        step_ah, restart = charge_step(self._charge_ah, values.get("charge_ah"))
+        self._charge_ah = values.get("charge_ah")
+        if step_ah is not None:
+            values["charge_step_ah"] = step_ah
+        if restart:
+            events.append(restart)
+        readings = [Reading("load", boottime_ns, values)]
+        if self._options.battery:
+            readings.append(battery_reading(values, boottime_ns, self._options.battery_min_v))
+        return [*readings, *events]
+
+    def close(self) -> Dialogue[None]:
+        """Do nothing: nothing was changed."""
+        yield from ()
+
+    def _ask(self, question: Question) -> Dialogue[Reply]:
+        ask = Ask(
+            question.text.encode() + b"\n",
+            question.cut,
+            timeout_s=self._options.timeout_s,
+            pause_s=self._options.pause_s,
+            flush=True,
+        )
+        return (yield from insist(ask, self._options.retries))
+
+    def _leave_out_unknown(self) -> Dialogue[None]:
+        for question in [known for known in self._questions if known is not ACTUAL]:
+            try:
+                yield from self._ask(question)
+            except (NoReply, FrameError) as error:
+                self._questions.remove(question)
+                detail = f"{question.text} is left out until the next connection: {error}"
+                self._news.append(Event("question_unanswered", detail))
+
+
+def decode_capture(chunks: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
+    """Yield one object per answer line of a capture.
+
+    A line is "query -> answer", a query (its answer is the next line), or an answer alone; then only answers whose
+    form tells what they are get values: a bare number may be either register.
+    """
+    buffer, asked = b"", ""
+    for chunk in chain(chunks, (b"\n",)):
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        for raw in lines:
+            line = raw.decode("utf-8", "backslashreplace").strip()
+            query, arrow, answer = (
+                map(str.strip, re.split(r"(->|→)", line, maxsplit=1)) if "?" in line else ("", "", "")
+            )
+            if arrow:
+                yield _describe(query, answer)
+            elif line.endswith("?"):
+                asked = line
+            elif line:
+                yield _describe(asked, line)
+                asked = ""
+
+
+def _describe(query: str, answer: str) -> dict[str, Any]:
+    record: dict[str, Any] = {"query": query, "answer": answer} if query else {"answer": answer}
+    known = [question for question in QUESTIONS if question.text == query.upper()] if query else list(SELF_EVIDENT)
+    for question in known:
+        try:
+            cut = question.cut(answer.encode() + b"\n")
+        except FrameError as error:
+            if query:
+                return record | {"error": "FrameError", "message": str(error)}
+            continue
+        assert cut is not None
+        meaning = cut.payload
+        return record | (
+            meaning._asdict() if isinstance(meaning, Maker) else {"measurement": "load", "values": meaning}
+        )
+    return record
+
+
+QUESTIONS = (IDENTITY, *SINGLE, ACTUAL, QUESTIONABLE, OPERATION, TEST_STATE, TEST_COUNTERS)
+SELF_EVIDENT = (*SINGLE, ACTUAL, TEST_STATE, TEST_COUNTERS, IDENTITY)
+
+DEVICE = Device(
+    kind="ea_el3000b",
+    title="EA Elektro-Automatik EL 3000 B electronic load",
+    links=("serial", "tcp"),
+    options=Options,
+    driver=Driver,
+    signals={
+        "load": (
+            *("voltage_v", "current_a", "power_w", "charge_ah", "charge_step_ah", "energy_wh", "test_time_s"),
+            *("test_state", "mode", "input_on", "control", "status"),
+        ),
+        "battery": ("voltage_v", "current_a"),
+    },
+    decode=decode_capture,
+    line=Line(baud=115200),
+    channels={"": 5025},
+    checked=False,
+    text=True,
+    notes="Read only, by SCPI. Ah, Wh and time come from the load's battery test and need it to run.",
+)
