@@ -8,9 +8,9 @@ r"""Rows to InfluxDB line protocol. Pure, and the same rows always give the same
     missing  None, NaN and infinity: the field is left out; a row without fields is no line; an empty tag is left out
     escapes  `,` and space in measurements; `,`, `=` and space in tags and field names
 
-Two encoders give equal bytes: `encode_plain`, one row after the other, which anyone can check, and `encode`, which turns
-whole columns into text at once (a JSON encoder that reads numpy arrays) and joins them by one template for each
-set of present fields. A line is returned without its line break.
+Two encoders give equal bytes: `encode_plain`, one row after the other, which anyone can check, and `encode`, which
+turns whole columns into text at once (a JSON encoder that reads numpy arrays) and joins them by one template for
+each set of present fields. A line is returned without its line break.
 
 Source: InfluxDB line protocol reference, and what a 1.6.7 server accepted when asked.
 """
@@ -28,7 +28,7 @@ import numpy.typing as npt
 import orjson
 
 from collectors.errors import CollectorError
-from collectors.journal.records import Chunk, Column, FieldSpec, IntArray, Stream
+from collectors.journal.records import Chunk, Column, FieldSpec, IntArray
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -138,7 +138,7 @@ def _value_text(kind: str, column: Column, row: int) -> str | None:
         return "t" if value else "f"
     if kind == "i":
         return f"{int(value)}i"
-    return repr(float(value)) if math.isfinite(value) else None
+    return repr(float(value)) if math.isfinite(float(value)) else None
 
 
 def _column_text(spec: FieldSpec, column: Column) -> tuple[list[str], BoolArray | None]:
@@ -202,14 +202,11 @@ def take(chunk: Chunk, rows: BoolArray) -> Chunk:
     indexes = np.flatnonzero(rows)
     columns = [
         Column(
-            column.values[indexes] if isinstance(column.values, np.ndarray) else [column.values[i] for i in indexes],
+            column.values[indexes]
+            if isinstance(column.values, np.ndarray)
+            else [column.values[i] for i in indexes.tolist()],
             None if column.missing is None else column.missing[indexes],
         )
         for column in chunk.columns
     ]
     return Chunk(chunk.lo, chunk.hi, chunk.stream, chunk.boot_id, chunk.boottime_ns[indexes], columns)
-
-
-def field_types(stream: Stream) -> dict[str, str]:
-    """Return the type of each field ("f", "i", "b" or "s"), by name."""
-    return {spec.name: spec.type for spec in stream.fields}

@@ -10,6 +10,8 @@
     401, 403, 404, other 4xx     HOLD        token, rights, database or bucket: a person must act; nothing is dropped
     no or half an answer, 408    UNKNOWN     stored or not: send the same again
     200, 3xx, anything else      HOLD        not InfluxDB: a captive portal or a proxy
+
+What each verdict asks for: `collectors.shipper.delivery`.
 """
 
 from __future__ import annotations

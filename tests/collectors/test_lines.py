@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.journal.records import Chunk, Column, FieldSpec, Stream
+from collectors.journal.records import Chunk, Column, FieldSpec, FloatArray, IntArray, Stream
 from collectors.lines import EventRow, Unencodable, encode, encode_event, encode_plain, series, take
 from tests.line_protocol import parse, parse_line
 
@@ -36,17 +38,22 @@ def chunks(draw: st.DrawFn) -> Chunk:
         values = draw(st.lists(VALUES[kind], min_size=rows, max_size=rows))
         missing = draw(st.none() | st.lists(st.booleans(), min_size=rows, max_size=rows))
         fields.append(FieldSpec(name, kind))
-        array = values if kind == "s" else np.array(values, np.float64 if kind == "f" else np.int64)
-        columns.append(Column(array, None if missing is None else np.array(missing, bool)))
+        columns.append(Column(_array(kind, values), None if missing is None else np.array(missing, bool)))
     tags = draw(st.dictionaries(NAME, st.just("") | NAME, max_size=3))
     stream = Stream(1, draw(NAME), tags, fields)
     return Chunk(1, 1, stream, "boot", np.arange(rows, dtype=np.int64), columns)
 
 
-def chunk(measurement: str = "battery", *, rows: int = 1, **values: list[float]) -> Chunk:
+def _array(kind: str, values: list[Any]) -> FloatArray | IntArray | Sequence[str]:
+    if kind == "s":
+        return values
+    return np.array(values, np.float64) if kind == "f" else np.array(values, np.int64)
+
+
+def chunk(*, rows: int = 1, **values: list[float]) -> Chunk:
     columns = [Column(np.array(v)) for v in values.values()]
     fields = [FieldSpec(name) for name in values]
-    return Chunk(1, 1, Stream(1, measurement, {"device": "d1"}, fields), "b", np.arange(rows), columns)
+    return Chunk(1, 1, Stream(1, "battery", {"device": "d1"}, fields), "b", np.arange(rows), columns)
 
 
 @given(chunks(), st.integers(0, 2**62))
@@ -66,7 +73,7 @@ def test_what_is_written_reads_back(rows: Chunk) -> None:
         for spec, column in zip(rows.stream.fields, rows.columns, strict=True):
             value = column.values[row]
             present = column.missing is None or not column.missing[row]
-            if present and (spec.type != "f" or math.isfinite(value)):
+            if present and (spec.type != "f" or math.isfinite(float(value))):
                 fields[spec.name] = bool(value) if spec.type == "b" else value
         if fields:
             tags = {key: value for key, value in rows.stream.tags.items() if value}

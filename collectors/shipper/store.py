@@ -1,0 +1,253 @@
+"""What the shipper remembers: `<state>/ship.db`.
+
+    cursor      (sink, collector): everything up to `seq` is confirmed; rows after `live` are not read yet
+    span        (sink, collector, after, upto]: behind `live` and not confirmed yet. `boot_id` NULL: a backlog that
+                drains beside the live rows; else rows of a boot whose clock is not known: they wait for it
+    dead        lines that a sink refused for good, with its words; `unsorted`: still to be sent one by one
+    sink_types  the type that each field has in a sink, for ever
+    frozen      offsets that rows were shipped with: they never change again
+
+Promise     A cursor may lag behind what the sink has, never lead: marks move only after a 204, in memory at once and
+            on the disk at the next `save`. Whatever is cut off in between is sent again, and overwrites itself.
+            Every state on the disk is whole: `seq` is the least of `live` and all `after`, in the same transaction.
+            What must not be repeated in another form (frozen offsets, dead letters, types) is on the disk first.
+File        SQLite with a rollback journal, not WAL: collectors of other users read `cursor` (may this file be deleted?)
+            and a WAL database cannot be opened without the right to write beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from collectors.errors import JournalError, JournalNewer
+from collectors.journal.records import ClockStep
+from collectors.shipper.delivery import Refusal
+
+VERSION = 1
+APPLICATION_ID = 0x62_66_73_68  # "bfsh"
+DEAD_KEPT_DAYS, DEAD_KEPT_BYTES = 90.0, 64 * 2**20
+UNSORTED = "unsorted"
+DAY_NS = 86_400 * 10**9
+
+SCHEMA = """
+CREATE TABLE cursor(sink TEXT, collector TEXT, seq INTEGER NOT NULL, live INTEGER NOT NULL,
+                    PRIMARY KEY(sink, collector)) WITHOUT ROWID;
+CREATE TABLE span(sink TEXT, collector TEXT, after INTEGER, upto INTEGER NOT NULL, boot_id TEXT);
+CREATE TABLE dead(id INTEGER PRIMARY KEY, sink TEXT NOT NULL, collector TEXT NOT NULL, seq INTEGER NOT NULL,
+                  line TEXT NOT NULL, digest BLOB NOT NULL, status INTEGER, reason TEXT NOT NULL, error TEXT NOT NULL,
+                  first_ns INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 1);
+CREATE UNIQUE INDEX dead_line ON dead(sink, digest);
+CREATE TABLE sink_types(sink TEXT, measurement TEXT, field TEXT, type TEXT NOT NULL,
+                        PRIMARY KEY(sink, measurement, field)) WITHOUT ROWID;
+CREATE TABLE frozen(collector TEXT, boot_id TEXT, bt INTEGER, off INTEGER NOT NULL, state INTEGER NOT NULL,
+                    PRIMARY KEY(collector, boot_id, bt)) WITHOUT ROWID;
+"""
+
+
+@dataclass(slots=True)
+class Span:
+    """Rows (after, upto] that are not confirmed."""
+
+    after: int
+    upto: int
+    boot_id: str | None = None
+    """Whose clock they wait for; None: for nothing, they are a backlog."""
+
+
+@dataclass(slots=True)
+class Marks:
+    """How far one sink has read one collector. `Span`s lie at or below `live` and may not overlap it."""
+
+    live: int = 0
+    spans: list[Span] = field(default_factory=list)
+
+    @property
+    def confirmed(self) -> int:
+        """Return the seq up to which everything is confirmed."""
+        return min([self.live, *(span.after for span in self.spans)])
+
+    def split(self, newest: int) -> None:
+        """Make everything after `live` a backlog, and go on live from `newest`."""
+        if newest > self.live:
+            self.spans.append(Span(self.live, newest))
+            self.live = newest
+
+    def advance(self, span: Span | None, hi: int) -> None:
+        """Note that everything of the span (None: of the live rows) up to `hi` is confirmed or held."""
+        if span is None:
+            self.live = max(self.live, hi)
+            return
+        span.after = max(span.after, hi)
+        if span.after >= span.upto:
+            self.spans.remove(span)
+
+    def hold(self, lo: int, hi: int, boot_id: str) -> None:
+        """Note that rows lo..hi wait for the clock of this boot; neighbours become one span."""
+        for span in self.spans:
+            if span.boot_id == boot_id and span.after < lo <= span.upto + 1:
+                span.upto = max(span.upto, hi)
+                return
+        self.spans.append(Span(lo - 1, hi, boot_id))
+
+
+class DeadLetter(NamedTuple):
+    """A line that a sink refused for good."""
+
+    id: int
+    sink: str
+    collector: str
+    seq: int
+    line: str
+    status: int | None
+    reason: str
+    error: str
+    first_ns: int
+    tries: int
+
+
+_DEAD_COLUMNS = "id, sink, collector, seq, line, status, reason, error, first_ns, tries"
+
+
+class Store:
+    """The one door to ship.db. Any thread may use it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it, or make it; JournalNewer when a newer version wrote it, JournalError when that fails."""
+        self.path = path
+        self._lock = threading.RLock()
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+            self._prepare()
+        except sqlite3.Error as error:
+            raise JournalError(f"{path}: {error}; is the folder there, and may this user write it?") from error
+
+    def _prepare(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise JournalNewer(f"{self.path}: version {version}, this program knows {VERSION}; install a newer one")
+        self._db.execute("PRAGMA journal_mode=TRUNCATE")
+        self._db.execute("PRAGMA synchronous=FULL")
+        if version < VERSION:
+            script = f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION};"
+            self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {script} COMMIT;")
+
+    def close(self) -> None:
+        """Close the file; saved is what was saved."""
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def _all(self, query: str, arguments: Iterable[object] = ()) -> list[tuple]:  # type: ignore[type-arg]
+        with self._lock:
+            return self._db.execute(query, tuple(arguments)).fetchall()
+
+    def marks(self, sink: str) -> dict[str, Marks]:
+        """Return the saved marks of every collector of this sink."""
+        found = {
+            name: Marks(live) for name, live in self._all("SELECT collector, live FROM cursor WHERE sink=?", [sink])
+        }
+        query = "SELECT collector, after, upto, boot_id FROM span WHERE sink=? ORDER BY after"
+        for name, after, upto, boot_id in self._all(query, [sink]):
+            found[name].spans.append(Span(after, upto, boot_id))
+        return found
+
+    def save(self, sink: str, marks: Mapping[str, Marks]) -> None:
+        """Put the sink's marks on the disk, all in one transaction."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM span WHERE sink=?", [sink])
+            for name, mark in marks.items():
+                db.execute("REPLACE INTO cursor VALUES(?,?,?,?)", [sink, name, mark.confirmed, mark.live])
+                spans = [(sink, name, span.after, span.upto, span.boot_id) for span in mark.spans]
+                db.executemany("INSERT INTO span VALUES(?,?,?,?,?)", spans)
+
+    def frozen(self, collector: str, boot_id: str) -> list[ClockStep]:
+        """Return the clock segments of this boot that rows were shipped with."""
+        query = "SELECT bt, off, state FROM frozen WHERE collector=? AND boot_id=? ORDER BY bt"
+        return [ClockStep(bt, off, state, frozen=True) for bt, off, state in self._all(query, [collector, boot_id])]
+
+    def freeze(self, collector: str, boot_id: str, steps: Iterable[ClockStep]) -> None:
+        """Keep these segments' offsets for ever, on the disk when this returns; what is frozen already stays."""
+        rows = [(collector, boot_id, step.boottime_ns, step.offset_ns, step.state) for step in steps]
+        with self._transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO frozen VALUES(?,?,?,?,?)", rows)
+
+    def types(self, sink: str) -> dict[tuple[str, str], str]:
+        """Return the type of each (measurement, field) that the sink has."""
+        rows = self._all("SELECT measurement, field, type FROM sink_types WHERE sink=?", [sink])
+        return {(measurement, name): kind for measurement, name, kind in rows}
+
+    def set_types(self, sink: str, types: Mapping[tuple[str, str], str]) -> None:
+        """Remember these types, instead of what was remembered for the same fields."""
+        rows = [(sink, measurement, name, kind) for (measurement, name), kind in types.items()]
+        with self._transaction() as db:
+            db.executemany("REPLACE INTO sink_types VALUES(?,?,?,?)", rows)
+
+    def bury(self, sink: str, collector: str, seq: int, refused: Sequence[Refusal]) -> None:
+        """Keep refused lines; the same line refused again is one more try of the same letter."""
+        now_ns = time.time_ns()
+        rows = [
+            (sink, collector, seq, r.line, _digest(r.line), r.status, r.reason, r.error[:500], now_ns) for r in refused
+        ]
+        with self._transaction() as db:
+            db.executemany(
+                "INSERT INTO dead(sink, collector, seq, line, digest, status, reason, error, first_ns)"
+                " VALUES(?,?,?,?,?,?,?,?,?) ON CONFLICT(sink, digest) DO UPDATE SET"
+                " tries=tries+1, status=excluded.status, reason=excluded.reason, error=excluded.error",
+                rows,
+            )
+
+    def dead_count(self, sink: str) -> int:
+        """Return how many lines the sink refused for good."""
+        return int(self._all("SELECT count(*) FROM dead WHERE sink=? AND reason<>?", [sink, UNSORTED])[0][0])
+
+    def dead(
+        self, sink: str | None = None, collector: str | None = None, reason: str | None = None,
+        ids: Sequence[int] = (), limit: int = -1,
+    ) -> list[DeadLetter]:  # fmt: skip
+        """Return the dead letters that fit every given condition, oldest first."""
+        wanted = {"sink": sink, "collector": collector, "reason": reason}
+        conditions = [f"{name}=?" for name, value in wanted.items() if value is not None]
+        arguments: list[object] = [value for value in wanted.values() if value is not None]
+        if ids:
+            conditions.append(f"id IN ({','.join('?' * len(ids))})")
+            arguments += ids
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        query = f"SELECT {_DEAD_COLUMNS} FROM dead {where} ORDER BY id LIMIT ?"  # noqa: S608 - only names of ours
+        return [DeadLetter(*row) for row in self._all(query, [*arguments, limit])]
+
+    def dig_out(self, ids: Sequence[int]) -> None:
+        """Forget these dead letters: they were stored after all, or a person deleted them."""
+        with self._transaction() as db:
+            db.executemany("DELETE FROM dead WHERE id=?", [(number,) for number in ids])
+
+    def trim_dead(self) -> int:
+        """Return how many dead letters were dropped, being over 90 days old or over 64 MiB; expired lines go first."""
+        with self._transaction() as db:
+            oldest_ns = time.time_ns() - round(DEAD_KEPT_DAYS * DAY_NS)
+            dropped = db.execute("DELETE FROM dead WHERE first_ns<?", [oldest_ns]).rowcount
+            order = "ORDER BY reason='expired', id DESC"  # what is kept comes first
+            sizes = f"SELECT id, sum(length(line)+100) OVER ({order}) AS total FROM dead"  # noqa: S608 - only ours
+            query = f"DELETE FROM dead WHERE id IN (SELECT id FROM ({sizes}) WHERE total>?)"  # noqa: S608
+            return dropped + db.execute(query, [DEAD_KEPT_BYTES]).rowcount
+
+
+def _digest(line: str) -> bytes:
+    return hashlib.blake2b(line.encode(), digest_size=16).digest()
