@@ -1,0 +1,314 @@
+"""Fakes on their wires: one thread, any number of instruments, stopped at any time.
+
+    world -> Witness -> fake -> Mischief -> wire ~ collector
+
+What each fake sent is remembered (`Station.sent`), so that a run can show that all of it was kept: one entry for
+every message that carries measured values, with the CLOCK_BOOTTIME at which it was on the wire and whether a fault
+had touched it.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import time
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from heapq import heappop, heappush
+from itertools import count
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, NamedTuple
+
+from collectors.device import Line
+from collectors.fakes import Fake, FakeKind, Out, World
+from collectors.fakes.faults import Fault, Mischief, Piece
+from collectors.fakes.wires import MAX_UNSENT, PtyWire, TcpWire, Wire
+
+LOOK_S = 0.02
+"""How often a serial line that nobody has open is looked at."""
+LONGEST_WAIT_S = 0.5
+
+
+class _Watched(Mapping[str, float | None]):
+    """Values that remember which of them were used."""
+
+    def __init__(self, values: Mapping[str, float | None], used: set[str]) -> None:
+        self._values = values
+        self._used = used
+
+    def __getitem__(self, key: str) -> float | None:
+        value = self._values[key]
+        if value is not None:
+            self._used.add(key)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class Witness:
+    """A world that knows whether a message was made of what it said."""
+
+    def __init__(self, world: World, counted: frozenset[str]) -> None:
+        """`counted`: a message that uses any of these keys is a sample; empty: any key."""
+        self._world = world
+        self._counted = counted
+        self._used: set[str] = set()
+
+    def __call__(self, time_s: float) -> Mapping[str, float | None]:
+        """Return what is true at this time."""
+        return _Watched(self._world(time_s), self._used)
+
+    def gave(self) -> bool:
+        """Return whether a sample was made since the last call."""
+        gave = bool(self._used & self._counted if self._counted else self._used)
+        self._used.clear()
+        return gave
+
+
+class SentLog:
+    """When each message that carries measured values went out, and whether a fault touched it or the one before."""
+
+    def __init__(self) -> None:
+        self.boottime_ns = array("q")
+        self.harmed = bytearray()
+        self.marks = array("q")
+        """What `Station.mark` said when the message was made."""
+        self.connected_ns = array("q")
+        """When a collector opened the line."""
+        self._tail_harmed = False
+
+    def add(self, boottime_ns: int, harmed: bool, mark: int) -> None:
+        """Note one message. A spoilt one may take the next with it (a lost line end), so that counts as harmed, too."""
+        self.boottime_ns.append(boottime_ns)
+        self.marks.append(mark)
+        self.harmed.append(harmed or self._tail_harmed)
+        self._tail_harmed = harmed
+
+
+class _Waiting(NamedTuple):
+    """Bytes on their way to the collector."""
+
+    at_s: float
+    order: int
+    data: bytes
+    channel: str
+    span_s: float
+    """How long before `at_s` the message began."""
+    is_sample: bool
+    """Whether this is the last piece of a message with measured values."""
+    harmed: bool
+    """Whether a fault touched the message."""
+    mark: int
+
+
+class Station:
+    """One fake on its wire."""
+
+    def __init__(
+        self,
+        name: str,
+        kind: FakeKind,
+        world: World,
+        options: Any,
+        seed: int = 0,
+        counted: frozenset[str] = frozenset(),
+    ) -> None:
+        """`counted`: keys of the world that make a message a sample; none: any."""
+        self.name = name
+        self.sent = SentLog()
+        self.mischief = Mischief(seed)
+        self.lost_bytes = 0
+        """Bytes for which the wire had no room because the collector did not fetch what came before."""
+        self.mark: Callable[[], int] = lambda: 0
+        """Asked when a message is made: what of the world it is about."""
+        self.on_sent: Callable[[int], None] = lambda _mark: None
+        """Called with the mark right after a message with measured values has gone out whole."""
+        self.wire: Wire
+        self._witness = Witness(world, counted)
+        self._fake: Fake = kind.make(self._witness, options)
+        self._now_s: Callable[[], float]
+        self._queue: list[_Waiting] = []
+        self._order = count()
+        self._busy_until_s: dict[str, float] = {}
+
+    def attach(self, wire: Wire, now_s: Callable[[], float]) -> None:
+        """Hang it on its wire and start."""
+        self.wire, self._now_s = wire, now_s
+        wire.plug()
+
+    def connected(self, channel: str) -> None:
+        """A collector has opened the wire."""
+        self.sent.connected_ns.append(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        self._fake.connected(self._now_s(), channel)
+
+    def heard(self, data: bytes, channel: str) -> None:
+        """Bytes came from the collector."""
+        now_s = self._now_s()
+        clear = data if self.wire.is_clear() else self.mischief.noise(len(data))
+        self._enqueue(self._fake.receive(clear, now_s, channel), now_s)
+
+    def turn(self, now_s: float) -> float:
+        """Do what is due now; return when to be called next at the latest."""
+        self._plug_or_unplug(now_s)
+        waits = [now_s + LONGEST_WAIT_S]
+        if self.wire.look():
+            waits.append(now_s + LOOK_S)
+        tick_s = self._fake.next_tick_s()
+        if tick_s is not None and self.wire.unsent() < MAX_UNSENT // 2:
+            if tick_s <= now_s:
+                self._enqueue(self._fake.tick(now_s), now_s)
+                tick_s = self._fake.next_tick_s()
+            if tick_s is not None:
+                waits.append(tick_s)
+        self._deliver(now_s)
+        if self._queue:
+            waits.append(self._queue[0].at_s)
+        change_s = self.mischief.next_change_s(now_s)
+        if change_s is not None:
+            waits.append(change_s)
+        return min(waits)
+
+    def _plug_or_unplug(self, now_s: float) -> None:
+        if self.mischief.on("unplug", now_s):
+            self.wire.unplug()
+        elif self.mischief.on("hold", now_s):
+            self.wire.hold()
+        else:
+            self.wire.release()
+            self.wire.plug()
+
+    def _enqueue(self, outs: Sequence[Out], now_s: float) -> None:
+        """Send these through the faults and, on a serial line, at the line's speed."""
+        measured, mark = self._witness.gave(), self.mark()
+        for i, out in enumerate(outs):
+            start_s = max(now_s, out.at_s, self._busy_until_s.get(out.channel, 0.0))
+            self._busy_until_s[out.channel] = start_s + len(out.data) * self.wire.byte_time_s
+            pieces, harmed = self._spoil(out.data, now_s)
+            for j, piece in enumerate(pieces):
+                span_s = piece.delay_s + len(piece.data) * self.wire.byte_time_s
+                is_sample = measured and i == len(outs) - 1 and j == len(pieces) - 1
+                waiting = _Waiting(
+                    at_s=start_s + span_s,
+                    order=next(self._order),
+                    data=piece.data,
+                    channel=out.channel,
+                    span_s=span_s,
+                    is_sample=is_sample,
+                    harmed=harmed,
+                    mark=mark,
+                )
+                heappush(self._queue, waiting)
+
+    def _spoil(self, data: bytes, now_s: float) -> tuple[list[Piece], bool]:
+        """Return what is left of a message, in at least one piece, and whether a fault touched it."""
+        clear = data if self.wire.is_clear() else self.mischief.noise(len(data))
+        pieces = self.mischief.spoil(clear, now_s) or [Piece(b"", 0.0)]
+        return pieces, b"".join(p.data for p in pieces) != data or self.mischief.on("delay", now_s) is not None
+
+    def _deliver(self, now_s: float) -> None:
+        while self._queue and self._queue[0].at_s <= now_s:
+            due = heappop(self._queue)
+            if not self.wire.is_open(due.channel):
+                continue
+            self.lost_bytes += self.wire.write(due.data, due.channel)
+            if due.is_sample:
+                began_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - round(due.span_s * 1e9)
+                self.sent.add(began_ns, due.harmed, due.mark)
+                self.on_sent(due.mark)
+
+
+class Server:
+    """Any number of stations in one loop. `run` blocks; `call` and `stop` may come from other threads."""
+
+    def __init__(self, each_turn: Callable[[float], float] | None = None) -> None:
+        """`each_turn` is given the time before every turn and returns when it wants the next one at the latest."""
+        self.stations: dict[str, Station] = {}
+        self._selector = selectors.DefaultSelector()
+        self._each_turn = each_turn
+        self._start_s = time.monotonic()
+        self._stopped = False
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._selector.register(self._bell, selectors.EVENT_READ, self._answer_bell)
+
+    def now_s(self) -> float:
+        """Return the time since the server was made."""
+        return time.monotonic() - self._start_s
+
+    def add_pty(self, station: Station, path: Path, line: Line) -> Station:
+        """Serve it on a pseudo-terminal that is always found at `path`."""
+        wire = PtyWire(path, line, self._selector, station.connected, station.heard)
+        return self._add(station, wire)
+
+    def add_tcp(self, station: Station, ports: Mapping[str, int]) -> Station:
+        """Serve it on loopback, each channel on its port (0: a free one); LinkBusy when a port is taken."""
+        wire = TcpWire(ports, self._selector, station.connected, station.heard)
+        return self._add(station, wire)
+
+    def _add(self, station: Station, wire: Wire) -> Station:
+        station.attach(wire, self.now_s)
+        self.stations[station.name] = station
+        return station
+
+    def misbehave(self, target: str, fault: Fault) -> None:
+        """Plan a fault for the station named `target`; its start is on this server's clock."""
+        self.call(lambda: self.stations[target].mischief.add(fault))
+
+    def call(self, action: Callable[[], None]) -> None:
+        """Have this done in the server's own thread, soon."""
+        self._calls.put(action)
+        os.eventfd_write(self._bell, 1)
+
+    def stop(self) -> None:
+        """End `run`."""
+
+        def leave() -> None:
+            self._stopped = True
+
+        self.call(leave)
+
+    def run(self, until_s: float = float("inf")) -> None:
+        """Serve until this time or until `stop`."""
+        while not self._stopped and (now_s := self.now_s()) < until_s:
+            waits = [station.turn(now_s) for station in self.stations.values()]
+            waits.append(self._each_turn(now_s) if self._each_turn else now_s + LONGEST_WAIT_S)
+            wait_s = max(0.0, min(*waits, until_s) - self.now_s())
+            for key, _ in self._selector.select(wait_s):
+                current = self._selector.get_map().get(key.fileobj)
+                if current and current.data == key.data:  # an earlier event of this batch may have closed it
+                    key.data()
+
+    def _answer_bell(self) -> None:
+        os.eventfd_read(self._bell)
+        try:
+            while True:
+                self._calls.get_nowait()()
+        except Empty:
+            pass
+
+    def close(self) -> None:
+        """Take every fake away. Only when `run` is over."""
+        for station in self.stations.values():
+            station.wire.unplug()
+        self._selector.close()
+        os.close(self._bell)
+
+
+@contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    """Serve in a thread of its own for the length of a with-block, and clean up behind it."""
+    thread = Thread(target=server.run, name="fakes", daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join()
+        server.close()
