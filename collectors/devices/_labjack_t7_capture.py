@@ -1,0 +1,138 @@
+"""A capture of a T7's traffic, both directions and both ports in one file, to JSON-able objects.
+
+A frame's direction shows in its length: questions of function 3 and answers of function 16 have an even length, the
+others an odd one. An answer carries no address: it is told by the question of the same transaction, if that is in the
+capture, else its 32-bit values are taken as FLOAT32.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from collectors import modbus_tcp
+from collectors.devices import _labjack_t7_stream as stream
+from collectors.devices import _labjack_t7_volts as volts
+from collectors.devices._labjack_t7_registers import Register, register, unpack, walk
+from collectors.devices._labjack_t7_session import LJM_MODBUS_ERROR
+from collectors.errors import FrameError
+
+KELVIN = 273.15
+Object = dict[str, Any]
+
+
+def decode(chunks: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
+    """Give one object per frame, or per error; what is left unfinished at the end is an error, too."""
+    capture = Capture()
+    buffer = b""
+    for chunk in chunks:
+        buffer += chunk
+        while buffer:
+            try:
+                taken = capture.take(buffer)
+            except FrameError as error:
+                yield {"error": type(error).__name__, "detail": str(error)}
+                buffer = _resynchronise(buffer)
+                continue
+            if taken is None:
+                break
+            found, used = taken
+            buffer = buffer[used:]
+            yield found
+    if buffer:
+        yield {"error": "FrameError", "detail": f"{len(buffer)} bytes of an unfinished frame: {buffer[:32].hex(' ')}"}
+
+
+def _resynchronise(buffer: bytes) -> bytes:
+    """Return the buffer from the next place on that can begin a frame: any transaction, then protocol 0."""
+    at = buffer.find(b"\0\0", 3)
+    return buffer[at - 2 :] if at > 0 else b""
+
+
+class Capture:
+    """What earlier frames of the capture say about later ones."""
+
+    def __init__(self) -> None:
+        self._asked: dict[int, list[Register]] = {}
+        self._channels: int | None = None
+
+    def take(self, buffer: bytes) -> tuple[Object, int] | None:
+        """Return the first frame as an object and its length, None until it is whole; FrameError when it is none."""
+        if len(buffer) >= 9 and buffer[6:9] == b"\x01\x4c\x10":
+            return self._packet(buffer)
+        taken = modbus_tcp.take(buffer)
+        if taken is None:
+            return None
+        frame, used = taken
+        found: Object = {"transaction": frame.transaction, "fc": frame.function & ~modbus_tcp.EXCEPTION}
+        return found | self._content(frame, is_even=used % 2 == 0), used
+
+    def _content(self, frame: modbus_tcp.Frame, is_even: bool) -> Object:
+        if frame.exception is not None:
+            meaning = modbus_tcp.EXCEPTIONS.get(frame.exception, "unknown")
+            return {"exception": frame.exception, "ljm_code": LJM_MODBUS_ERROR + frame.exception, "meaning": meaning}
+        if frame.function == modbus_tcp.READ:
+            return self._question(frame) if is_even else self._answer(frame)
+        if frame.function == modbus_tcp.WRITE:
+            return self._confirmed(frame) if is_even else self._order(frame)
+        return {"body": frame.body.hex(" ")}
+
+    def _question(self, frame: modbus_tcp.Frame) -> Object:
+        address, count = struct.unpack(">HH", frame.body)
+        rows = self._asked[frame.transaction] = walk(address, count)
+        return {"address": address, "count": count, "names": [row.name for row in rows]}
+
+    def _answer(self, frame: modbus_tcp.Frame) -> Object:
+        data = frame.body[1:]
+        rows = self._asked.pop(frame.transaction, None)
+        if frame.body[0] != len(data):
+            raise FrameError(f"answer says {frame.body[0]} bytes and has {len(data)}")
+        guess = [register("AIN0")] * (len(data) // 4)
+        if rows is None or 2 * sum(row.size for row in rows) != len(data):
+            rows = guess
+        if 2 * sum(row.size for row in rows) != len(data):
+            return {"data": data.hex(" ")}
+        found: Object = {"types": [row.type for row in rows], "values": unpack(rows, data)}
+        if [row.name for row in rows] == ["TEMPERATURE_DEVICE_K"]:
+            found["degC"] = round(found["values"][0] - KELVIN, 3)
+        return found
+
+    def _order(self, frame: modbus_tcp.Frame) -> Object:
+        address, count, size = struct.unpack_from(">HHB", frame.body)
+        data = frame.body[5:]
+        if len(data) != size or size != 2 * count:
+            raise FrameError(f"write of {count} registers says {size} bytes and has {len(data)}")
+        rows = walk(address, count)
+        if sum(row.size for row in rows) != count:
+            return {"address": address, "data": data.hex(" ")}
+        values = unpack(rows, data)
+        names = [row.name for row in rows]
+        if "STREAM_NUM_ADDRESSES" in names:
+            self._channels = int(values[names.index("STREAM_NUM_ADDRESSES")])
+        return {"address": address, "names": names, "types": [row.type for row in rows], "values": values}
+
+    def _confirmed(self, frame: modbus_tcp.Frame) -> Object:
+        address, count = struct.unpack(">HH", frame.body)
+        return {"address": address, "count": count}
+
+    def _packet(self, buffer: bytes) -> tuple[Object, int] | None:
+        size = stream.UNCOUNTED_BYTES + int.from_bytes(buffer[4:6])
+        if len(buffer) < size:
+            return None
+        cut = stream.cut_packets(buffer[:size])
+        if cut is None:
+            raise FrameError(f"stream packet of {size} bytes without a whole head")
+        packet: stream.Packets = cut.payload[0]
+        codes = packet.codes[0]
+        measured = volts.nominal(10.0).volts(codes.astype(float))
+        outside = [int(code) in volts.OVERRANGE_CODES for code in codes]
+        found: Object = {
+            "transaction": int(packet.transaction[0]),
+            "backlog_bytes": int(packet.backlog_bytes[0]),
+            "status": int(packet.status[0]),
+            "additional": int(packet.additional[0]),
+            "raw": codes.tolist(),
+            "volts_nominal_10V": [None if o else round(float(v), 6) for v, o in zip(measured, outside, strict=True)],
+        }
+        return (found if self._channels is None else found | {"channels": self._channels}), size

@@ -1,0 +1,223 @@
+"""Stream mode: the T7 talks, and its scans become bins of mean, least, greatest and standard deviation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from collectors import signals
+from collectors.device import Output
+from collectors.devices import _labjack_t7_stream as stream
+from collectors.devices import _labjack_t7_volts as volts
+from collectors.devices._labjack_t7_clock import ScanClock
+from collectors.devices._labjack_t7_options import Channel, Options
+from collectors.devices._labjack_t7_registers import register
+from collectors.devices._labjack_t7_session import Session
+from collectors.devices._labjack_t7_setup import Missing, configure, enter, groups, identity, inputs, warnings
+from collectors.dialogue import Ask, Cut, Dialogue, Reply
+from collectors.errors import LinkDown, NoReply, Refused
+from collectors.reading import Event, Identity, Reading, Value
+from collectors.scaling import Scaling
+
+BUFFER_BYTES = 32768
+MOST_SAMPLES_PER_PACKET = 512
+PACKET_S = 0.1
+"""A packet at least this often, so that a slow stream is not late."""
+TO_ETHERNET = 1
+DRAIN_S = 0.2
+LINGER_S = 0.1
+SILENT_S = 2.0
+CHANNEL = "stream"
+OUTSIDE = "a sample of the bin is outside the range"
+SPREAD = ("mean", "least", "greatest", "std")
+
+
+class Kept(NamedTuple):
+    """One reading per bin: where it goes, and which columns of the bins give which field."""
+
+    measurement: str
+    tags: Mapping[str, str]
+    fields: tuple[tuple[str, str, int], ...]
+    """Field's name, one of SPREAD, column."""
+    counts: bool
+    """Whether the measurement has a field `samples`."""
+
+
+def spread_names(measurement: str, name: str) -> list[tuple[str, str]]:
+    """Return the fields of a decimated signal that the vocabulary knows, each with its part of SPREAD."""
+    stem, _, unit = name.rpartition("_")
+    names = (name, f"{stem}_min_{unit}", f"{stem}_max_{unit}", f"{stem}_std_{unit}")
+    return [(n, part) for n, part in zip(names, SPREAD, strict=True) if signals.find(measurement, n)]
+
+
+def plan(channels: tuple[Channel, ...]) -> list[Kept]:
+    """Return what is kept: a group of channels per measurement and tags, then the raw volts of those that keep them.
+
+    Columns: the channels in their order, then the raw volts of each that keeps them, in the same order.
+    """
+    kept = []
+    for group in groups(channels):
+        fields = [
+            (name, part, channels.index(channel))
+            for channel in group
+            for name, part in spread_names(channel.measurement, channel.name)
+        ]
+        kept.append(_kept(group[0].measurement, group[0].tags, fields))
+    for column, channel in enumerate((c for c in channels if c.keep_raw), start=len(channels)):
+        fields = [(name, part, column) for name, part in spread_names("analog", "raw_v")]
+        kept.append(_kept("analog", {"channel": channel.input}, fields))
+    return kept
+
+
+def _kept(measurement: str, tags: Mapping[str, str], fields: list[tuple[str, str, int]]) -> Kept:
+    return Kept(measurement, tags, tuple(fields), signals.find(measurement, "samples") is not None)
+
+
+def _drain(buffer: bytes) -> Cut | None:
+    return Cut(None, len(buffer)) if buffer else None
+
+
+class Streamer:
+    """One turn: all packets that arrived within 0.1 s, reduced to the bins that they finish."""
+
+    paced_by = "device"
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._channels = options.channels
+        self._session = Session()
+        self._news = warnings(options)
+        self._calibration = {c.range_v: volts.nominal(c.range_v) for c in options.channels}
+        self._kept = plan(options.channels)
+        self._missing = Missing()
+        self._last_ns = 0
+        self._leftover = False
+        self._stamp_is_good = True
+
+    def open(self) -> Dialogue[Identity]:
+        """Return who answers, its inputs set and its stream running."""
+        who = yield from enter(self._session, self._options)
+        yield from configure(self._session, inputs(self._channels))
+        if self._options.calibration == "device":
+            yield from self._read_calibration()
+        self._tables = [volts.table(self._calibration[c.range_v], c.scaling) for c in self._channels]
+        self._tables += [volts.table(self._calibration[c.range_v], Scaling()) for c in self._channels if c.keep_raw]
+        yield from self._start()
+        return identity(who, self._options)
+
+    def close(self) -> Dialogue[None]:
+        """Stop the stream."""
+        yield from self._session.write({"STREAM_ENABLE": 0})
+
+    def poll(self) -> Dialogue[list[Output]]:
+        """Return the readings of the bins that this turn's packets finish, and what happened in the stream.
+
+        After an ending that a restart cures the next turn restarts; after a scan overlap it raises LinkDown, because
+        the same settings would overlap again at once.
+        """
+        outputs: list[Output] = []
+        if self._tracker.ended == stream.OVERLAP:
+            raise LinkDown(f"the T7 stopped its stream: {stream.ENDINGS[stream.OVERLAP]}")
+        if self._tracker.ended is not None:
+            outputs += self._readings([], self._tracker.counter + self._binner.scans_per_bin)
+            yield from self._session.write({"STREAM_ENABLE": 0})
+            yield from self._start()
+        reply: Reply = yield Ask(b"", self._cut, timeout_s=SILENT_S, channel=CHANNEL, linger_s=LINGER_S)
+        runs: list[stream.Packets] = reply.payload
+        segments, events = self._tracker.feed(runs)
+        outputs += [*self._news, *events]
+        self._news = []
+        if segments:
+            is_good = self._stamp_is_good and runs[0].status[0] != stream.RECOVERED
+            counter = segments[0].first + runs[0].codes.shape[1] // len(self._channels)
+            outputs += self._anchor(counter, reply.boottime_ns, is_good)
+        outputs += self._readings(segments, self._tracker.counter)
+        return outputs
+
+    def _read_calibration(self) -> Dialogue[None]:
+        """Read the constants of the streaming converter through the device's window on its flash."""
+        data = b""
+        while len(data) < volts.FLASH_BYTES:
+            floats = min(volts.FLASH_FLOATS_PER_READ, (volts.FLASH_BYTES - len(data)) // 4)
+            yield from self._session.write({"INTERNAL_FLASH_READ_POINTER": volts.FLASH_ADDRESS + len(data)})
+            reply = yield from self._session.read_raw(register("INTERNAL_FLASH_READ"), 2 * floats)
+            data += reply.payload.body
+        sets = volts.from_flash(data)
+        self._calibration = {range_v: sets[range_v] for range_v in self._calibration}
+
+    def _start(self) -> Dialogue[None]:
+        """Start the stream, in the order of the sheet's §3.2, and begin to count its scans."""
+        yield from self._drain()
+        options, channels = self._options, len(self._channels)
+        scans = min(max(1, round(options.scan_rate_hz * PACKET_S)), MOST_SAMPLES_PER_PACKET // channels)
+        index = options.stream_resolution_index
+        yield from self._session.write(
+            {
+                "STREAM_SCANRATE_HZ": options.scan_rate_hz,
+                "STREAM_NUM_ADDRESSES": channels,
+                "STREAM_SAMPLES_PER_PACKET": scans * channels,
+                "STREAM_SETTLING_US": self._channels[0].settling_us,
+                "STREAM_RESOLUTION_INDEX": index,
+                "STREAM_BUFFER_SIZE_BYTES": BUFFER_BYTES,
+            }
+        )
+        yield from self._session.write({"STREAM_CLOCK_SOURCE": 0})
+        yield from self._session.write({"STREAM_AUTO_TARGET": TO_ETHERNET, "STREAM_DATATYPE": 0, "STREAM_NUM_SCANS": 0})
+        yield from self._session.write({"STREAM_TRIGGER_INDEX": 0, "STREAM_AUTORECOVER_DISABLE": 0})
+        places = {f"STREAM_SCANLIST_ADDRESS{i}": register(c.input).address for i, c in enumerate(self._channels)}
+        yield from self._session.write(places)
+        yield from self._session.write({"STREAM_ENABLE": 1})
+        actual = (yield from self._session.read("STREAM_RESOLUTION_INDEX_ACTUAL", "STREAM_SCANRATE_HZ_ACTUAL")).by_name
+        if actual["STREAM_RESOLUTION_INDEX_ACTUAL"] != index:
+            got = actual["STREAM_RESOLUTION_INDEX_ACTUAL"]
+            raise Refused(f"STREAM_RESOLUTION_INDEX: wrote {index}, the device streams at {got}")
+        self._count_from_zero(float(actual["STREAM_SCANRATE_HZ_ACTUAL"]))
+
+    def _drain(self) -> Dialogue[None]:
+        """Connect the stream's channel and throw away what an earlier stream left there."""
+        try:
+            while True:
+                yield Ask(b"", _drain, timeout_s=DRAIN_S, channel=CHANNEL)
+        except NoReply:
+            return
+
+    def _count_from_zero(self, scan_rate_hz: float) -> None:
+        places = [*range(len(self._channels)), *(i for i, c in enumerate(self._channels) if c.keep_raw)]
+        scans_per_bin = max(1, round(self._options.bin_s * scan_rate_hz))
+        self._tracker = stream.Tracker(len(self._channels))
+        self._binner = stream.Binner(scans_per_bin, list(zip(places, self._tables, strict=True)))
+        self._clock = ScanClock(scan_rate_hz)
+
+    def _cut(self, buffer: bytes) -> Cut | None:
+        """Take all whole packets. A packet whose first bytes came with an earlier read has too early a stamp."""
+        cut = stream.cut_packets(buffer)
+        self._stamp_is_good = not self._leftover
+        self._leftover = (cut.used if cut else 0) < len(buffer)
+        return cut
+
+    def _anchor(self, counter: int, boottime_ns: int, is_good: bool) -> Iterator[Event]:
+        """Tell the clock when the first packet was complete; give an event when the clock had to jump."""
+        if is_good or not self._clock.is_set:
+            jump_ns = self._clock.anchor(counter, boottime_ns)
+            if jump_ns:
+                yield Event("stream_time_step", f"the scan counter was {jump_ns / 1e6:.1f} ms off the host's clock")
+
+    def _readings(self, segments: list[stream.Segment], counter: int) -> Iterator[Output]:
+        """Give the readings of the bins that are over, stamped at the bin's middle, strictly rising."""
+        bins = self._binner.feed(segments, counter)
+        if bins is None:
+            return
+        columns = {part: getattr(bins, part).tolist() for part in SPREAD}
+        for row, (number, samples) in enumerate(zip(bins.number.tolist(), bins.samples.tolist(), strict=True)):
+            middle_ns = self._clock.boottime_ns((number + 0.5) * self._binner.scans_per_bin)
+            self._last_ns = max(middle_ns, self._last_ns + 1)
+            for channel, mean in zip(self._channels, columns["mean"][row], strict=False):
+                yield from self._missing.note(channel, OUTSIDE if mean != mean else None, self._last_ns)
+            for kept in self._kept:
+                values: dict[str, Value] = {}
+                for name, part, column in kept.fields:
+                    value = columns[part][row][column]
+                    values[name] = None if value != value else value  # NaN: something in the bin was out of range
+                if kept.counts:
+                    values["samples"] = float(samples)
+                yield Reading(kept.measurement, self._last_ns, values, kept.tags)

@@ -1,0 +1,53 @@
+"""LabJack T7: analog inputs, asked once per period or streamed at up to 100 ksamples/s and kept as bins.
+
+    sample    read AIN registers (volts, calibrated by the device), scale, one reading per measurement and period
+    stream    start a stream, cut whole packets, count scans, reduce to bins, stamp by the fitted clock
+
+Settings (range, negative input, resolution, settling) live in the device's memory and are gone after a power cycle,
+while it goes on answering. So they are written and read back at every open, and in sample mode every turn also reads
+SYSTEM_TIMER_20HZ *after* the inputs: a timer behind its time means that the device restarted; the turn's values are
+then thrown away, an event says so, and the settings are written again. A stream does not survive a restart: it falls
+silent, and the link is opened anew.
+
+Carriers: Modbus TCP straight to the device (`tcp:`), or LabJack's LJM library (`ljm:`, USB too), which carries the same
+register reads and writes. Facts: lab-instruments sheet §3 and §4.
+"""
+
+from __future__ import annotations
+
+import re
+
+from collectors import signals
+from collectors.device import Device, Driver
+from collectors.devices._labjack_t7_capture import decode
+from collectors.devices._labjack_t7_options import Options
+from collectors.devices._labjack_t7_sampler import Sampler
+from collectors.devices._labjack_t7_streamer import Streamer
+
+ANALOG = re.compile(r"(voltage|current|temperature|raw)_((min|max|std)_)?(v|a|degc)|power_w|samples")
+"""What an analog input can measure, and what a stream keeps of it."""
+
+
+def driver(options: Options) -> Driver:
+    """Return the driver of the chosen mode."""
+    return Streamer(options) if options.mode == "stream" else Sampler(options)
+
+
+DEVICE = Device(
+    kind="labjack_t7",
+    title="LabJack T7 and T7-Pro",
+    links=("tcp", "ljm"),
+    options=Options,
+    driver=driver,
+    signals={
+        measurement: tuple(name for name in signals.VOCABULARY[measurement] if ANALOG.fullmatch(name))
+        for measurement in ("battery", "cell", "solar", "load", "analog")
+    },
+    decode=decode,
+    channels={"": 502, "stream": 702},
+    checked=False,
+    notes=(
+        "Which signals it gives is configuration: each analog input names its signal and scaling."
+        " Over USB it needs LabJack's LJM library, over Ethernet it does not."
+    ),
+)

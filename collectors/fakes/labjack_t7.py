@@ -1,0 +1,271 @@
+"""A LabJack T7 as seen from the wire: Modbus TCP on one port, stream packets on the other.
+
+What its inputs see is wired by options: each input carries one of the world's values through the inverse of a scaling,
+so that the world says battery.current_a and the fake makes the hall sensor's volts. Settings act: the range clips, the
+resolution index sets noise and step, and a power cycle forgets them all. Where the world has no value (a gap in a
+recording) a read gets no answer, and a stream loses its scans.
+
+Facts: lab-instruments sheet §3; the noise is §3.5's.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from collectors import modbus_tcp
+from collectors.devices._labjack_t7_options import SINGLE_ENDED, STREAM_ONE
+from collectors.devices._labjack_t7_registers import Register, at, register, walk
+from collectors.devices._labjack_t7_volts import Calibration, nominal, to_flash
+from collectors.errors import FrameError
+from collectors.fakes import FakeKind, Out, World
+from collectors.fakes._labjack_t7_stream import StreamSource
+from collectors.scaling import Divider, Hall, Scaling
+
+NOISE_UV = (316.0, 223.0, 158.0, 112.0, 84.6, 64.1, 45.3, 36.8, 26.0, 14.0, 8.0, 7.5)
+"""RMS at ±10 V by resolution index 1 to 12."""
+DEFAULT_INDEX, DEFAULT_INDEX_PRO = 8, 9
+CLIP_HIGH, CLIP_LOW = 1.0109575, -1.0586758
+ADDRESS_ERROR, VALUE_ERROR, DEVICE_FAILURE = 2, 3, 4
+STREAM_IS_ACTIVE, WRONG_VALUE = 2605, 2307
+FLASH_CALIBRATION = 0x3C4000
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What one analog input is connected to."""
+
+    input: str = field(metadata={"help": "AIN0 to AIN13"})
+    signal: str = field(metadata={"help": "what of the world it sees, for example battery.current_a"})
+    scaling: Scaling = field(default=Scaling(), metadata={"help": "how the quantity becomes volts, backwards"})
+
+
+USUAL_WIRES = (
+    Wire("AIN0", "battery.voltage_v", Scaling(divider=Divider(r1_ohm=3000.0, r2_ohm=1000.0))),
+    Wire("AIN1", "battery.current_a", Scaling(hall=Hall(burden_ohm=100.0))),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FakeOptions:
+    """Which T7 it is, and what is wired to it."""
+
+    wires: tuple[Wire, ...] = field(default=USUAL_WIRES, metadata={"help": "what each input is connected to"})
+    serial_number: int = field(default=470012345, metadata={"help": "what SERIAL_NUMBER says"})
+    firmware: float = field(default=1.0425, metadata={"help": "what FIRMWARE_VERSION says"})
+    pro: bool = field(default=False, metadata={"help": "a T7-Pro, with the high-resolution converter"})
+    gain_error: float = field(default=0.0003, metadata={"help": "of the streaming converter; its flash knows it"})
+    noise: bool = field(default=True, metadata={"help": "whether the converter is as noisy as the real one"})
+    seed: int = field(default=0, metadata={"help": "of the noise"})
+
+
+class FakeT7:
+    """One device. `power_cycle`, `overflow` and `lose_packets` make it misbehave."""
+
+    def __init__(self, world: World, options: FakeOptions) -> None:
+        self._world = world
+        self._options = options
+        self._wires = {wire.input: wire for wire in options.wires}
+        self._rng = np.random.default_rng(options.seed)
+        self._buffers: dict[str, bytes] = {}
+        self._started_s = 0.0
+        self._memory: dict[int, float] = {}
+        self._flash = to_flash({r: self._calibration(r) for r in (10.0, 1.0, 0.1, 0.01)})
+        self._last_error = 0
+        self.stream = StreamSource(self._volts_over, self._calibration, options.seed)
+
+    def _calibration(self, range_v: float) -> Calibration:
+        """Return this device's own constants: off the nominal ones by its gain error."""
+        pslope, nslope, centre = nominal(range_v)
+        gain = 1.0 + self._options.gain_error
+        return Calibration(*(float(np.float32(x)) for x in (pslope * gain, nslope * gain, centre + 3.0)))
+
+    def connected(self, now_s: float, channel: str = "") -> None:
+        """Forget half a request of the connection before."""
+        self._buffers.pop(channel, None)
+
+    def power_cycle(self, now_s: float) -> None:
+        """Lose power and come back: settings are at their defaults, timers at 0, the stream is off."""
+        self._memory.clear()
+        self._started_s = now_s
+        self.stream.stop()
+
+    def overflow(self, scans: int) -> None:
+        """Let the stream's buffer run over at the next packet: so many scans are lost, then it recovers."""
+        self.stream.overflow(scans)
+
+    def lose_packets(self, count: int) -> None:
+        """Let the next packets of the stream get lost on the way."""
+        self.stream.lose(count)
+
+    def receive(self, data: bytes, now_s: float, channel: str = "") -> Sequence[Out]:
+        """Answer whole requests; a connection that sends something else is not answered."""
+        buffer = self._buffers.get(channel, b"") + data
+        outs: list[Out] = []
+        try:
+            while taken := modbus_tcp.take(buffer):
+                frame, used = taken
+                buffer = buffer[used:]
+                answer = self._answer(frame, now_s)
+                outs += [Out(answer)] if answer else []
+        except FrameError:
+            buffer = b""
+        self._buffers[channel] = buffer
+        return outs
+
+    def tick(self, now_s: float) -> Sequence[Out]:
+        """Return the stream packets that are complete by now."""
+        data = self.stream.packets(now_s)
+        return [Out(data, now_s, "stream")] if data else []
+
+    def next_tick_s(self) -> float | None:
+        """Return when the next packets are complete; None without a stream."""
+        return self.stream.next_s
+
+    def _answer(self, frame: modbus_tcp.Frame, now_s: float) -> bytes:
+        try:
+            if frame.function == modbus_tcp.READ:
+                address, count = struct.unpack(">HH", frame.body)
+                data = self._read(address, count, now_s)
+                return modbus_tcp.encode(frame.transaction, frame.function, bytes([len(data)]) + data) if data else b""
+            if frame.function == modbus_tcp.WRITE:
+                address, count, _ = struct.unpack_from(">HHB", frame.body)
+                self._write(address, count, frame.body[5:], now_s)
+                return modbus_tcp.encode(frame.transaction, frame.function, frame.body[:4])
+            raise _Exception(1, 0)
+        except _Exception as problem:
+            self._last_error = problem.detail
+            return modbus_tcp.encode(frame.transaction, frame.function | modbus_tcp.EXCEPTION, bytes([problem.code]))
+
+    def _read(self, address: int, count: int, now_s: float) -> bytes:
+        """Return the registers' bytes; none when an input has no value, so that there is no answer at all."""
+        if address == register("INTERNAL_FLASH_READ").address:
+            start = int(self._memory.get(register("INTERNAL_FLASH_READ_POINTER").address, 0)) - FLASH_CALIBRATION
+            return (self._flash[max(0, start) :] + b"\xff" * 2 * count)[: 2 * count]
+        rows = walk(address, count)
+        if sum(row.size for row in rows) != count:
+            raise _Exception(ADDRESS_ERROR, 0)
+        values = [self._value(row, now_s) for row in rows]
+        return (
+            b"" if None in values else b"".join(r.pack(v) for r, v in zip(rows, values, strict=True) if v is not None)
+        )
+
+    def _value(self, row: Register, now_s: float) -> float | None:
+        if row.address < register("AIN13").address + 2:
+            if self.stream.is_on:
+                raise _Exception(DEVICE_FAILURE, STREAM_IS_ACTIVE)
+            return self._sampled(row.name, now_s)
+        up_s = now_s - self._started_s
+        known: dict[str, float] = {
+            "TEST": 0x00112233,
+            "TEST_FLOAT32": -9999.0,
+            "PRODUCT_ID": 7.0,
+            "HARDWARE_VERSION": 1.35,
+            "FIRMWARE_VERSION": self._options.firmware,
+            "HARDWARE_INSTALLED": 0b1111 if self._options.pro else 0,
+            "SERIAL_NUMBER": self._options.serial_number,
+            "TEMPERATURE_DEVICE_K": 303.15,
+            "TEMPERATURE_AIR_K": 298.15,
+            "CORE_TIMER": int(up_s * 40e6) & 0xFFFFFFFF,
+            "SYSTEM_TIMER_20HZ": int(up_s * 20),
+            "LAST_ERR_DETAIL": self._last_error,
+            "STREAM_ENABLE": int(self.stream.is_on),
+            "STREAM_SCANRATE_HZ_ACTUAL": self.stream.rate_hz,
+            "STREAM_RESOLUTION_INDEX_ACTUAL": self._memory.get(register("STREAM_RESOLUTION_INDEX").address, 0) or 1,
+            "STREAM_SETTLING_US_ACTUAL": 10.0,
+        }
+        if row.name in known:
+            return known[row.name]
+        return self._memory.get(row.address, SINGLE_ENDED if row.name.endswith("_NEGATIVE_CH") else 0.0)
+
+    def _write(self, address: int, count: int, data: bytes, now_s: float) -> None:
+        rows = walk(address, count)
+        if sum(row.size for row in rows) != count or any("W" not in row.access for row in rows):
+            raise _Exception(ADDRESS_ERROR, 0)
+        for row in rows:
+            value = row.unpack(data[: 2 * row.size])
+            data = data[2 * row.size :]
+            if "RESOLUTION_INDEX" in row.name and value > (12 if self._options.pro else 8):
+                raise _Exception(VALUE_ERROR, WRONG_VALUE)
+            for one in self._targets(row):
+                self._memory[one.address] = value
+            if row.name == "STREAM_ENABLE":
+                self._switch_stream(bool(value), now_s)
+            elif row.name == "SYSTEM_REBOOT":
+                self.power_cycle(now_s)
+
+    def _targets(self, row: Register) -> list[Register]:
+        """Return the registers that a write changes: AIN_ALL_… stands for all inputs."""
+        if not row.name.startswith("AIN_ALL_"):
+            return [row]
+        return [row, *(register(row.name.replace("_ALL", str(n), 1)) for n in range(14))]
+
+    def _setting(self, name: str) -> float:
+        return self._memory.get(register(name).address, 0.0)
+
+    def _range_v(self, name: str) -> float:
+        return self._setting(f"{name}_RANGE") or 10.0
+
+    def _volts(self, name: str, now_s: float) -> float | None:
+        """Return what stands at an input's terminals; 0 where nothing is wired."""
+        wire = self._wires.get(name)
+        if wire is None:
+            return 0.0
+        value = self._world(now_s)[wire.signal]
+        return None if value is None else wire.scaling.invert(value)
+
+    def _sampled(self, name: str, now_s: float) -> float | None:
+        """Return what the converter makes of the input: noise of its resolution, clipped at its range."""
+        volts = self._volts(name, now_s)
+        if volts is None:
+            return None
+        range_v = self._range_v(name)
+        index = int(self._setting(f"{name}_RESOLUTION_INDEX"))
+        index = index or (DEFAULT_INDEX_PRO if self._options.pro else DEFAULT_INDEX)
+        if self._options.noise:
+            volts += self._rng.normal(0.0, NOISE_UV[index - 1] * 1e-6 * range_v / 10.0)
+        return min(max(volts, CLIP_LOW * range_v), CLIP_HIGH * range_v)
+
+    def _volts_over(self, name: str, start_s: float, end_s: float, scans: int) -> np.ndarray | None:
+        """Return the volts of this many scans between two times: a straight line; None where there is no value."""
+        first, last = self._volts(name, start_s), self._volts(name, end_s)
+        return None if first is None or last is None else np.linspace(first, last, scans, endpoint=False)
+
+    def _switch_stream(self, on: bool, now_s: float) -> None:
+        self.stream.stop()
+        if not on:
+            return
+        channels = int(self._setting("STREAM_NUM_ADDRESSES"))
+        rows = [at(int(self._setting(f"STREAM_SCANLIST_ADDRESS{i}"))) for i in range(channels)]
+        names = [row.name for row in rows if row]
+        samples = int(self._setting("STREAM_SAMPLES_PER_PACKET"))
+        if not names or len(names) != channels or samples < channels or samples > 512:
+            raise _Exception(DEVICE_FAILURE, 2618)
+        index = int(self._setting("STREAM_RESOLUTION_INDEX")) or 1
+        rate_hz = self._setting("STREAM_SCANRATE_HZ")
+        if rate_hz * channels > STREAM_ONE[0] or not math.isfinite(rate_hz) or rate_hz <= 0:
+            raise _Exception(DEVICE_FAILURE, 2608)
+        noise_uv = NOISE_UV[index - 1] if self._options.noise else 0.0
+        self.stream.start(now_s, names, [self._range_v(n) for n in names], rate_hz, samples // channels, noise_uv)
+
+
+class _Exception(Exception):
+    """The device refuses."""
+
+    def __init__(self, code: int, detail: int) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(code, detail)
+
+
+FAKE = FakeKind(
+    kind="labjack_t7",
+    options=FakeOptions,
+    make=FakeT7,
+    channels={"": 502, "stream": 702},
+    period_s=1.0,
+)

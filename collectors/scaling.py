@@ -1,0 +1,158 @@
+"""From volts at an input's terminals to what is measured: divider, then hall sensor, then polynomial.
+
+Each step is optional, and the order is fixed: the first two say how the wiring turns the quantity into volts, the
+polynomial corrects the result against a better instrument. All work on a number and on a numpy array alike.
+
+    divider      volts = input x (r1 + r2) / r2                       r1 towards the battery
+    hall         amps  = direction x volts x ratio / (burden x turns) - offset
+    polynomial   value = c0 + c1 x + c2 x^2 + …
+
+Facts: lab-instruments sheet §4, from the LEM LA 55-TP data sheet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Number = TypeVar("Number", float, npt.NDArray[np.float64])
+
+MOST_SOURCE_OHM = 1000.0
+"""Above this source resistance a multiplexed input needs time to settle (T7: bias current 20 nA)."""
+SETTLING_US_PER_OHM = 0.012
+"""Our allowance per ohm of source: 12 time constants (17 bits) with 1 nF of cable and input."""
+BURDENS_OHM = {12.0: (10.0, 100.0), 15.0: (50.0, 160.0)}
+"""LA 55 at 50 A and 70 degC: supply in V (±) to least and greatest burden."""
+
+
+@dataclass(frozen=True, slots=True)
+class Divider:
+    """Two resistors; the input sees the voltage across r2."""
+
+    r1_ohm: float = field(metadata={"help": "from the measured point to the input"})
+    r2_ohm: float = field(metadata={"help": "from the input to ground"})
+
+    def __post_init__(self) -> None:
+        """Refuse resistors that are none."""
+        if self.r1_ohm < 0 or self.r2_ohm <= 0:
+            raise ValueError(f"r1_ohm, r2_ohm: expected at least 0 and more than 0, got {self.r1_ohm}, {self.r2_ohm}")
+
+    @property
+    def source_ohm(self) -> float:
+        """Return the resistance that the input sees."""
+        return self.r1_ohm * self.r2_ohm / (self.r1_ohm + self.r2_ohm)
+
+    @property
+    def gain(self) -> float:
+        """Return volts at the measured point per volt at the input."""
+        return (self.r1_ohm + self.r2_ohm) / self.r2_ohm
+
+
+@dataclass(frozen=True, slots=True)
+class Hall:
+    """A closed-loop hall sensor with current output, measured across a burden resistor."""
+
+    burden_ohm: float = field(metadata={"help": "the resistor across which the input measures"})
+    ratio: float = field(default=1000.0, metadata={"help": "primary amperes per output ampere at one turn"})
+    turns: int = field(default=1, metadata={"help": "how often the conductor passes through the sensor"})
+    offset_a: float = field(default=0.0, metadata={"help": "what it shows at no current; is taken off"})
+    direction: Literal[1, -1] = field(
+        default=1, metadata={"help": "1: the arrow on the housing points the way of a charging current; else -1"}
+    )
+    supply_v: float = field(default=15.0, metadata={"help": "± supply of the sensor, for the check of the burden"})
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be divided by."""
+        if self.burden_ohm <= 0 or self.ratio <= 0 or self.turns < 1:
+            got = f"{self.burden_ohm}, {self.ratio}, {self.turns}"
+            raise ValueError(f"burden_ohm, ratio, turns: expected more than 0, more than 0, at least 1, got {got}")
+
+    @property
+    def gain(self) -> float:
+        """Return amperes per volt at the burden, direction included."""
+        return self.direction * self.ratio / (self.burden_ohm * self.turns)
+
+    def warning(self) -> str | None:
+        """Return what is doubtful about the burden, or None."""
+        limits = BURDENS_OHM.get(self.supply_v)
+        if limits is None:
+            return f"supply_v: no burden limits known at ±{self.supply_v:g} V, only at ±12 and ±15"
+        low, high = limits
+        if low <= self.burden_ohm <= high:
+            return None
+        harm = "overheats the sensor" if self.burden_ohm < low else "clips before 50 A"
+        return f"burden_ohm: {self.burden_ohm:g} {harm}; an LA 55 at ±{self.supply_v:g} V takes {low:g} to {high:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Polynomial:
+    """A correction, or a characteristic, in powers of what came before."""
+
+    coefficients: tuple[float, ...] = field(metadata={"help": "c0, c1, c2, …: value = c0 + c1 x + c2 x² + …"})
+
+    def __post_init__(self) -> None:
+        """Refuse a polynomial that forgets its input."""
+        if len(self.coefficients) < 2:
+            raise ValueError(f"coefficients: expected at least c0 and c1, got {list(self.coefficients)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """The whole chain of one input; empty: the volts themselves."""
+
+    divider: Divider | None = field(default=None, metadata={"help": "resistors before the input"})
+    hall: Hall | None = field(default=None, metadata={"help": "hall current sensor with burden"})
+    polynomial: Polynomial | None = field(default=None, metadata={"help": "correction, applied last"})
+    calibrated_on: str = field(default="", metadata={"help": "date of the last calibration, YYYY-MM-DD"})
+
+    def __post_init__(self) -> None:
+        """Refuse a date that is none."""
+        if self.calibrated_on:
+            try:
+                date.fromisoformat(self.calibrated_on)
+            except ValueError:
+                raise ValueError(f"calibrated_on: expected YYYY-MM-DD, got {self.calibrated_on!r}") from None
+
+    def apply(self, volts: Number) -> Number:
+        """Return the measured quantity for volts at the terminals."""
+        value = volts
+        if self.divider:
+            value = value * self.divider.gain
+        if self.hall:
+            value = value * self.hall.gain - self.hall.offset_a
+        if self.polynomial:
+            *lower, highest = self.polynomial.coefficients
+            result = value * 0.0 + highest
+            for c in reversed(lower):  # Horner
+                result = result * value + c
+            value = result
+        return value
+
+    def invert(self, value: float) -> float:
+        """Return the volts at the terminals that mean this value; ValueError for a polynomial of degree 2 or more."""
+        if self.polynomial:
+            c0, c1, *rest = self.polynomial.coefficients
+            if rest or c1 == 0:
+                raise ValueError("polynomial: expected degree 1, no other can be inverted uniquely")
+            value = (value - c0) / c1
+        if self.hall:
+            value = (value + self.hall.offset_a) / self.hall.gain
+        if self.divider:
+            value = value / self.divider.gain
+        return value
+
+    def warnings(self, settling_us: float) -> list[str]:
+        """Return what is doubtful, one line each: the sensor's burden, a settling time too short for the source."""
+        found = [w] if self.hall and (w := self.hall.warning()) else []
+        source_ohm = self.divider.source_ohm if self.divider else 0.0
+        needed_us = source_ohm * SETTLING_US_PER_OHM
+        if source_ohm > MOST_SOURCE_OHM and settling_us < needed_us:
+            found.append(
+                f"divider: source resistance {source_ohm:.0f} ohm is above {MOST_SOURCE_OHM:.0f}:"
+                f" set settling_us to {needed_us:.0f} or more, now {settling_us:g}"
+            )
+        return found
