@@ -224,21 +224,24 @@ def decode_capture(chunks: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
     A line is "query -> answer", a query (its answer is the next line), or an answer alone; then only answers whose
     form tells what they are get values: a bare number may be either register.
     """
-    buffer, asked = b"", ""
+    asked = ""
+    for line in _lines(chunks):
+        pair = PAIR.fullmatch(line)
+        if pair:
+            yield _describe(pair[1], pair[2])
+        elif line.endswith("?"):
+            asked = line
+        else:
+            yield _describe(asked, line)
+            asked = ""
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Yield the lines that are not empty, the last one also without its end."""
+    buffer = b""
     for chunk in chain(chunks, (b"\n",)):
         *lines, buffer = (buffer + chunk).split(b"\n")
-        for raw in lines:
-            line = raw.decode("utf-8", "backslashreplace").strip()
-            query, arrow, answer = (
-                map(str.strip, re.split(r"(->|→)", line, maxsplit=1)) if "?" in line else ("", "", "")
-            )
-            if arrow:
-                yield _describe(query, answer)
-            elif line.endswith("?"):
-                asked = line
-            elif line:
-                yield _describe(asked, line)
-                asked = ""
+        yield from filter(None, (line.decode("utf-8", "backslashreplace").strip() for line in lines))
 
 
 def _describe(query: str, answer: str) -> dict[str, Any]:
@@ -259,6 +262,7 @@ def _describe(query: str, answer: str) -> dict[str, Any]:
     return record
 
 
+PAIR = re.compile(r"(\S.*?\?)\s*(?:->|→)\s*(\S.*)")
 QUESTIONS = (IDENTITY, *SINGLE, ACTUAL, QUESTIONABLE, OPERATION, TEST_STATE, TEST_COUNTERS)
 SELF_EVIDENT = (*SINGLE, ACTUAL, TEST_STATE, TEST_COUNTERS, IDENTITY)
 

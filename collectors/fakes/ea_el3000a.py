@@ -85,7 +85,8 @@ class Load(OnlyAnswers):
         if now_s < self._deaf_until_s:
             return []
         if now_s - self._heard_s > PARTIAL_S:
-            self._heard_s = now_s
+            self._buffer = b""
+        self._heard_s = now_s
         self._buffer += data
         outs = []
         while reply := self._next(now_s):

@@ -1,0 +1,138 @@
+"""EA EL 3000 B: SCPI answers with units, what `decode` says, and the fake. Cases of polling: tests/frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from collectors.devices.ea_el3000b import ACTUAL, DEVICE, LINE_BYTES, TEST_COUNTERS, Driver, Options
+from collectors.errors import FrameError, NoReply, WrongDevice
+from collectors.fakes import ea_el3000b as fake
+from collectors.reading import Reading
+from tests.collectors.conformance import Bench, Hand
+
+IDENTITY = "EA Elektro-Automatik GmbH&Co.KG, EL 9080-340, 1240210002, V2.14 14.05.2018 V2.24 04.06.2018 V1.6.5"
+
+
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        ("12.5V, 33.3A, 420W", (12.5, 33.3, 420.0)),
+        ("12.5 V,33.3 A,420 W", (12.5, 33.3, 420.0)),
+        ("0.500kV, 33mA, .4kW", (500.0, 0.033, 400.0)),
+        ("-0.01V, +0.0A, 0W", (-0.01, 0.0, 0.0)),
+    ],
+)
+def test_values_carry_their_unit(line: str, values: tuple[float, ...]) -> None:
+    cut = ACTUAL.cut(line.encode() + b"\r\n")
+    assert cut and tuple(cut.payload.values()) == values
+
+
+@pytest.mark.parametrize(
+    "line", ["12.5V, 33.3A", "12.5, 33.3, 420", "12.5V, 33.3A, 420WW", "12.5V, 1e3A, 4W", "", "-V, A, W"]
+)
+def test_what_has_not_the_form_is_named_with_its_question(line: str) -> None:
+    with pytest.raises(FrameError, match=r"MEAS:ARR\? was answered") as caught:
+        ACTUAL.cut(line.encode() + b"\nrest")
+    assert caught.value.drop == len(line) + 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["12.34Ah, 160.2Wh, 01:02:03", "12.34;160.2;01:02:03", "12340mAh 0.1602kWh 01:02:03.0", "12.34,160.2,1:02:03"],
+)
+def test_the_counters_come_with_any_separator(line: str) -> None:
+    cut = TEST_COUNTERS.cut(line.encode() + b"\n")
+    assert cut and cut.payload == pytest.approx({"charge_ah": 12.34, "energy_wh": 160.2, "test_time_s": 3723.0})
+
+
+def test_a_line_that_never_ends_is_dropped() -> None:
+    assert ACTUAL.cut(b"1" * LINE_BYTES) is None
+    with pytest.raises(FrameError, match="without an end of line"):
+        ACTUAL.cut(b"1" * (LINE_BYTES + 1))
+
+
+def test_silence_names_the_other_generation() -> None:
+    with pytest.raises(NoReply, match="kind ea_el3000a"):
+        Hand([]).carry(Driver(Options()).open())
+
+
+def bench_of(**options: Any) -> Bench:
+    def world(_: float) -> Mapping[str, float | None]:
+        return {"load.voltage_v": 12.8, "load.current_a": 3.0, "load.mode": 2.0, "load.control": 1.0}
+
+    return Bench(fake.FAKE.make(world, fake.Options(**options)), [""])
+
+
+@pytest.mark.parametrize("unit", [{"maker": "ITECH Ltd."}, {"model": "PSI 9080-60 T"}])
+def test_another_unit_is_named(unit: dict[str, str]) -> None:
+    with pytest.raises(WrongDevice, match=next(iter(unit.values()))):
+        bench_of(**unit).carry(Driver(Options()).open())
+
+
+def test_the_fake_is_read_with_its_status_and_test() -> None:
+    bench, driver = bench_of(), Driver(Options())
+    assert bench.carry(driver.open()).detail["nominal"] == "80 V, 60 A, 1200 W"
+    bench.carry(driver.poll())  # the fake's status is that of its last look at the world
+    (reading,) = bench.carry(driver.poll())
+    assert isinstance(reading, Reading)
+    assert reading.values == {
+        "voltage_v": 12.8,
+        "current_a": 3.0,
+        "power_w": 38.0,
+        "control": 1.0,
+        "input_on": 1.0,
+        "status": 3072.0,
+        "mode": 2.0,
+        "test_state": 0.0,
+        "charge_ah": 0.0,
+        "charge_step_ah": 0.0,
+        "energy_wh": 0.0,
+        "test_time_s": 0.0,
+    }
+
+
+def test_what_the_load_does_not_know_is_told_once() -> None:
+    bench, driver = bench_of(has_battery_test=False), Driver(Options())
+    bench.carry(driver.open())
+    first, *news = bench.carry(driver.poll())
+    assert [event.detail.split(" ")[0] for event in news if not isinstance(event, Reading)] == [
+        "BATT:COND?",
+        "BATT:TEST?",
+    ]
+    assert len(bench.carry(driver.poll())) == 1
+    assert isinstance(first, Reading) and "charge_ah" not in first.values
+
+
+def test_it_only_asks_and_never_reads_the_error_queue() -> None:
+    driver = Driver(Options())
+    asked = [question.text for question in driver._questions]
+    assert asked == ["STAT:QUES?", "MEAS:ARR?", "STAT:OPER?", "BATT:COND?", "BATT:TEST?"]
+
+
+# decode
+
+
+def decode(text: str) -> list[Mapping[str, Any]]:
+    return list(DEVICE.decode(line.encode() for line in text.splitlines(keepends=True)))
+
+
+def test_decode_takes_pairs_questions_with_answers_and_answers_alone() -> None:
+    pair, follows, alone = decode("MEAS:VOLT? -> 43.50V\n\nSTAT:QUES?\n3072\n12.5V, 33.3A, 420W")
+    assert pair["values"] == {"voltage_v": 43.5}
+    assert follows["values"] == {"control": 1.0, "input_on": 1.0, "status": 3072.0}
+    assert alone["values"] == {"voltage_v": 12.5, "current_a": 33.3, "power_w": 420.0}
+
+
+def test_decode_tells_who_it_is() -> None:
+    (record,) = decode(f"*IDN? → {IDENTITY}\n")
+    assert (record["model"], record["serial"]) == ("EL 9080-340", "1240210002")
+
+
+def test_decode_guesses_nothing_and_names_what_does_not_fit() -> None:
+    bare, unknown, wrong = decode('3072\nSYST:ERR? -> 0,"No error"\nMEAS:POW? -> 12V\n')
+    assert bare == {"answer": "3072"}
+    assert unknown == {"query": "SYST:ERR?", "answer": '0,"No error"'}
+    assert wrong["error"] == "FrameError"
