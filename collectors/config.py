@@ -53,7 +53,7 @@ def load_dataclass(cls: type[T], table: Mapping[str, Any], where: str) -> tuple[
             values[name], wrong = _convert(hints[name], table[name], f"{where} {name}")
             problems += wrong
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
-            problems.append(f"{where} {name}: missing; expected {_describe(hints[name])}")
+            problems.append(f"{where} {name}: missing; expected {describe_type(hints[name])}")
     if problems:
         return None, problems
     try:
@@ -105,9 +105,7 @@ def _convert_union(arguments: Sequence[Any], value: Any, where: str, hint: Any) 
     return None, [_expected(where, hint, value)] if len(tries) > 1 else tries[0][1]
 
 
-def _convert_items(
-    origin: Any, arguments: Sequence[Any], value: Any, where: str, hint: Any
-) -> tuple[Any, list[str]]:
+def _convert_items(origin: Any, arguments: Sequence[Any], value: Any, where: str, hint: Any) -> tuple[Any, list[str]]:
     if not isinstance(value, list):
         return None, [_expected(where, hint, value)]
     fixed = origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis)
@@ -139,24 +137,25 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> tuple[Any, list[str]]:
 _WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
 
 
-def _describe(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
+    """Return what a type hint expects, in words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return " or ".join(repr(a) for a in arguments)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(a) for a in arguments if a is not type(None))
+        return " or ".join(describe_type(a) for a in arguments if a is not type(None))
     if dataclasses.is_dataclass(hint):
         return f"a table with {', '.join(f.name for f in dataclasses.fields(hint))}"
     if origin in (list, tuple, Sequence):
-        return f"a list of {_describe(arguments[0])}"
+        return f"a list of {describe_type(arguments[0])}"
     if origin in (dict, Mapping):
-        return f"a table of {_describe(arguments[1])}"
+        return f"a table of {describe_type(arguments[1])}"
     return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def _expected(where: str, hint: Any, value: Any) -> str:
     shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}…"
-    return f"{where}: expected {_describe(hint)}, got {shown}"
+    return f"{where}: expected {describe_type(hint)}, got {shown}"
 
 
 def default_state_dir() -> Path:

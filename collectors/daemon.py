@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import signal
-import sys
 from collections import Counter
 
 from collectors.clock import Clock, system_clock
 from collectors.config import Config
+from collectors.device import Output
 from collectors.journal.committer import Committer
 from collectors.notify import notify, watchdog_interval_s
 from collectors.poller import Poller
 from collectors.reading import Event, Reading
 
+log = logging.getLogger("collectors")
+
 STOP_S = 1.2
 """A stop must be over in 2 s: this much is the committer's."""
 COMMIT_PATIENCE_S = 20.0
 """A committer that has not finished a round for this long is not alive, and the watchdog may have us."""
+
+
+class LoggingSink:
+    """Passes everything to the committer; events are told to the log, too."""
+
+    def __init__(self, committer: Committer) -> None:
+        self._committer = committer
+
+    def put(self, item: Output) -> None:
+        """Take one reading or event."""
+        if isinstance(item, Event):
+            log.info("%s: %s", item.kind, item.detail)
+        self._committer.put(item)
 
 
 class Reporter:
@@ -92,6 +108,7 @@ def run(config: Config) -> None:
 
     Raises JournalError when the journal cannot be opened or written, WrongDevice when something else answers.
     """
+    logging.basicConfig(level=logging.INFO, format=f"{config.collector.name}: %(message)s")
     stop_signals: Counter[int] = Counter()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, _frame: stop_signals.update([signum]))
@@ -100,16 +117,16 @@ def run(config: Config) -> None:
     committer = Committer(settings.state_dir, settings.name, config.tags, config.journal, clock)
     committer.start()
     reporter = Reporter(config, clock, committer)
-    poller = Poller(config, committer, clock, lambda: bool(stop_signals), lambda: reporter(poller))
+    sink = LoggingSink(committer)
+    poller = Poller(config, sink, clock, lambda: bool(stop_signals), lambda: reporter(poller))
     notify("READY=1\nSTATUS=starting")
-    committer.put(Event("collector_start", f"{config.device.kind} on {settings.link}"))
+    sink.put(Event("collector_start", f"{config.device.kind} on {settings.link}"))
     try:
         poller.run()
-        committer.put(Event("collector_stop", "asked to stop"))
+        sink.put(Event("collector_stop", f"asked to stop after {poller.samples} readings"))
     except BaseException as error:
-        committer.put(Event("collector_stop", f"{type(error).__name__}: {error}"))
+        sink.put(Event("collector_stop", f"{type(error).__name__}: {error}"))
         raise
     finally:
         notify("STOPPING=1")
         committer.stop(STOP_S)
-    print(f"{settings.name}: stopped; {poller.samples} readings kept", file=sys.stderr)

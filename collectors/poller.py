@@ -20,13 +20,15 @@ from collectors import signals, transports
 from collectors.clock import Clock
 from collectors.config import Config
 from collectors.device import Driver, Output
-from collectors.errors import CollectorError, LinkDown, WrongDevice
+from collectors.errors import CollectorError, FrameError, LinkDown, NoReply, Refused
 from collectors.reading import Event, Identity, Reading, Value
-from collectors.runner import SLICE_S, Conversation, Stopped
+from collectors.runner import SLICE_S, SOON_S, Conversation, Stopped
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 1.0
 SILENT_PERIODS, LEAST_SILENCE_S = 5, 3.0
 CLOSE_S = 0.5
+BAD_TURN = (FrameError, NoReply, Refused)
+"""The instrument's failures that the next turn may mend. Others mean this link, this configuration or this disk."""
 
 
 class Sink(Protocol):
@@ -102,16 +104,14 @@ class Poller:
 
     def run(self) -> None:
         """Collect until stopped. Raises WrongDevice when something else answers, ConfigError for a bad link."""
-        wait_s = FIRST_WAIT_S
+        wait_s = FIRST_WAIT_S / 2
         while not self.stopping():
             good_before = self.last_good_s
             try:
                 self._session()
             except Stopped:
                 return
-            except WrongDevice:
-                raise
-            except CollectorError as error:
+            except (*BAD_TURN, LinkDown) as error:
                 self._note_loss(error)
             finally:
                 self._bytes_before, self._conversation = self.bytes_in, None
@@ -157,7 +157,7 @@ class Poller:
 
     def _wait(self, seconds: float) -> None:
         end_s = self.clock.monotonic_s() + seconds
-        while not self._stopping_between_slices() and (left_s := end_s - self.clock.monotonic_s()) > 0:
+        while not self._stopping_between_slices() and (left_s := end_s - self.clock.monotonic_s()) > SOON_S:
             self.clock.sleep_s(min(left_s, SLICE_S))
 
     def _turns(self, conversation: Conversation, driver: Driver) -> None:
@@ -174,9 +174,7 @@ class Poller:
             began_s = self.clock.monotonic_s()
             try:
                 outputs = conversation.carry(driver.poll())
-            except (LinkDown, WrongDevice):
-                raise
-            except CollectorError as error:
+            except BAD_TURN as error:
                 self.outcomes[type(error).__name__] += 1
             else:
                 self.outcomes["ok"] += 1

@@ -18,9 +18,11 @@ BUFFER_BYTES = 64 * 1024
 STREAM_BUFFER_BYTES = 16 * 1024 * 1024
 SLICE_S = 0.25
 """Longest single wait, so that a request to stop is seen in time."""
+SOON_S = 1e-6
+"""A wait that is not worth its system call."""
 
 
-class Stopped(Exception):  # noqa: N818 - not an error
+class Stopped(Exception):
     """The process was asked to stop while a dialogue was waiting."""
 
 
@@ -107,7 +109,7 @@ class Conversation:
 
     def _sleep(self, seconds: float) -> None:
         end_s = self.clock.monotonic_s() + seconds
-        while (left_s := end_s - self.clock.monotonic_s()) > 0:
+        while (left_s := end_s - self.clock.monotonic_s()) > SOON_S:
             if self.stopping():
                 raise Stopped
             self.clock.sleep_s(min(left_s, SLICE_S))
@@ -123,7 +125,7 @@ class Conversation:
             if reply:
                 return reply
             left_s = deadline_s - self.clock.monotonic_s()
-            if left_s <= 0:
+            if left_s <= SOON_S:
                 seen = f"; last: {last_error}" if last_error else ""
                 rest = f"; {len(inbox.data)} bytes of an unfinished frame" if inbox.data else ""
                 raise NoReply(f"nothing usable within {ask.timeout_s:g} s{seen}{rest}")

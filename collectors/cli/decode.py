@@ -1,0 +1,60 @@
+"""`collectors decode KIND [FILE]`: somebody's capture in, JSON lines out."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+import click
+
+from collectors import devices
+from collectors.errors import FrameError
+
+
+def hex_chunks(lines: Iterable[str]) -> Iterator[bytes]:
+    """Return the bytes of each line of hex; blanks, colons, 0x, commas and #-comments are fine.
+
+    Raises FrameError naming the line that is not hex.
+    """
+    for number, line in enumerate(lines, start=1):
+        text = re.sub(r"0x|[\s:,;-]", "", line.split("#")[0], flags=re.IGNORECASE)
+        if not text:
+            continue
+        try:
+            yield bytes.fromhex(text)
+        except ValueError as error:
+            raise FrameError(f"line {number}: not hex ({error}); expected for example '85 01 47 …'") from error
+
+
+@click.command("decode")
+@click.argument("kind", type=click.Choice(devices.KINDS))
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--raw", is_flag=True, help="FILE holds the bytes themselves, not hex text.")
+def COMMAND(kind: str, file: IO[bytes], raw: bool) -> None:  # noqa: N802
+    """Decode a capture of an instrument of this KIND: bytes in, one JSON object per frame out.
+
+    Text protocols are read as text lines, binary ones as lines of hex (one chunk a line; frames may span chunks).
+    Frames that are wrong are objects with an "error". Exit 76 when there was any.
+
+    \b
+    echo '85 01 47 08 40 0A 00 13 CD 01 FF' | collectors decode ea_el3000a
+    collectors decode libresolar_mppt capture.txt | jq .
+    """
+    device = devices.load(kind)
+    chunks: Iterable[bytes]
+    if raw:
+        chunks = iter(lambda: file.read(65536), b"")
+    elif device.text:
+        chunks = file
+    else:
+        chunks = hex_chunks(line.decode("ascii", errors="replace") for line in file)
+    wrong = 0
+    for found in device.decode(chunks):
+        wrong += "error" in found
+        click.echo(json.dumps(found, ensure_ascii=False))
+    if wrong:
+        click.echo(f"{wrong} wrong frames", err=True)
+        sys.exit(FrameError.exit_code)
