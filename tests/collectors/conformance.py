@@ -19,7 +19,7 @@ from collectors.config import load_dataclass
 from collectors.device import Device
 from collectors.dialogue import Ask, Dialogue, Pause, Reply
 from collectors.errors import CollectorError, FrameError, NoReply
-from collectors.fakes import Fake, Out
+from collectors.fakes import Fake, FakeKind, Out
 from collectors.reading import Event, Identity, Reading, Value
 
 FRAMES = Path(__file__).parents[1] / "frames"
@@ -124,9 +124,9 @@ class Hand:
         return reply
 
 
-def options_of(device: Device, table: Mapping[str, Any]) -> Any:
-    """Return the device's options from a [device] table."""
-    options, problems = load_dataclass(device.options, table, "options")
+def options_of(of: Device | FakeKind, table: Mapping[str, Any]) -> Any:
+    """Return a device's or fake's options from a table."""
+    options, problems = load_dataclass(of.options, table, "options")
     assert not problems, problems
     return options
 
@@ -183,9 +183,18 @@ def all_cases() -> Iterator[Case]:
         yield from _cases(path)
 
 
+def round_trips() -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+    """Yield kind, device options and fake's options of every file with a [fake] table, else of the kind's defaults."""
+    for kind in devices.KINDS:
+        contents = [tomllib.loads(path.read_text()) for path in sorted(FRAMES.glob(f"{kind}/*.toml"))]
+        pairs = [(content.get("options", {}), content["fake"]) for content in contents if "fake" in content]
+        for options, fake_options in pairs or [({}, {})]:
+            yield kind, options, fake_options
+
+
 def _cases(path: Path) -> Iterator[Case]:
     content = tomllib.loads(path.read_text())
-    for table in content["case"]:
+    for table in content.get("case", ()):
         yield Case(
             kind=path.parent.name,
             name=f"{path.stem}: {table['name']}",

@@ -29,6 +29,7 @@ from tests.collectors.conformance import (
     is_part,
     options_of,
     play,
+    round_trips,
 )
 
 CASES = list(all_cases())
@@ -225,12 +226,13 @@ def world(time_s: float) -> Mapping[str, float | None]:
     return true | {"battery.current_a": -5.0, "battery.power_w": -66.0}
 
 
-@every_kind
-def test_the_driver_reads_from_the_fake_what_is_true(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "options", "fake_options"), list(round_trips()))
+def test_the_driver_reads_from_the_fake_what_is_true(
+    kind: str, options: Mapping[str, Any], fake_options: Mapping[str, Any]
+) -> None:
     device, fake_kind = devices.load(kind), fakes.load(kind)
-    options = next(case.options for case in CASES if case.kind == kind and case.dialogue == "poll")
     driver = device.driver(options_of(device, options))
-    bench = Bench(fake_kind.make(world, fake_kind.options()), fake_kind.channels or [""])
+    bench = Bench(fake_kind.make(world, options_of(fake_kind, fake_options)), fake_kind.channels or [""])
     assert bench.carry(driver.open()).model
     outputs = [output for _ in range(4) for output in bench.carry(driver.poll())]
     bench.carry(driver.close())
