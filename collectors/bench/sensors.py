@@ -123,6 +123,8 @@ class Agreement:
 
 
 LEAST_PAIRS = 3
+TINY = 1e-9
+"""A spread below this is rounding, not a movement."""
 STEADY_STEPS = 3.0
 """A pair counts for the line when neither instrument moved more than this many times its usual step."""
 
@@ -170,7 +172,7 @@ def _line(x: Array, y: Array) -> tuple[float | None, float | None]:
     if len(x) < LEAST_PAIRS:
         return None, None
     spread = float(x.std())
-    if spread < 10 * _usual_step(x):
+    if spread <= max(10 * _usual_step(x), TINY):
         return None, None
     slope = float(((x - x.mean()) * (y - y.mean())).mean() / spread**2)
     return slope, float(y.mean() - slope * x.mean())
