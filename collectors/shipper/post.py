@@ -13,7 +13,7 @@ import base64
 import http.client
 import socket
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
 
@@ -67,20 +67,32 @@ class Post:
         encoding = {"Content-Encoding": "gzip"} if sink.gzip_level else {}
         self._headers = {"Content-Type": "text/plain; charset=utf-8", **encoding, **self._door.headers}
 
-    def send(self, lines: Sequence[str], meanwhile: Callable[[], None] = lambda: None) -> Answer:
-        """Return the server's answer; `meanwhile` is called after the body went out and before the answer is read."""
-        body = body_of(lines, self._sink.gzip_level)
-        sent_whole = False
+    def pack(self, lines: Sequence[str]) -> bytes:
+        """Return the body of a request with these lines, compressed as the sink wants it."""
+        return body_of(lines, self._sink.gzip_level)
+
+    def send(self, body: bytes) -> Answer | None:
+        """Send the body; return None when it is out, or an Answer without status when that failed."""
+        sending = False
         try:
             connection = self._connected()
+            sending = True
             connection.request("POST", self._door.path, body, self._headers)
-            sent_whole = True
-            meanwhile()
-            return self._answer(connection)
         except (OSError, http.client.HTTPException) as error:
-            self.close()
-            broken = isinstance(error, ConnectionResetError | BrokenPipeError)
-            return Answer(None, f"{self._sink.url}: {_words(error)}", sent_whole=sent_whole or not broken)
+            return self._lost(error, sent_whole=not sending)
+        return None
+
+    def answer(self) -> Answer:
+        """Return the server's answer to what was sent; without status when none came whole."""
+        assert self._connection is not None
+        try:
+            return self._answer(self._connection)
+        except (OSError, http.client.HTTPException) as error:
+            return self._lost(error, sent_whole=True)
+
+    def _lost(self, error: Exception, *, sent_whole: bool) -> Answer:
+        self.close()
+        return Answer(None, f"{self._sink.url}: {_words(error)}", sent_whole=sent_whole)
 
     def _connected(self) -> http.client.HTTPConnection:
         if self._connection is None:

@@ -5,7 +5,8 @@
                 drains beside the live rows; else rows of a boot whose clock is not known: they wait for it
     dead        lines that a sink refused for good, with its words; `unsorted`: still to be sent one by one
     sink_types  the type that each field has in a sink, for ever
-    frozen      offsets that rows were shipped with: they never change again
+    frozen      offsets that rows were shipped with: they never change again (`collectors.journal.shipped`)
+    health      how each sink is: "ok", "retry", "hold" (a person must act) or "stopped", why, and since when
 
 Promise     A cursor may lag behind what the sink has, never lead: marks move only after a 204, in memory at once and
             on the disk at the next `save`. Whatever is cut off in between is sent again, and overwrites itself.
@@ -49,6 +50,8 @@ CREATE TABLE sink_types(sink TEXT, measurement TEXT, field TEXT, type TEXT NOT N
                         PRIMARY KEY(sink, measurement, field)) WITHOUT ROWID;
 CREATE TABLE frozen(collector TEXT, boot_id TEXT, bt INTEGER, off INTEGER NOT NULL, state INTEGER NOT NULL,
                     PRIMARY KEY(collector, boot_id, bt)) WITHOUT ROWID;
+CREATE TABLE health(sink TEXT PRIMARY KEY, state TEXT NOT NULL, why TEXT NOT NULL, since_ns INTEGER NOT NULL,
+                    lines_sent INTEGER NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -76,9 +79,13 @@ class Marks:
 
     def split(self, newest: int) -> None:
         """Make everything after `live` a backlog, and go on live from `newest`."""
-        if newest > self.live:
+        for span in self.spans:
+            if span.boot_id is None and span.upto == self.live:
+                span.upto = newest
+                break
+        else:
             self.spans.append(Span(self.live, newest))
-            self.live = newest
+        self.live = newest
 
     def advance(self, span: Span | None, hi: int) -> None:
         """Note that everything of the span (None: of the live rows) up to `hi` is confirmed or held."""
@@ -96,6 +103,18 @@ class Marks:
                 span.upto = max(span.upto, hi)
                 return
         self.spans.append(Span(lo - 1, hi, boot_id))
+
+
+class Health(NamedTuple):
+    """How a sink is."""
+
+    state: str
+    """"ok", "retry" (by itself), "hold" (a person must act) or "stopped"."""
+    why: str
+    since_ns: int
+    """Wall time since when."""
+    lines_sent: int
+    """Confirmed since the shipper started."""
 
 
 class DeadLetter(NamedTuple):
@@ -178,21 +197,31 @@ class Store:
                 spans = [(sink, name, span.after, span.upto, span.boot_id) for span in mark.spans]
                 db.executemany("INSERT INTO span VALUES(?,?,?,?,?)", spans)
 
-    def frozen(self, collector: str, boot_id: str) -> list[ClockStep]:
-        """Return the clock segments of this boot that rows were shipped with."""
-        query = "SELECT bt, off, state FROM frozen WHERE collector=? AND boot_id=? ORDER BY bt"
-        return [ClockStep(bt, off, state, frozen=True) for bt, off, state in self._all(query, [collector, boot_id])]
-
-    def freeze(self, collector: str, boot_id: str, steps: Iterable[ClockStep]) -> None:
-        """Keep these segments' offsets for ever, on the disk when this returns; what is frozen already stays."""
-        rows = [(collector, boot_id, step.boottime_ns, step.offset_ns, step.state) for step in steps]
+    def freeze(self, collector: str, boot_id: str, steps: Sequence[ClockStep]) -> None:
+        """Keep these clock segments' offsets for ever, on the disk when this returns; what is frozen already stays."""
         with self._transaction() as db:
+            rows = [(collector, boot_id, s.boottime_ns, s.offset_ns, s.state) for s in steps]
             db.executemany("INSERT OR IGNORE INTO frozen VALUES(?,?,?,?,?)", rows)
+
+    def set_health(self, sink: str, health: Health) -> None:
+        """Put down how the sink is, for people and other programs."""
+        with self._transaction() as db:
+            db.execute("REPLACE INTO health VALUES(?,?,?,?,?)", [sink, *health])
+
+    def health(self, sink: str) -> Health | None:
+        """Return how the sink is; None before it was ever tried."""
+        rows = self._all("SELECT state, why, since_ns, lines_sent FROM health WHERE sink=?", [sink])
+        return Health(*rows[0]) if rows else None
 
     def types(self, sink: str) -> dict[tuple[str, str], str]:
         """Return the type of each (measurement, field) that the sink has."""
         rows = self._all("SELECT measurement, field, type FROM sink_types WHERE sink=?", [sink])
         return {(measurement, name): kind for measurement, name, kind in rows}
+
+    def forget_types(self, sink: str, measurement: str) -> None:
+        """Forget the measurement's types: the sink has taken a line that they forbade."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM sink_types WHERE sink=? AND measurement=?", [sink, measurement])
 
     def set_types(self, sink: str, types: Mapping[tuple[str, str], str]) -> None:
         """Remember these types, instead of what was remembered for the same fields."""

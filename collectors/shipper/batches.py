@@ -1,0 +1,70 @@
+"""Pieces of a journal to the bodies of requests, one ahead of the one that is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from collectors.shipper.delivery import BatchLimit
+from collectors.shipper.reading import Piece
+
+BATCH_BYTES = 2**20
+"""Most bytes of one body, before compression."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """The lines of one request."""
+
+    lines: list[str] = field(default_factory=list)
+    body: bytes = b""
+    pieces: list[Piece] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, piece: Piece, lines: list[str], size: int) -> None:
+        """Take some lines of a piece."""
+        self.lines += lines
+        self.size += size
+        self.pieces.append(piece)
+
+    def seq_of(self, line: str) -> int:
+        """Return where in the journal the line comes from."""
+        return next(piece.seq for piece in self.pieces if line in piece.lines)
+
+
+def batches(pieces: Iterable[Piece], limit: BatchLimit, pack: Callable[[list[str]], bytes]) -> Iterator[Batch]:
+    """Return the pieces' lines in batches that keep the limits of one request, each packed into its body."""
+    batch = Batch()
+    for piece in pieces:
+        for start in range(0, len(piece.lines), limit.lines):
+            lines = piece.lines[start : start + limit.lines]
+            size = sum(map(len, lines)) + len(lines)
+            if batch.lines and (len(batch.lines) + len(lines) > limit.lines or batch.size + size > BATCH_BYTES):
+                batch.body = pack(batch.lines)
+                yield batch
+                batch = Batch()
+            batch.add(piece, lines, size)
+    if batch.lines:
+        batch.body = pack(batch.lines)
+        yield batch
+
+
+class Ahead:
+    """The same batches; `prepare` makes the next one already, while the last one is under way."""
+
+    def __init__(self, made: Iterator[Batch]) -> None:
+        self._made = made
+        self._next: Batch | None = None
+
+    def prepare(self) -> None:
+        """Make the next batch, if there is one."""
+        if self._next is None:
+            self._next = next(self._made, None)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Return the batches one by one."""
+        self.prepare()
+        while (batch := self._next) is not None:
+            self._next = None
+            yield batch
+            self.prepare()

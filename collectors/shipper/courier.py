@@ -1,0 +1,314 @@
+"""Carries every collector's rows to one sink; one request at a time, in a thread of its own.
+
+Marks move only when a whole window is stored, refused or held (`collectors.shipper.store` has the promise). Live rows
+go first: when more than LIVE_LAG commits wait, everything up to now becomes a backlog span, live rows go on after it,
+and the two take turns until the span is empty and gone; that is how they meet. A live round comes at least every
+`interval_s`, so on a slow link live rows get every second request.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from collectors.shipper.answers import Answer
+from collectors.shipper.batches import Ahead, Batch, batches
+from collectors.shipper.delivery import BatchLimit, Delivered, Refusal, Send, Wait, deliver
+from collectors.shipper.reading import Piece, Reading, Window
+from collectors.shipper.store import UNSORTED, Health, Marks, Span, Store
+
+log = logging.getLogger("collectors.ship")
+
+LIVE_LAG = 60
+"""So many commits behind (a minute at one a second) is a backlog."""
+SAVE_LINES = 20_000
+LOOK_S = 5.0
+UNSORTED_AT_ONCE = 20
+TYPE_CONFLICT = re.compile(
+    r'input field \\*"(.+?)\\*" on measurement \\*"(.+?)\\*" is type \w+, already exists as type (\w+)'
+)
+TYPE_OF_WORD = {"float": "f", "integer": "i", "boolean": "b", "string": "s"}
+
+
+class Stopped(Exception):
+    """The shipper is asked to stop; what was not confirmed is sent again at the next start."""
+
+
+class Unsent(NamedTuple):
+    """How far behind a sink is with one collector."""
+
+    rows: int
+    """Rows of the journal, each one commit of a stream."""
+    age_s: float | None
+    """Age of the oldest; None while its clock is not known."""
+
+
+class Sender(Protocol):
+    """A connection to the sink: `collectors.shipper.post.Post`, or a test's."""
+
+    def pack(self, lines: list[str]) -> bytes:
+        """Return the body of a request with these lines."""
+        ...
+
+    def send(self, body: bytes) -> Answer | None:
+        """Send the body; return None when it is out, or what came of it already."""
+        ...
+
+    def answer(self) -> Answer:
+        """Return the answer to what was sent."""
+        ...
+
+
+class Courier:
+    """One sink's deliveries. `turn` is one step; `run` repeats it until stopped."""
+
+    def __init__(
+        self,
+        sink: str,
+        store: Store,
+        sender: Sender,
+        *,
+        batch_lines: int = 5000,
+        save_s: float = 5.0,
+        on_event: Callable[[str, str], None] = lambda _kind, _detail: None,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        """`on_event` takes kind and detail of what is worth an event: the sink's state, refused lines."""
+        self.sink = sink
+        self.stop = threading.Event()
+        self.marks = store.marks(sink)
+        self.types = store.types(sink)
+        self.readings: dict[str, Reading] = {}
+        self.unsent: dict[str, Unsent] = {}
+        self.limit = BatchLimit(batch_lines)
+        self.lines_sent = 0
+        self.refused = 0
+        self.alive_s = time.monotonic()
+        """When it last did something: the watchdog looks at this."""
+        self.asking_since_s: float | None = None
+        """Since when an answer is waited for."""
+        self.health = Health("ok", "", time.time_ns(), 0)
+        self._store = store
+        self._sender = sender
+        self._save_s = save_s
+        self._on_event = on_event
+        self._uniform = uniform
+        self._known_good: str | None = None
+        self._saved_s, self._saved_lines = time.monotonic(), 0
+        self._looked_s = -LOOK_S
+        self._lock = threading.Lock()
+
+    def add(self, reading: Reading) -> None:
+        """Ship this collector's journal, too; from its beginning if this sink never saw it."""
+        self.readings[reading.collector] = reading
+        with self._lock:
+            self.marks.setdefault(reading.collector, Marks())
+
+    def run(self, interval_s: float) -> None:
+        """Ship until stopped."""
+        live_s = -interval_s
+        try:
+            while not self.stop.is_set():
+                busy = False
+                if time.monotonic() - live_s >= interval_s:
+                    live_s = time.monotonic()
+                    busy = self.live_round()
+                if not (self.backlog_turn() or busy or self.sort_turn()):
+                    self.save_if_due()
+                    self._pause(max(0.0, live_s + interval_s - time.monotonic()))
+        except Stopped:
+            return
+        finally:
+            self.save()
+
+    def run_once(self) -> None:
+        """Ship until everything that may be shipped is confirmed, or refused for good."""
+        try:
+            while self.live_round() or self.backlog_turn() or self.sort_turn():
+                pass
+        finally:
+            self.save()
+
+    def live_round(self) -> bool:
+        """Ship what is new of every collector; return whether there was anything."""
+        busy = False
+        for name, reading in list(self.readings.items()):
+            marks = self.marks[name]
+            newest = reading.source.newest_seq()
+            if newest - marks.live > LIVE_LAG:
+                with self._lock:
+                    marks.split(newest)
+            busy |= self._ship(reading, marks, None)
+        return busy
+
+    def backlog_turn(self) -> bool:
+        """Ship one window of the collector that is furthest behind; return whether there was any."""
+        waiting = [
+            (name, span) for name, marks in self.marks.items() for span in marks.spans if self._is_due(name, span)
+        ]
+        if not waiting:
+            return False
+        name, span = max(waiting, key=lambda item: item[1].upto - item[1].after)
+        return self._ship(self.readings[name], self.marks[name], span)
+
+    def _is_due(self, name: str, span: Span) -> bool:
+        if name not in self.readings:  # its journal is gone; the marks stay in case it comes back
+            return False
+        return span.boot_id is None or self.readings[name].clock_has_news(span.boot_id)
+
+    def sort_turn(self) -> bool:
+        """Send some lines that a bisection had no requests left for, one by one; return whether there were any."""
+        letters = self._store.dead(self.sink, reason=UNSORTED, limit=UNSORTED_AT_ONCE)
+        for letter in letters:
+            batch = Batch([letter.line], pieces=[Piece(letter.seq, [letter.line])])
+            done = self._deliver(batch, lambda: None)
+            if done.refused:
+                self._bury(letter.collector, [(letter.seq, done.refused[0])])
+            else:
+                self._store.dig_out([letter.id])
+        return bool(letters)
+
+    def _ship(self, reading: Reading, marks: Marks, span: Span | None) -> bool:
+        """Ship the next window after a mark and move the mark; return whether there was one."""
+        after, upto = (marks.live, None) if span is None else (span.after, span.upto)
+        window = reading.window(after, upto, 2 * self.limit.most)
+        if window is None:
+            if span is not None:
+                with self._lock:
+                    marks.advance(span, span.upto)
+            return span is not None
+        ahead = Ahead(batches(window.pieces, self.limit, self._sender.pack))
+        for batch in ahead:
+            done = self._deliver(batch, ahead.prepare)
+            unsorted = [Refusal(line, None, UNSORTED, "") for line in done.unsorted]
+            refused = [(batch.seq_of(refusal.line), refusal) for refusal in done.refused + unsorted]
+            self._learn(done.refused)
+            self._bury(window.collector, refused)
+        self._bury(window.collector, window.refused)
+        self._move(marks, span, window)
+        return True
+
+    def _move(self, marks: Marks, span: Span | None, window: Window) -> None:
+        with self._lock:
+            marks.advance(span, window.hi)
+            for hold in window.holds:
+                marks.hold(*hold)
+        self.save_if_due()
+
+    def _deliver(self, batch: Batch, meanwhile: Callable[[], None]) -> Delivered:
+        """Carry one batch to its end, through every wait; Stopped when asked to stop."""
+        delivery = deliver(batch.lines, self.limit, self._uniform, self._known_good)
+        answer: Answer | None = None
+        while True:
+            if self.stop.is_set():
+                raise Stopped
+            try:
+                step = delivery.send(answer)
+            except StopIteration as end:
+                done: Delivered = end.value
+                break
+            if isinstance(step, Wait):
+                self._wait(step)
+                answer = None
+            else:
+                answer = self._ask(step, batch, meanwhile)
+        left = len(batch.lines) - len(done.refused) - len(done.unsorted)
+        self.lines_sent += left
+        if left:
+            self.limit.grow()
+            if not done.refused and not done.unsorted:
+                self._known_good = batch.lines[-1]
+        self._set_health("ok", "")
+        return done
+
+    def _ask(self, step: Send, batch: Batch, meanwhile: Callable[[], None]) -> Answer:
+        whole = step.lines is batch.lines and batch.body
+        body = batch.body if whole else self._sender.pack(list(step.lines))
+        self.asking_since_s = self.alive_s = time.monotonic()
+        try:
+            early = self._sender.send(body)
+            if early is not None:
+                return early
+            meanwhile()
+            return self._sender.answer()
+        finally:
+            self.asking_since_s = None
+            self.alive_s = time.monotonic()
+
+    def _wait(self, wait: Wait) -> None:
+        self._set_health(wait.state, wait.why)
+        self.save_if_due()
+        self._pause(wait.seconds)
+        if self.stop.is_set():
+            raise Stopped
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, showing signs of life."""
+        until_s = time.monotonic() + seconds
+        while (left_s := until_s - time.monotonic()) > 0 and not self.stop.is_set():
+            self.alive_s = time.monotonic()
+            self._look()
+            self.stop.wait(min(left_s, LOOK_S))
+
+    def _set_health(self, state: str, why: str) -> None:
+        if (state, why) != self.health[:2]:
+            changed = state != self.health.state
+            since_ns = time.time_ns() if changed else self.health.since_ns
+            self.health = Health(state, why[:500], since_ns, self.lines_sent)
+            if changed:
+                log.log(logging.INFO if state == "ok" else logging.WARNING, "sink %s: %s %s", self.sink, state, why)
+                self._on_event(f"sink_{state}", f"{self.sink}: {why}" if why else self.sink)
+
+    def _learn(self, refused: Iterable[Refusal]) -> None:
+        """Take the sink's word for a field's type: further lines of another one are refused without asking it."""
+        for refusal in refused:
+            if found := TYPE_CONFLICT.search(refusal.error):
+                name, measurement, word = found.groups()
+                if word in TYPE_OF_WORD and self.types.get((measurement, name)) != TYPE_OF_WORD[word]:
+                    self.types[measurement, name] = TYPE_OF_WORD[word]
+                    self._store.set_types(self.sink, {(measurement, name): TYPE_OF_WORD[word]})
+
+    def _bury(self, collector: str, refused: Iterable[tuple[int, Refusal]]) -> None:
+        """Keep refused lines as dead letters; one event for each reason, not for each line."""
+        by_seq: dict[int, list[Refusal]] = {}
+        for seq, refusal in refused:
+            by_seq.setdefault(seq, []).append(refusal)
+        for seq, some in by_seq.items():
+            self._store.bury(self.sink, collector, seq, some)
+        final = [refusal for some in by_seq.values() for refusal in some if refusal.reason != UNSORTED]
+        self.refused += len(final)
+        for reason in sorted({refusal.reason for refusal in final} - {"expired"}):
+            first = next(refusal for refusal in final if refusal.reason == reason)
+            log.warning(
+                "sink %s: %s lines of %s refused (%s): %s", self.sink, len(final), collector, reason, first.error
+            )
+            self._on_event("lines_refused", f"{self.sink}: {len(final)} of {collector} ({reason}): {first.error[:200]}")
+
+    def save_if_due(self) -> None:
+        """Put the marks on the disk, but not too often: a card wears."""
+        due = time.monotonic() - self._saved_s >= self._save_s or self.lines_sent - self._saved_lines >= SAVE_LINES
+        if due:
+            self.save()
+
+    def save(self) -> None:
+        """Put the marks and the sink's state on the disk now."""
+        with self._lock:
+            self._saved_s, self._saved_lines = time.monotonic(), self.lines_sent
+            self._store.save(self.sink, self.marks)
+        self._store.set_health(self.sink, self.health._replace(lines_sent=self.lines_sent))
+
+    def _look(self) -> None:
+        """Note how far behind each collector is, for the reports; not more often than every LOOK_S."""
+        if time.monotonic() - self._looked_s < LOOK_S:
+            return
+        self._looked_s = time.monotonic()
+        for name, reading in list(self.readings.items()):
+            marks = self.marks[name]
+            rows = max(0, reading.source.newest_seq() - marks.live)
+            rows += sum(span.upto - span.after for span in marks.spans)
+            self.unsent[name] = Unsent(rows, reading.age_after_s(marks.confirmed) if rows else 0.0)

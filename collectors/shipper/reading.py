@@ -1,0 +1,196 @@
+"""From a journal to lines: what lies after a mark, stamped with wall time where that is known.
+
+Nothing of a segment whose clock is not known is ever sent. Before the first row of a segment is sent, the segment's
+offset is frozen in ship.db; whatever the clock learns later, a row that is sent again has the same stamp.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from collectors import lines
+from collectors.journal.records import Chunk, ClockStep, EventRecord, IntArray
+from collectors.journal.timeline import Segment, Timeline
+from collectors.shipper.delivery import Refusal
+from collectors.shipper.store import Store
+
+PIECE_ROWS = 1000
+"""Rows are encoded by so many at a time: the grain of batches, and what bounds memory."""
+EVENTS_AT_ONCE = 1000
+TYPE_NAMES = {"f": "float", "i": "integer", "b": "boolean", "s": "string"}
+
+
+class Source(Protocol):
+    """What the shipper needs of one collector's journal."""
+
+    def newest_seq(self) -> int:
+        """Return the highest sequence number; 0 for none."""
+        ...
+
+    def chunks_after(self, seq: int, max_rows: int) -> Sequence[Chunk]:
+        """Return the next chunks with hi > seq, in order of hi, about `max_rows` rows; all of one hi, or none of it."""
+        ...
+
+    def events_after(self, seq: int, limit: int) -> Sequence[EventRecord]:
+        """Return at most `limit` events with a greater seq, in order."""
+        ...
+
+    def timeline(self, boot_id: str) -> Timeline:
+        """Return the boot's clock segments, with what is frozen in ship.db put over them."""
+        ...
+
+
+class Piece(NamedTuple):
+    """Some lines of one place in the journal."""
+
+    seq: int
+    lines: list[str]
+
+
+class Hold(NamedTuple):
+    """Rows lo..hi of which some wait for the clock of their boot."""
+
+    lo: int
+    hi: int
+    boot_id: str
+
+
+@dataclass(slots=True)
+class Window:
+    """Everything from one mark of a journal to the next. `holds` and `refused` are whole when `pieces` was read."""
+
+    collector: str
+    hi: int
+    """Where the mark stands when all of it is confirmed, held or refused."""
+    pieces: Iterator[Piece] = field(default_factory=lambda: iter(()))
+    holds: list[Hold] = field(default_factory=list)
+    refused: list[tuple[int, Refusal]] = field(default_factory=list)
+
+
+class Reading:
+    """One collector's journal, read for one sink."""
+
+    def __init__(
+        self, collector: str, source: Source, store: Store, sink: str, types: dict[tuple[str, str], str],
+        event_tags: Mapping[str, str],
+    ) -> None:  # fmt: skip
+        """`types` is what the sink has, shared by all of its readings."""
+        self.collector = collector
+        self.source = source
+        self._store = store
+        self._sink = sink
+        self._types = types
+        self._event_tags = event_tags
+        self._frozen: set[tuple[str, int]] = set()
+        self.waiting_for: dict[str, Sequence[Segment]] = {}
+        """By boot: the clock segments as they were when rows had to be held."""
+
+    def window(self, after: int, upto: int | None, max_rows: int) -> Window | None:
+        """Return the next window in (after, upto] (None: no end), or None when there is nothing."""
+        chunks = [c for c in self.source.chunks_after(after, max_rows) if upto is None or c.lo <= upto]
+        events = [e for e in self.source.events_after(after, EVENTS_AT_ONCE) if upto is None or e.seq <= upto]
+        if not chunks and not events:
+            return None
+        if len(events) == EVENTS_AT_ONCE or not chunks:  # more events may follow, so the window ends with these
+            hi = events[-1].seq
+            chunks = [c for c in chunks if c.lo <= hi]
+        else:
+            hi = chunks[-1].hi
+            events = [e for e in events if e.seq <= hi]
+        window = Window(self.collector, hi)
+        window.pieces = self._pieces(window, chunks, events)
+        return window
+
+    def age_after_s(self, seq: int) -> float | None:
+        """Return the age of the first row or event after `seq`; None when its time is not known, or there is none."""
+        chunks, events = self.source.chunks_after(seq, 1), self.source.events_after(seq, 1)
+        firsts = [(c.lo, c.boot_id, int(c.boottime_ns[0])) for c in chunks[:1]]
+        firsts += [(e.seq, e.boot_id, e.boottime_ns) for e in events]
+        if not firsts:
+            return None
+        _, boot_id, boottime_ns = min(firsts)
+        wall_ns, known = self.source.timeline(boot_id).to_wall(np.array([boottime_ns], dtype=np.int64))
+        return max(0.0, (time.time_ns() - int(wall_ns[0])) / 1e9) if known[0] else None
+
+    def clock_has_news(self, boot_id: str) -> bool:
+        """Return whether rows held for this boot may be worth another look."""
+        known = self.waiting_for.get(boot_id)
+        return known is None or list(self.source.timeline(boot_id).segments) != list(known)
+
+    def _pieces(self, window: Window, chunks: Sequence[Chunk], events: Sequence[EventRecord]) -> Iterator[Piece]:
+        for chunk in chunks:
+            try:
+                yield from self._chunk(window, chunk)
+            except lines.Unencodable as error:
+                what = f"{chunk.stream.measurement} {dict(chunk.stream.tags)} rows {chunk.lo}..{chunk.hi}"
+                window.refused.append((chunk.hi, Refusal(what, None, "unencodable", str(error))))
+        for event in events:
+            stamp = np.array([event.boottime_ns], dtype=np.int64)
+            wall_ns, known = self._stamp(event.boot_id, stamp)
+            if not known[0]:
+                window.holds.append(Hold(event.seq, event.seq, event.boot_id))
+                continue
+            yield Piece(event.seq, [lines.encode_event(event, int(wall_ns[0]), self._event_tags)])
+
+    def _chunk(self, window: Window, chunk: Chunk) -> Iterator[Piece]:
+        conflicts = self._conflicts(chunk)
+        wall_ns, known = self._stamp(chunk.boot_id, chunk.boottime_ns)
+        if not known.all():
+            window.holds.append(Hold(chunk.lo, chunk.hi, chunk.boot_id))
+        for start in range(0, len(wall_ns), PIECE_ROWS):
+            rows = np.zeros(len(wall_ns), bool)
+            rows[start : start + PIECE_ROWS] = known[start : start + PIECE_ROWS]
+            if not rows.any():
+                continue
+            for index, why in conflicts.items():
+                clash = rows & _present(chunk, index)
+                refused = lines.encode(lines.take(chunk, clash), wall_ns[clash])
+                window.refused += [(chunk.hi, Refusal(line, None, "type", why)) for line in refused]
+                rows &= ~clash
+            yield Piece(chunk.hi, lines.encode(lines.take(chunk, rows), wall_ns[rows]))
+
+    def _stamp(self, boot_id: str, boottime_ns: IntArray) -> tuple[IntArray, lines.BoolArray]:
+        """Return wall time and whether it is known; what is known is frozen from now on."""
+        timeline = self.source.timeline(boot_id)
+        wall_ns, known = timeline.to_wall(boottime_ns)
+        if not known.all():
+            self.waiting_for[boot_id] = list(timeline.segments)
+        used = [timeline.segments[i] for i in np.unique(timeline.index(boottime_ns[known])).tolist()]
+        new = [s for s in used if not s.frozen and (boot_id, s.start_ns) not in self._frozen]
+        if new:
+            steps = [ClockStep(s.start_ns, s.offset_ns, s.state, frozen=True) for s in new]
+            self._store.freeze(self.collector, boot_id, steps)
+            self._frozen |= {(boot_id, s.start_ns) for s in new}
+        return wall_ns, known
+
+    def _conflicts(self, chunk: Chunk) -> dict[int, str]:
+        """Return, by column, why the sink would refuse it. A field that the sink does not have yet gets its type."""
+        measurement = chunk.stream.measurement
+        wanted = {(measurement, spec.name): spec.type for spec in chunk.stream.fields}
+        new = {key: kind for key, kind in wanted.items() if key not in self._types}
+        if new:
+            self._store.set_types(self._sink, new)
+            self._types |= new
+        return {
+            index: f"field {name!r} of {measurement!r} is {TYPE_NAMES[kind]}, {self._sink} has it as "
+            f"{TYPE_NAMES[self._types[measurement, name]]}"
+            for index, ((_, name), kind) in enumerate(wanted.items())
+            if self._types[measurement, name] != kind
+        }
+
+
+def _present(chunk: Chunk, index: int) -> lines.BoolArray:
+    """Return which rows have a value in this column."""
+    missing = chunk.columns[index].missing
+    return np.ones(len(chunk.boottime_ns), bool) if missing is None else ~missing
+
+
+def collectors_of(state_dir: Path) -> list[str]:
+    """Return the names of the collectors that have a journal here."""
+    return sorted({path.parent.name for path in state_dir.glob("*/j-*.db")})

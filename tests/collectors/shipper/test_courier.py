@@ -1,0 +1,286 @@
+"""Rows from a journal to a sink: nothing twice, nothing lost, nothing before its time is known."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collectors.journal.records import SET_BY_PERSON, SYNCHRONISED, UNSYNCHRONISED, ClockStep
+from collectors.shipper.courier import LIVE_LAG, Courier
+from collectors.shipper.reading import Reading
+from collectors.shipper.store import Store
+from tests.collectors.shipper.twin import OFFSET_NS, TwinJournal, TwinServer
+
+SECOND = 10**9
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path / "ship.db")
+    yield opened
+    opened.close()
+
+
+def courier(store: Store, server: TwinServer, *journals: TwinJournal, batch_lines: int = 100) -> Courier:
+    """A courier as it is after a start of the program."""
+    made = Courier("lab", store, server, batch_lines=batch_lines, uniform=lambda _low, _high: 0.0)
+    for journal in journals:
+        made.add(Reading(journal.name, journal, store, "lab", made.types, {"device": journal.name}))
+    return made
+
+
+def test_every_row_and_event_arrives_once(store: Store) -> None:
+    journal, server = TwinJournal(store.path), TwinServer()
+    journal.sync()
+    for n in range(30):
+        journal.append([n * SECOND, n * SECOND + 500])
+    journal.event(5 * SECOND)
+    journal.event(5 * SECOND)
+    courier(store, server, journal).run_once()
+    assert len(server.points) == journal.rows() == 62
+    assert sum(map(len, server.requests)) == 62
+    courier(store, server, journal).run_once()
+    assert sum(map(len, server.requests)) == 62
+
+
+def test_a_cursor_never_moves_without_a_204(store: Store) -> None:
+    journal = TwinJournal(store.path)
+    journal.sync()
+    journal.append([SECOND])
+    server = TwinServer()
+    carried = courier(store, server, journal)
+
+    def lose_the_answer_and_stop(_lines: list[str]) -> str:
+        carried.stop.set()
+        return "silent"
+
+    server.mood = lose_the_answer_and_stop
+    carried.run(0.01)
+    assert store.marks("lab")["mppt"].confirmed == 0
+    server.mood = lambda _lines: "store"
+    courier(store, server, journal).run_once()
+    assert server.stamps() == [OFFSET_NS + SECOND]
+    assert server.requests[0] == server.requests[1]
+    assert store.marks("lab")["mppt"].confirmed == 1
+
+
+def test_live_rows_go_first_while_a_backlog_drains(store: Store) -> None:
+    journal, server = TwinJournal(store.path), TwinServer()
+    journal.sync()
+    for n in range(1000):
+        journal.append([n * SECOND])
+    carried = courier(store, server, journal)
+    assert not carried.live_round()
+    assert carried.marks["mppt"].live == 1000
+    journal.append([5000 * SECOND])
+    assert carried.backlog_turn()
+    assert carried.live_round()
+    assert OFFSET_NS + 5000 * SECOND in server.stamps()
+    assert len(server.points) < 1000
+    while carried.backlog_turn():
+        pass
+    assert not carried.marks["mppt"].spans
+    assert carried.marks["mppt"].confirmed == 1001
+    assert len(server.points) == 1001
+
+
+def test_a_crash_in_the_middle_of_a_backlog_costs_only_a_resend(store: Store) -> None:
+    journal, server = TwinJournal(store.path), TwinServer()
+    journal.sync()
+    for n in range(1000):
+        journal.append([n * SECOND])
+    crashed = courier(store, server, journal)
+    crashed.live_round()
+    crashed.backlog_turn()
+    crashed.save()
+    crashed.backlog_turn()  # confirmed, but not saved
+    again = courier(store, server, journal)
+    assert again.marks["mppt"].live == 1000
+    assert again.marks["mppt"].confirmed == 200
+    again.run_once()
+    assert len(server.points) == 1000
+
+
+def test_rows_without_a_clock_wait_and_later_rows_do_not_wait_for_them(store: Store) -> None:
+    journal, server = TwinJournal(store.path), TwinServer()
+    journal.sync("boot-1", state=UNSYNCHRONISED)
+    journal.append([SECOND, 2 * SECOND], boot_id="boot-1")
+    journal.event(SECOND, boot_id="boot-1")
+    journal.sync("boot-2")
+    journal.append([SECOND], boot_id="boot-2")
+    carried = courier(store, server, journal)
+    carried.run_once()
+    assert server.stamps() == [OFFSET_NS + SECOND]
+    assert carried.marks["mppt"].confirmed == 0
+    asked = len(server.requests)
+    carried.run_once()
+    assert len(server.requests) == asked
+    journal.sync("boot-1", 3 * SECOND, 0, SET_BY_PERSON)
+    carried.run_once()
+    assert server.stamps() == [SECOND, SECOND + 2, 2 * SECOND, OFFSET_NS + SECOND]
+    assert carried.marks["mppt"].confirmed == 3
+
+
+def test_an_offset_that_was_shipped_never_changes_again(store: Store) -> None:
+    journal, server = TwinJournal(store.path), TwinServer()
+    journal.sync()
+    journal.append([SECOND])
+    courier(store, server, journal).live_round()  # confirmed, but never saved: it will be sent again
+    journal.steps["boot-1"] = [ClockStep(0, OFFSET_NS + 777, SYNCHRONISED, frozen=False)]
+    courier(store, server, journal).run_once()
+    assert server.stamps() == [OFFSET_NS + SECOND]
+    assert len(server.requests) == 2
+
+
+def test_refused_lines_are_kept_with_the_servers_words_and_hold_up_nothing(store: Store) -> None:
+    journal, server = TwinJournal(store.path), TwinServer()
+    journal.sync()
+    for n in range(50):
+        journal.append([n])
+    server.refuses = lambda line: "unable to parse" if line.endswith("17") else None
+    carried = courier(store, server, journal)
+    carried.run_once()
+    (letter,) = store.dead()
+    assert (letter.seq, letter.status, letter.error, letter.collector) == (18, 400, "unable to parse", "mppt")
+    assert letter.line.startswith("battery,device=mppt value=17.0 ")
+    assert len(server.points) == 49
+    assert carried.marks["mppt"].confirmed == 50
+
+
+def test_what_bisection_could_not_sort_is_sent_one_by_one(store: Store) -> None:
+    journal, server = TwinJournal(store.path), TwinServer()
+    journal.sync()
+    journal.append(range(1000))
+    server.refuses = lambda line: "no" if int(line.rpartition(" ")[2]) % 2 else None
+    carried = courier(store, server, journal, batch_lines=1000)
+    carried.run_once()
+    assert len(store.dead(reason="refused")) == 500
+    assert not store.dead(reason="unsorted")
+    assert len(server.points) == 500
+
+
+def test_a_field_of_another_type_is_refused_without_asking(store: Store) -> None:
+    journal, server = TwinJournal(store.path), TwinServer()
+    journal.sync()
+    journal.append([1])
+    journal.append([2], kind="i")
+    courier(store, server, journal).run_once()
+    assert server.requests == [[f"battery,device=mppt value=1.0 {OFFSET_NS + 1}"]]
+    (letter,) = store.dead()
+    assert letter.reason == "type"
+    assert letter.error == "field 'value' of 'battery' is integer, lab has it as float"
+
+
+def test_the_servers_own_type_is_learnt_from_its_refusal(store: Store) -> None:
+    journal, server = TwinJournal(store.path), TwinServer()
+    journal.sync()
+    journal.append([1])
+    words = 'partial write: field type conflict: input field "value" on measurement "battery" is type float, '
+    server.refuses = lambda _line: words + "already exists as type integer dropped=1"
+    carried = courier(store, server, journal)
+    carried.run_once()
+    journal.append([2])
+    carried.run_once()
+    assert len(server.requests) == 1
+    assert [letter.reason for letter in store.dead()] == ["refused", "type"]
+    assert courier(store, server, journal).types == {("battery", "value"): "i"}
+
+
+def test_what_cannot_be_encoded_is_kept_and_holds_up_nothing(store: Store) -> None:
+    journal, server = TwinJournal(store.path), TwinServer()
+    journal.sync()
+    journal.append([1], measurement="bad\nname")
+    journal.append([2])
+    courier(store, server, journal).run_once()
+    assert server.stamps() == [OFFSET_NS + 2]
+    assert [(letter.reason, letter.seq) for letter in store.dead()] == [("unencodable", 1)]
+
+
+def test_a_held_sink_says_why_and_a_stop_ends_it_at_once(store: Store) -> None:
+    journal, server = TwinJournal(store.path), TwinServer(mood=lambda _lines: "404")
+    journal.sync()
+    journal.append([1])
+    told: list[tuple[str, str]] = []
+
+    def tell(kind: str, detail: str) -> None:
+        told.append((kind, detail))
+        carried.stop.set()
+
+    carried = Courier("lab", store, server, on_event=tell)
+    carried.add(Reading("mppt", journal, store, "lab", carried.types, {}))
+    started_s = time.monotonic()
+    carried.run(0.01)
+    assert time.monotonic() - started_s < 30  # a hold is 60 s
+    assert told == [("sink_hold", "lab: 404: 404")]
+    health = store.health("lab")
+    assert health is not None
+    assert health.state == "hold"
+
+
+def test_a_journal_that_is_far_ahead_does_not_fill_the_spans(store: Store) -> None:
+    journal, server = TwinJournal(store.path), TwinServer()
+    journal.sync()
+    carried = courier(store, server, journal)
+    for n in range(5 * (LIVE_LAG + 1)):
+        journal.append([n])
+        if n % (LIVE_LAG + 1) == LIVE_LAG:
+            carried.live_round()
+    assert len(carried.marks["mppt"].spans) == 1
+    carried.run_once()
+    assert len(server.points) == journal.rows()
+
+
+MOODS = ["store", "store", "store", "store and stay silent", "silent", "503", "500", "429", "413"]
+ACTION = st.sampled_from(
+    ["append", "append", "many", "event", "unsynced boot", "sync", "compact", "ship", "save", "kill"]
+)
+
+
+@given(st.lists(ACTION, max_size=40), st.lists(st.sampled_from(MOODS), min_size=1, max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_whatever_happens_in_between_the_server_ends_with_exactly_the_journal(
+    tmp_path_factory: pytest.TempPathFactory, actions: list[str], moods: list[str]
+) -> None:
+    store = Store(tmp_path_factory.mktemp("ship") / "ship.db")
+    journal, server = TwinJournal(store.path), TwinServer()
+    cycle = itertools.cycle([*moods, "store"])
+    server.mood = lambda lines: next(cycle) if len(lines) > 1 else "store"
+    journal.sync()
+    boot, clock = "boot-1", itertools.count(1)
+    carried = courier(store, server, journal)
+    for action in actions:
+        if action in ("append", "many"):
+            for _ in range(1 if action == "append" else 150):
+                journal.append([next(clock) * SECOND, next(clock) * SECOND], boot_id=boot)
+        elif action == "event":
+            journal.event(next(clock) * SECOND, boot_id=boot)
+        elif action == "unsynced boot":
+            boot = f"boot-{next(clock)}"
+            journal.sync(boot, state=UNSYNCHRONISED, offset_ns=0)
+        elif action == "sync" and journal.steps[boot][-1].state == UNSYNCHRONISED:
+            journal.sync(boot, next(clock) * SECOND, OFFSET_NS)
+        elif action == "compact":
+            journal.compact()
+        elif action == "ship":
+            carried.live_round()
+            carried.backlog_turn()
+        elif action == "save":
+            carried.save()
+        elif action == "kill":
+            carried = courier(store, server, journal)
+        assert not [stamp for stamp in server.stamps() if stamp < OFFSET_NS]
+    for name, steps in journal.steps.items():
+        if steps[-1].state == UNSYNCHRONISED:
+            journal.sync(name, next(clock) * SECOND, OFFSET_NS)
+    carried = courier(store, server, journal)
+    carried.run_once()
+    assert len(server.points) == journal.rows()
+    assert carried.marks["mppt"].confirmed == journal.seq
+    assert not store.dead()
+    store.close()
