@@ -70,7 +70,9 @@ class Device:
     channels: Mapping[str, int] = field(default_factory=dict)
     """Default port of each channel of a tcp link; "" is the main one."""
     paced_by: str = "grid"
-    """"grid": polled once per period. "device": it talks by itself; `poll` waits for its next message."""
+    """"grid": polled once per period. "device": it talks by itself; `poll` waits for its next message.
+
+    Where that depends on the instrument, the driver has an attribute of this name, which wins once `open` is done."""
     silence_s: float | None = None
     """No good frame for this long: reopen the link. None: 5 periods."""
     checked: bool = True

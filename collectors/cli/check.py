@@ -43,11 +43,11 @@ def COMMAND(paths: tuple[Path, ...], as_json: bool) -> None:  # noqa: N802
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
-        for path, problems in found.items():
+        for name, problems in found.items():
             for problem in problems:
                 click.echo(problem, err=True)
             if not problems:
-                click.echo(f"{path}: ok")
+                click.echo(f"{name}: ok")
     if any(found.values()):
         sys.exit(ConfigError.exit_code)
 

@@ -33,7 +33,8 @@ def option_rows(device: Device) -> list[dict[str, str]]:
 
 
 def _default(spec: dataclasses.Field[Any]) -> Any:
-    return spec.default if spec.default is not dataclasses.MISSING else spec.default_factory()  # type: ignore[misc]
+    factory = spec.default_factory
+    return spec.default if factory is dataclasses.MISSING else factory()
 
 
 def as_dict(device: Device) -> dict[str, Any]:
