@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from collectors.clock import Look
 from collectors.journal.records import SET_BY_PERSON, SYNCHRONISED, UNSYNCHRONISED, ClockStep, IntArray
 
 STEP_NS = 1_000_000
@@ -91,6 +92,32 @@ def resolve(steps: Sequence[ClockStep]) -> Timeline:
         offset_ns, state = (known.offset_ns, known.state) if known else (step.offset_ns, UNSYNCHRONISED)
         segments.append(Segment(step.boottime_ns, offset_ns, state, step.frozen))
     return Timeline(segments[::-1])
+
+
+def step_after(last: ClockStep | None, look: Look) -> ClockStep | None:
+    """Return the row that the clock table needs after this look, or None if its last row still says it all.
+
+    Once a person has set a boot's time, only a time service is believed more: what REALTIME does meanwhile is not.
+    """
+    seen = ClockStep(look.boottime_ns, look.offset_ns, look.state, frozen=False)
+    if last is None:
+        return seen
+    if last.state == SET_BY_PERSON:
+        return seen if look.state == SYNCHRONISED else None
+    moved = abs(look.offset_ns - last.offset_ns) > STEP_NS
+    vouched = look.state == SYNCHRONISED and last.state == UNSYNCHRONISED
+    return seen if moved or vouched else None
+
+
+def step_by_person(steps: Sequence[ClockStep], boottime_ns: int, offset_ns: int) -> ClockStep:
+    """Return the row by which a person sets a boot's offset; ValueError saying why not if its clock is known.
+
+    `boottime_ns` is when the person says it, for a boot that is over: anything.
+    """
+    if steps and steps[-1].state == SYNCHRONISED:
+        raise ValueError("a time service has set the clock of this boot; it is known already")
+    after_ns = steps[-1].boottime_ns + 1 if steps else 0
+    return ClockStep(max(boottime_ns, after_ns), offset_ns, SET_BY_PERSON, frozen=False)
 
 
 def with_frozen(steps: Sequence[ClockStep], frozen: Sequence[ClockStep]) -> list[ClockStep]:

@@ -1,0 +1,195 @@
+"""The runtime's only door to the journal: `put` at one end, commits in a thread at the other.
+
+put()      never waits. Rows and events go to the backlog.
+commit     when the oldest has waited `commit_window_s`, or `commit_bytes` wait, when REALTIME was set, and on stop
+disk full  what waits stays in memory, up to `queue_mib`; the ballast is given up; tried again every second
+I/O error  the file is put aside, what was not acknowledged is committed to a new one
+the rest   ends the thread; `failure` says why, and the process should end with it
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from collectors.clock import UNSYNCHRONISED, Clock
+from collectors.errors import CollectorError, JournalError
+from collectors.journal.backlog import Backlog, EventAt, Row
+from collectors.journal.schema import DiskFull, FileSuspect
+from collectors.journal.settings import MIB, JournalSettings
+from collectors.journal.tables import canonical
+from collectors.journal.writer import Writer
+from collectors.reading import Event, Reading
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+"""Between attempts while the disk is full."""
+START_S = 30.0
+"""A disk that has not opened the journal by then is broken."""
+
+
+class Committer:
+    """Writes one collector's journal. `put` may be called from any thread."""
+
+    def __init__(
+        self, state_dir: Path, name: str, tags: Mapping[str, str], settings: JournalSettings, clock: Clock
+    ) -> None:
+        """`tags` go with every reading; a reading's own tags are added to them."""
+        self.directory = state_dir / name
+        self.acknowledged_seq = 0
+        """Everything up to here survives a crash and a power cut."""
+        self.journal_bytes = 0
+        self.disk_free_bytes = 0
+        self.clock_state = UNSYNCHRONISED
+        self.committed_at_s = clock.monotonic_s()
+        """When the thread last committed, or saw that there was nothing to commit; CLOCK_MONOTONIC."""
+        self.failure: BaseException | None = None
+        """What ended the thread, if anything did."""
+        self._tags = dict(tags)
+        self._settings = settings
+        self._clock = clock
+        self._backlog = Backlog(int(settings.queue_mib * MIB))
+        self._keys: dict[tuple[tuple[str, str], ...], str] = {}
+        self._wake_fd = -1
+        self._stopping = False
+        self._ready = threading.Event()
+        self._disk_full = False
+        self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+
+    @property
+    def queue_rows(self) -> int:
+        """Return how many rows are not committed yet."""
+        return self._backlog.rows
+
+    @property
+    def dropped(self) -> int:
+        """Return how many rows were dropped since the start because the disk did not take them."""
+        return self._backlog.dropped
+
+    def start(self) -> None:
+        """Open the journal. Raises JournalLocked, JournalNewer, JournalReadOnly or another JournalError."""
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._thread.start()
+        if not self._ready.wait(START_S):
+            raise JournalError(f"{self.directory}: not open after {START_S:g} s; is the disk well?")
+        if self.failure is not None:
+            raise self.failure
+
+    def put(self, item: Reading | Event) -> None:
+        """Take a reading or an event; never waits. A reading without any name is nothing."""
+        if isinstance(item, Event):
+            boottime_ns = self._clock.boottime_ns() if item.boottime_ns is None else item.boottime_ns
+            self._backlog.put_event(EventAt(boottime_ns, item.kind, item.detail))
+        elif item.values:
+            key = (item.measurement, self._tags_text(item.tags))
+            self._backlog.put_row(key, Row(item.boottime_ns, item.values))
+            if self._backlog.payload_bytes >= self._settings.commit_bytes and not self._disk_full:
+                self._wake()
+
+    def stop(self, timeout_s: float = 1.0) -> None:
+        """Commit everything and close. Raises JournalError if that did not end in time: what waited may be lost."""
+        if not self._thread.is_alive():
+            return
+        self._stopping = True
+        self._wake()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            raise JournalError(f"{self.directory}: not committed after {timeout_s:g} s, {self.queue_rows} rows waiting")
+
+    def _tags_text(self, tags: Mapping[str, str]) -> str:
+        """Return the canonical text of all tags; the same few come again and again."""
+        own = tuple(tags.items())
+        text = self._keys.get(own)
+        if text is None:
+            text = self._keys[own] = canonical({**self._tags, **tags})
+        return text
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._wake_fd, 1)
+
+    def _report(self, kind: str, detail: str) -> None:
+        log.warning("%s: %s", kind, detail)
+        self.put(Event(kind, detail))
+
+    def _run(self) -> None:
+        """Work until stopped. Expected errors are told by `failure` alone; a bug leaves its trace, too."""
+        try:
+            writer = Writer(self.directory, self._tags, self._settings, self._clock, self._report)
+            try:
+                self._publish(writer)
+                self._ready.set()
+                self._serve(writer)
+            finally:
+                writer.close()
+        except CollectorError as error:
+            self.failure = error
+        finally:
+            self.failure = self.failure or sys.exc_info()[1]
+            self._ready.set()
+
+    def _serve(self, writer: Writer) -> None:
+        poll = select.poll()
+        poll.register(self._wake_fd, select.POLLIN)
+        step_fd = self._clock.step_fd()
+        if step_fd is not None:
+            poll.register(step_fd, select.POLLIN)
+        while True:
+            stopping = self._stopping
+            self._commit(writer)
+            if stopping:
+                return
+            wait_s = RETRY_S if self._disk_full else self._settings.commit_window_s
+            for fd, _ in poll.poll(wait_s * 1000):
+                if fd == step_fd:
+                    self._clock.clear_step()
+                else:
+                    os.eventfd_read(fd)
+
+    def _commit(self, writer: Writer) -> None:
+        """Commit what waits and do the upkeep; a full disk leaves everything waiting."""
+        try:
+            self._commit_surely(writer)
+        except DiskFull as error:
+            self._full(writer, error)
+            return
+        if self._disk_full:
+            self._disk_full = False
+            self._report("disk_full_over", f"{self.directory}: commits work again, {self.queue_rows} rows wait")
+        self._publish(writer)
+
+    def _commit_surely(self, writer: Writer) -> None:
+        """Commit and do the upkeep, in a new file if the disk failed under the live one."""
+        try:
+            self._commit_once(writer)
+            writer.upkeep()
+        except FileSuspect as error:
+            writer.replace_live(error)
+            self._commit_once(writer)
+
+    def _commit_once(self, writer: Writer) -> None:
+        work = self._backlog.take(self._clock.boottime_ns())
+        try:
+            writer.commit(work)
+        except BaseException:
+            self._backlog.give_back()
+            raise
+        self._backlog.done()
+
+    def _full(self, writer: Writer, error: DiskFull) -> None:
+        if not self._disk_full:
+            self._disk_full = True
+            self._report("disk_full", str(error))
+        writer.make_room()
+        self.committed_at_s = self._clock.monotonic_s()  # alive and trying: a restart would lose what waits
+
+    def _publish(self, writer: Writer) -> None:
+        self.acknowledged_seq = writer.seq
+        self.clock_state = writer.clock_state
+        self.journal_bytes, self.disk_free_bytes = writer.journal_bytes, writer.disk_free_bytes
+        self.committed_at_s = self._clock.monotonic_s()

@@ -1,0 +1,196 @@
+"""Hot rows to blocks and roll-ups, in one transaction: a crash leaves either the old form or the new one.
+
+Blocks    up to BLOCK_ROWS rows of one stream and boot, in order of time. `lo` and `hi` are the least and greatest seq
+          of the hot rows that went in; no two blocks share a `hi`, and a hot row is never split. So a cursor that
+          stands at the `hi` of one block, or at the seq of any hot row, misses nothing of the others.
+Roll-ups  count, least, greatest and sum of every field in bins of RESOLUTIONS_S seconds of boottime. Each hot row is
+          compacted once, so bins are simply added up; a bin that is not over yet is completed by the next compaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from collectors.journal.codec import CODEC, Undecodable, decode_block, encode_block
+from collectors.journal.records import Chunk, Column, Damage, FloatArray, IntArray
+from collectors.journal.tables import HOT, Lookup, checksum
+
+BLOCK_ROWS = 3600
+RESOLUTIONS_S = (60, 3600)
+GROUP_BINS = {60: 60, 3600: 24}
+"""Bins that share one row of the roll table: an hour's minutes, a day's hours."""
+NS = 10**9
+SNAP = 1e-12
+"""A sum this close (relatively) to a decimal with six places is that decimal: what differs is rounding noise."""
+
+
+class Bins(NamedTuple):
+    """Statistics of every field in bins that hold rows; (k,) starts and (fields, k) numbers."""
+
+    start_ns: IntArray
+    counts: FloatArray
+    least: FloatArray
+    greatest: FloatArray
+    total: FloatArray
+
+
+def compact(connection: sqlite3.Connection, file: str) -> list[Damage]:
+    """Turn all hot rows into blocks and roll-ups; return the rows that were damaged and are lost.
+
+    Must run inside the caller's transaction. Memory: one block at a time.
+    """
+    (last,) = connection.execute("SELECT max(seq) FROM hot").fetchone()
+    if last is None:
+        return []
+    lookup, damage = Lookup(connection), list[Damage]()
+    for stream, boot in connection.execute("SELECT DISTINCT stream, boot FROM hot ORDER BY stream, boot").fetchall():
+        query = f"SELECT {HOT} FROM hot WHERE stream=? AND boot=? ORDER BY bt0, seq"  # noqa: S608 - constants
+        rows = connection.execute(query, (stream, boot))
+        for group in _groups(_decoded(rows, lookup, file, damage)):
+            store_block(connection, stream, boot, group, file, damage)
+    connection.execute("DELETE FROM hot WHERE seq<=?", (last,))
+    return damage
+
+
+def _decoded(rows: sqlite3.Cursor, lookup: Lookup, file: str, damage: list[Damage]) -> Iterator[Chunk]:
+    for row in rows:
+        try:
+            yield lookup.hot(row)
+        except Undecodable as error:
+            damage.append(Damage(file, "hot", row[0], str(error)))
+
+
+def _groups(chunks: Iterator[Chunk]) -> Iterator[list[Chunk]]:
+    """Yield runs of chunks with at most BLOCK_ROWS rows, or one chunk that alone has more; stamps rise in each."""
+    group, rows = list[Chunk](), 0
+    for chunk in chunks:
+        n = len(chunk.boottime_ns)
+        overlaps = bool(group) and chunk.boottime_ns[0] <= group[-1].boottime_ns[-1]
+        if group and (rows + n > BLOCK_ROWS or overlaps):
+            yield group
+            group, rows = [], 0
+        group.append(chunk)
+        rows += n
+    if group:
+        yield group
+
+
+def join(chunks: Sequence[Chunk]) -> tuple[IntArray, list[Column]]:
+    """Return stamps and columns of chunks of one stream, one after the other."""
+    stamps = np.concatenate([c.boottime_ns for c in chunks])
+    columns = []
+    for index in range(len(chunks[0].columns)):
+        parts = [c.columns[index] for c in chunks]
+        values = np.concatenate([np.asarray(p.values, dtype=np.float64) for p in parts])
+        gaps = [np.zeros(len(p.values), np.bool_) if p.missing is None else p.missing for p in parts]
+        has_gaps = any(p.missing is not None for p in parts)
+        columns.append(Column(values, np.concatenate(gaps) if has_gaps else None))
+    return stamps, columns
+
+
+def store_block(
+    connection: sqlite3.Connection, stream: int, boot: int, group: Sequence[Chunk], file: str, damage: list[Damage]
+) -> None:
+    """Insert the chunks, which are of this stream and boot, as one block, and count them in the roll-ups."""
+    stamps, columns = join(group)
+    payload = encode_block(stamps, columns)
+    first_ns, n = int(stamps[0]), len(stamps)
+    head = (min(c.lo for c in group), max(c.hi for c in group), stream, boot, first_ns, int(stamps[-1]), n, CODEC)
+    crc = checksum(stream, boot, first_ns, n, payload)
+    query = "INSERT INTO blk (lo, hi, stream, boot, bt0, bt1, n, codec, crc, payload) VALUES (?,?,?,?,?,?,?,?,?,?)"
+    connection.execute(query, (*head, crc, payload))
+    for resolution_s in RESOLUTIONS_S:
+        bins = bins_of(stamps, columns, resolution_s)
+        group_ns = resolution_s * GROUP_BINS[resolution_s] * NS
+        groups = bins.start_ns // group_ns * group_ns
+        for start_ns in np.unique(groups):
+            part = Bins(bins.start_ns[groups == start_ns], *(m[:, groups == start_ns] for m in bins[1:]))
+            _add_to_roll(connection, (stream, resolution_s, boot, int(start_ns)), part, file, damage)
+
+
+def bins_of(stamps: IntArray, columns: Sequence[Column], resolution_s: int) -> Bins:
+    """Return the rows' statistics; missing and non-finite values count nowhere."""
+    values = np.array([c.values for c in columns], dtype=np.float64)
+    here = np.isfinite(values)
+    for row, column in zip(here, columns, strict=True):
+        if column.missing is not None:
+            row &= ~column.missing
+    width_ns = resolution_s * NS
+    rows = Bins(
+        stamps // width_ns * width_ns,
+        here.astype(np.float64),
+        np.where(here, values, np.inf),
+        np.where(here, values, -np.inf),
+        np.where(here, values, 0.0),
+    )
+    return merge(rows)
+
+
+def merge(bins: Bins) -> Bins:
+    """Return the bins with those of equal start put together; starts rise."""
+    order = np.argsort(bins.start_ns, kind="stable")
+    start_ns = bins.start_ns[order]
+    first = np.flatnonzero(np.diff(start_ns, prepend=start_ns[:1] - 1))
+    return Bins(
+        start_ns[first],
+        np.add.reduceat(bins.counts[:, order], first, axis=1),
+        np.minimum.reduceat(bins.least[:, order], first, axis=1),
+        np.maximum.reduceat(bins.greatest[:, order], first, axis=1),
+        np.add.reduceat(bins.total[:, order], first, axis=1),
+    )
+
+
+def concatenate(parts: Sequence[Bins]) -> Bins:
+    """Return all bins of the parts, those of equal start put together."""
+    starts = np.concatenate([p.start_ns for p in parts])
+    matrices = [np.concatenate([p[i] for p in parts], axis=1) for i in range(1, 5)]
+    return merge(Bins(starts, *matrices))
+
+
+def _add_to_roll(
+    connection: sqlite3.Connection, key: tuple[int, int, int, int], bins: Bins, file: str, damage: list[Damage]
+) -> None:
+    """Put the bins together with those that the row `key`, (stream, res, boot, bt), holds already."""
+    query = "SELECT rowid, n, crc, payload FROM roll WHERE stream=? AND res=? AND boot=? AND bt=?"
+    row = connection.execute(query, key).fetchone()
+    if row is not None:
+        rowid, n, crc, payload = row
+        try:
+            bins = concatenate([decode_bins(key, n, crc, payload, len(bins.counts)), bins])
+        except Undecodable as error:
+            damage.append(Damage(file, "roll", rowid, str(error)))
+    payload = encode_block(bins.start_ns, _bin_columns(bins))
+    crc = checksum(key[0], key[2], key[3], len(bins.start_ns), payload)
+    query = "INSERT OR REPLACE INTO roll (stream, res, boot, bt, n, crc, payload) VALUES (?,?,?,?,?,?,?)"
+    connection.execute(query, (*key, len(bins.start_ns), crc, payload))
+
+
+def _bin_columns(bins: Bins) -> list[Column]:
+    """Return four columns for each field; least and greatest of an empty bin are stored as 0 and mean nothing."""
+    columns = list[Column]()
+    for count, least, greatest, total in zip(*bins[1:], strict=True):
+        empty = count == 0
+        parts = (count, np.where(empty, 0.0, least), np.where(empty, 0.0, greatest), _snapped(total))
+        columns.extend(Column(values) for values in parts)
+    return columns
+
+
+def _snapped(total: FloatArray) -> FloatArray:
+    decimal = np.round(total, 6)
+    return np.where(np.abs(decimal - total) <= SNAP * np.abs(total), decimal, total)
+
+
+def decode_bins(key: tuple[int, int, int, int], n: int, crc: int, payload: bytes, fields: int) -> Bins:
+    """Return a row of the roll table; `key` is (stream, res, boot, bt). Undecodable if it cannot be trusted."""
+    stream, _, boot, group_ns = key
+    if checksum(stream, boot, group_ns, n, payload) != crc:
+        raise Undecodable(f"roll-up of stream {stream} at {group_ns}: wrong checksum")
+    stamps, columns = decode_block(payload, CODEC, n, 4 * fields)
+    matrix = np.array([c.values for c in columns], dtype=np.float64).reshape(fields, 4, n)
+    counts = matrix[:, 0]
+    least, greatest = np.where(counts, matrix[:, 1], np.inf), np.where(counts, matrix[:, 2], -np.inf)
+    return Bins(stamps, counts, least, greatest, matrix[:, 3])

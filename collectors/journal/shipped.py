@@ -1,0 +1,69 @@
+"""What the shipper tells the journal: how far each sink has read, and which offsets are frozen.
+
+Both live in the shipper's own file, `<state>/ship.db`, because only the collector may write the collector's files:
+
+    cursor(sink, collector, seq, …)                  everything up to seq is stored by the sink
+    frozen(collector, boot_id, bt, off, state)       key: the first three columns
+
+Freezing: before the first row of a segment of the clock table is sent, the shipper stores the offset (and its state)
+that it sends it with, keyed by the boottime at which the segment begins. Readers of the journal put these over the
+clock table (`timeline.with_frozen`), so a resend has the same stamps whatever the clock learns later. The collector
+copies them into its own clock table when it compacts, so that they outlive ship.db.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from collectors.journal.records import ClockStep
+from collectors.journal.schema import connect_reader
+
+PATIENCE_MS = 500
+"""The committer waits no longer for the shipper; it asks again soon."""
+
+
+def ship_db(directory: Path) -> Path:
+    """Return the shipper's file for a collector's directory."""
+    return directory.parent / "ship.db"
+
+
+def read_frozen(path: Path, collector: str) -> dict[str, list[ClockStep]]:
+    """Return the frozen segments of each boot; none where nothing was shipped."""
+    found: dict[str, list[ClockStep]] = {}
+    query = "SELECT boot_id, bt, off, state FROM frozen WHERE collector=? ORDER BY boot_id, bt"
+    for boot_id, boottime_ns, offset_ns, state in _rows(path, query, collector):
+        found.setdefault(boot_id, []).append(ClockStep(boottime_ns, offset_ns, state, frozen=True))
+    return found
+
+
+def read_cursors(path: Path, collector: str) -> dict[str, int]:
+    """Return for each sink the sequence number up to which it has everything; none where nothing was shipped."""
+    return dict(_rows(path, "SELECT sink, seq FROM cursor WHERE collector=?", collector))
+
+
+def shipped_seq(path: Path, collector: str, sinks: Sequence[str]) -> int:
+    """Return up to where every one of the sinks has everything; 0 if any has nothing yet or ship.db cannot be read."""
+    cursors = read_cursors(path, collector)
+    return min((cursors.get(sink, 0) for sink in sinks), default=0)
+
+
+def _rows(path: Path, query: str, collector: str) -> list[Any]:
+    """Return the query's rows; none while there is no such file or table, or the shipper holds it for long.
+
+    Not knowing is safe: nothing counts as shipped, and what was frozen before is in the clock table, too.
+    """
+    if not path.exists():
+        return []
+    try:
+        connection = connect_reader(path, PATIENCE_MS)
+    except sqlite3.OperationalError:
+        return []
+    try:
+        return connection.execute(query, (collector,)).fetchall()
+    except sqlite3.OperationalError:
+        return []
+    finally:
+        connection.close()
