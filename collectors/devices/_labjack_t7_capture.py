@@ -7,8 +7,9 @@ capture, else its 32-bit values are taken as FLOAT32.
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from collectors import modbus_tcp
@@ -50,6 +51,19 @@ def _resynchronise(buffer: bytes) -> bytes:
     return buffer[at - 2 :] if at > 0 else b""
 
 
+def _numbers(body: bytes) -> tuple[int, int]:
+    """Return address and count; FrameError when the body is not just these."""
+    if len(body) != 4:
+        raise FrameError(f"expected address and count, 4 bytes, got {len(body)}")
+    address, count = struct.unpack(">HH", body)
+    return address, count
+
+
+def _plain(values: Sequence[float | int]) -> list[float | int | None]:
+    """Return the values with null for what JSON has no number for."""
+    return [value if math.isfinite(value) else None for value in values]
+
+
 class Capture:
     """What earlier frames of the capture say about later ones."""
 
@@ -79,7 +93,7 @@ class Capture:
         return {"body": frame.body.hex(" ")}
 
     def _question(self, frame: modbus_tcp.Frame) -> Object:
-        address, count = struct.unpack(">HH", frame.body)
+        address, count = _numbers(frame.body)
         rows = self._asked[frame.transaction] = walk(address, count)
         return {"address": address, "count": count, "names": [row.name for row in rows]}
 
@@ -93,16 +107,17 @@ class Capture:
             rows = guess
         if 2 * sum(row.size for row in rows) != len(data):
             return {"data": data.hex(" ")}
-        found: Object = {"types": [row.type for row in rows], "values": unpack(rows, data)}
-        if [row.name for row in rows] == ["TEMPERATURE_DEVICE_K"]:
-            found["degC"] = round(found["values"][0] - KELVIN, 3)
+        values = _plain(unpack(rows, data))
+        found: Object = {"types": [row.type for row in rows], "values": values}
+        if [row.name for row in rows] == ["TEMPERATURE_DEVICE_K"] and values[0] is not None:
+            found["degC"] = round(values[0] - KELVIN, 3)
         return found
 
     def _order(self, frame: modbus_tcp.Frame) -> Object:
-        address, count, size = struct.unpack_from(">HHB", frame.body)
-        data = frame.body[5:]
-        if len(data) != size or size != 2 * count:
-            raise FrameError(f"write of {count} registers says {size} bytes and has {len(data)}")
+        address, count = _numbers(frame.body[:4])
+        size, data = len(frame.body) - 5, frame.body[5:]
+        if size != 2 * count or frame.body[4] != size:
+            raise FrameError(f"write of {count} registers: expected {2 * count} bytes, got {size}")
         rows = walk(address, count)
         if sum(row.size for row in rows) != count:
             return {"address": address, "data": data.hex(" ")}
@@ -110,10 +125,10 @@ class Capture:
         names = [row.name for row in rows]
         if "STREAM_NUM_ADDRESSES" in names:
             self._channels = int(values[names.index("STREAM_NUM_ADDRESSES")])
-        return {"address": address, "names": names, "types": [row.type for row in rows], "values": values}
+        return {"address": address, "names": names, "types": [row.type for row in rows], "values": _plain(values)}
 
     def _confirmed(self, frame: modbus_tcp.Frame) -> Object:
-        address, count = struct.unpack(">HH", frame.body)
+        address, count = _numbers(frame.body)
         return {"address": address, "count": count}
 
     def _packet(self, buffer: bytes) -> tuple[Object, int] | None:

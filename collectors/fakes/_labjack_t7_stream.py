@@ -19,6 +19,9 @@ BLOCK_S = 0.02
 MOST_BLOCK_S = 0.5
 NOISE_SAMPLES = 1 << 16
 MOST_LOST = 65535
+BACKLOG = 32767
+"""Bytes in the device's buffer when it runs over, as told in a packet."""
+NO_CODES = np.empty(0, dtype=np.uint16)
 LOW_CODE, HIGH_CODE = 0, 65534
 
 
@@ -33,7 +36,10 @@ class StreamSource:
         self.next_s: float | None = None
         self.rate_hz = 0.0
         self._lost = 0
+        """Scans lost and not yet announced."""
         self._to_lose = 0
+        self._overflow = 0
+        self._failure = 0
 
     def start(
         self,
@@ -51,7 +57,7 @@ class StreamSource:
         self._calibrations = [self._calibration(range_v) for range_v in ranges_v]
         self._noise_v = [noise_uv * 1e-6 * range_v / 10.0 for range_v in ranges_v]
         self._start_s, self._counter, self._transaction = now_s, 0, 0
-        self._lost = self._to_lose = 0
+        self._lost = self._to_lose = self._overflow = self._failure = 0
         self._plan(now_s)
 
     def stop(self) -> None:
@@ -60,9 +66,12 @@ class StreamSource:
         self.next_s = None
 
     def overflow(self, scans: int) -> None:
-        """Lose this many scans before the next packet."""
-        self._lost += scans
-        self._counter += scans
+        """Say in the next packet that the buffer ran over, then lose this many scans."""
+        self._overflow = scans
+
+    def fail(self, status: int) -> None:
+        """End the stream at the next packet with this status."""
+        self._failure = status
 
     def lose(self, packets: int) -> None:
         """Lose the next packets on their way."""
@@ -78,7 +87,11 @@ class StreamSource:
         """Return all packets that are complete by now."""
         data = b""
         while self.is_on and (count := self._due(now_s)):
-            data += self._block(count)
+            if self._failure:
+                self.stop()
+                data += stream.encode(self._transaction, NO_CODES, status=self._failure)
+            else:
+                data += self._overrun() if self._overflow else self._block(count)
         if self.is_on:
             self._plan(now_s)
         return data
@@ -105,12 +118,22 @@ class StreamSource:
             return self._recovered((first + gone) & 0xFFFF, kept)
         return stream.encode_many((first + gone) & 0xFFFF, kept)
 
+    def _overrun(self) -> bytes:
+        """Return the packet that tells of the overrun; what follows it in time is lost."""
+        codes = self._codes(self._scans)
+        sent = b"" if codes is None else stream.encode(self._transaction, codes.ravel(), stream.RECOVERING, 0, BACKLOG)
+        self._transaction = (self._transaction + bool(sent)) & 0xFFFF
+        self._lost += self._overflow + (0 if sent else self._scans)
+        self._counter += self._overflow + self._scans
+        self._overflow = 0
+        return sent
+
     def _recovered(self, transaction: int, packets: stream.Words) -> bytes:
         """Return packets, before the first scan the mark and the number of scans lost; too many end the stream."""
         lost, self._lost = self._lost, 0
         if lost > MOST_LOST:
             self.stop()
-            return stream.encode(transaction, packets[0][:0], status=stream.OVERFLOW)
+            return stream.encode(transaction, NO_CODES, status=stream.OVERFLOW)
         mark = np.full(len(self._names), stream.GAP_CODE, dtype=np.uint16)
         first = stream.encode(transaction, np.concatenate((mark, packets[0])), stream.RECOVERED, lost)
         return first + stream.encode_many((transaction + 1) & 0xFFFF, packets[1:])

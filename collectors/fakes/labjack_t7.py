@@ -64,7 +64,7 @@ class FakeOptions:
 
 
 class FakeT7:
-    """One device. `power_cycle`, `overflow` and `lose_packets` make it misbehave."""
+    """One device. `power_cycle`, `overflow`, `end_stream` and `lose_packets` make it misbehave."""
 
     def __init__(self, world: World, options: FakeOptions) -> None:
         self._world = world
@@ -95,8 +95,12 @@ class FakeT7:
         self.stream.stop()
 
     def overflow(self, scans: int) -> None:
-        """Let the stream's buffer run over at the next packet: so many scans are lost, then it recovers."""
+        """Let the stream's buffer run over: the next packet says so, then so many scans are lost and it recovers."""
         self.stream.overflow(scans)
+
+    def end_stream(self, status: int) -> None:
+        """End the stream at the next packet with this status, for example 2945 (buffer full)."""
+        self.stream.fail(status)
 
     def lose_packets(self, count: int) -> None:
         """Let the next packets of the stream get lost on the way."""

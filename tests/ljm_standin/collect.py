@@ -1,0 +1,37 @@
+"""Open a link to a T7, take some turns, print what came as JSON. Run in its own process: LJM is loaded only once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+from collectors import devices, transports
+from collectors.clock import SystemClock
+from collectors.config import load_dataclass
+from collectors.errors import CollectorError
+from collectors.runner import Conversation
+
+
+def main(link_text: str, table: str, turns: str) -> None:
+    """Print identity and outputs, or the error's name and text."""
+    device = devices.load("labjack_t7")
+    options, problems = load_dataclass(device.options, json.loads(table), "options")
+    assert not problems, problems
+    try:
+        link = transports.open_link(link_text, device)
+        conversation = Conversation(link, SystemClock())
+        driver = device.driver(options)
+        identity = conversation.carry(driver.open())
+        outputs = [dataclasses.asdict(o) for _ in range(int(turns)) for o in conversation.carry(driver.poll())]
+        conversation.carry(driver.close())
+        link.close()
+        link.close()
+    except CollectorError as error:
+        print(json.dumps({"error": type(error).__name__, "text": str(error)}))
+    else:
+        print(json.dumps({"link": type(link).__name__, "serial": identity.serial, "outputs": outputs}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
