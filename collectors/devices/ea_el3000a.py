@@ -117,16 +117,7 @@ class Driver:
 
     def open(self) -> Dialogue[Identity]:
         """Return who answers, having read what its words must be scaled with."""
-        try:
-            model = yield from self._text(TYPE)
-        except (NoReply, FrameError) as error:
-            raise NoReply(
-                "no object telegram came. Is the load on, the cable in its IF-R1 or IF-U1 card, and the line at "
-                "57600 baud, 8 data bits, odd parity, 1 stop bit? A wrong baud rate or parity looks like this, "
-                f"and so does an EL 3000 B (kind ea_el3000b). {error}"
-            ) from error
-        if not _is_load(model):
-            raise WrongDevice(f"expected an EA electronic load (EL …), but {model!r} answers here")
+        model = yield from self._model()
         serial = yield from self._text(SERIAL)
         firmware = yield from self._text(FIRMWARE)
         detail: dict[str, str] = {}
@@ -171,6 +162,20 @@ class Driver:
     def close(self) -> Dialogue[None]:
         """Do nothing: nothing was changed."""
         yield from ()
+
+    def _model(self) -> Dialogue[str]:
+        """Return the device type of what is a load; otherwise say what may be wrong."""
+        try:
+            model = yield from self._text(TYPE)
+        except (NoReply, FrameError) as error:
+            raise NoReply(
+                "no object telegram came. Is the load on, the cable in its IF-R1 or IF-U1 card, and the line at "
+                "57600 baud, 8 data bits, odd parity, 1 stop bit? A wrong baud rate or parity looks like this, "
+                f"and so does an EL 3000 B (kind ea_el3000b). {error}"
+            ) from error
+        if not _is_load(model):
+            raise WrongDevice(f"expected an EA electronic load (EL …), but {model!r} answers here")
+        return model
 
     def _object(self, obj: int) -> Dialogue[Reply]:
         """Return the answer about an object; Refused when it is an error of the device's own."""
