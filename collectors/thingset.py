@@ -282,6 +282,39 @@ def cut(buffer: bytes) -> Cut | None:
         raise type(error)(str(error), drop=end + 1) from error
 
 
+class Reader:
+    """Cuts lines, and makes answers that were there before the last request into lines without data.
+
+    A response does not say what it answers; one that had arrived when the request was sent cannot be its answer.
+    """
+
+    def __init__(self) -> None:
+        self._here = 0
+        self._old = 0
+
+    def asks(self, *, flush: bool = False) -> None:
+        """Note that a request is sent now; `flush` says that the buffer is emptied before."""
+        self._here = 0 if flush else self._here
+        self._old = self._here
+
+    def cut(self, buffer: bytes) -> Cut | None:
+        """Take one line off the buffer as a Message."""
+        try:
+            found = cut(buffer)
+        except FrameError as error:
+            self._take(len(buffer), error.drop)
+            raise
+        is_old = self._old > 0
+        self._take(len(buffer), found.used if found else 0)
+        if found and is_old and isinstance(found.payload, Response):
+            return Cut(Other("noise", f"late answer {found.payload.status}"), found.used)
+        return found
+
+    def _take(self, here: int, used: int) -> None:
+        self._here = here - used
+        self._old = max(0, self._old - used)
+
+
 def messages(chunks: Iterable[bytes]) -> Iterator[tuple[str, Message | FrameError]]:
     """Return every line of a capture with its message or error; a last line without its end is an error, too."""
     rest = b""

@@ -124,6 +124,7 @@ class Controller:
         self._candidates = frozenset(fixed)
         self._limits = {**LIMITS, "battery.voltage_v": (0.0, options.battery_limit_v)}
         self._pending: list[Reply] = []
+        self._reader = thingset.Reader()
         self._is_late = False
         self._switched: tuple[str, str] | None = None
         self._members: dict[str, tuple[str, ...]] = {}
@@ -172,6 +173,7 @@ class Controller:
 
     def close(self) -> Dialogue[None]:
         """Switch publications off again if `open` switched them on."""
+        self._reader = thingset.Reader()  # the line's buffer may be a new one
         if self._switched:
             group, name = self._switched
             self._switched = None
@@ -183,7 +185,11 @@ class Controller:
         """Return the next response or publication; debug text does not extend the wait beyond twice the time."""
         until_ns = None
         while True:
-            reply: Reply = yield Ask(send, thingset.cut, timeout_s, PAUSE_S if send else 0.0, flush=self._is_late)
+            if send:
+                self._reader.asks(flush=self._is_late)
+            reply: Reply = yield Ask(
+                send, self._reader.cut, timeout_s, PAUSE_S if send else 0.0, flush=bool(send) and self._is_late
+            )
             self._is_late = False
             if not isinstance(reply.payload, Other):
                 return reply

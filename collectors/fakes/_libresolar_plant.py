@@ -113,7 +113,7 @@ class Plant:
     def _add(self, signal: str, amount: float) -> None:
         self.kept[signal] = (self.kept[signal] or 0.0) + amount
 
-    def store(self, changes: Mapping[str, float]) -> None:
+    def store(self, changes: Signals) -> None:
         """Take new settings or switches; put them all back when the settings contradict each other."""
         after = self.kept | changes
         if all((after[a] or 0.0) < (after[b] or 0.0) for chain in _ORDERED for a, b in pairwise(chain)):

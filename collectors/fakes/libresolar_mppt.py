@@ -54,6 +54,7 @@ PUBLISHED_0_2 = (
 """What v19 publishes."""
 _HEAD = {"0.2": "# ", "0.3": "# ", "0.4": "#serial ", "0.5": "#mSerial ", "0.6": "#mLive_ "}
 _MEMBERS = {"0.3": "pub/serial/IDs", "0.4": "serial", "0.5": "mSerial", "0.6": "mLive_"}
+_CHANNELS = {"0.3": ("pub", "serial", "can"), "0.4": (".pub", "serial", "can"), "0.5": ("_Pub", "mSerial", "mCAN")}
 _RESET = frozenset({"exec/reset", "rpc/x-reset", "Device/xReset"})
 _FREE = re.compile(r"(input|conf)/|.*/[sw][A-Z]")
 """What anybody may write."""
@@ -263,7 +264,8 @@ class FakeMppt:
         return own + [name for (g, name) in self._signals if g == group]
 
     def _list(self, group: str) -> str:
-        members = self._members(group)
+        where, *channels = _CHANNELS.get(self._generation, ("",))
+        members = channels if group and group == where else self._members(group)
         return self._status(0x85, 0, _array(f'"{name}"' for name in members)) if members else self._status(0xA4, 33)
 
     def _read(self, path: str, wanted: Json, now_s: float) -> str:
@@ -297,7 +299,7 @@ class FakeMppt:
         """Write settings, switches or counters: all of them or none."""
         if not isinstance(request.payload, dict):
             return self._status(0xA0, 35)
-        changes: dict[str, float] = {}
+        changes: dict[str, float | None] = {}
         for name, value in request.payload.items():
             full = f"{request.path}/{name}"
             signal = self._signals.get((request.path, name))
