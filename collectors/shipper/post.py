@@ -71,6 +71,10 @@ class Post:
         """Return the body of a request with these lines, compressed as the sink wants it."""
         return body_of(lines, self._sink.gzip_level)
 
+    def ask(self, lines: Sequence[str]) -> Answer:
+        """Return the answer to these lines."""
+        return self.send(self.pack(lines)) or self.answer()
+
     def send(self, body: bytes) -> Answer | None:
         """Send the body; return None when it is out, or an Answer without status when that failed."""
         sending = False

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from collectors import lines
-from collectors.journal.records import Chunk, ClockStep, EventRecord, IntArray
+from collectors.journal.records import SET_BY_PERSON, Chunk, ClockStep, Column, EventRecord, FieldSpec, IntArray
 from collectors.journal.timeline import Segment, Timeline
 from collectors.shipper.delivery import Refusal
 from collectors.shipper.store import Store
@@ -141,6 +141,7 @@ class Reading:
     def _chunk(self, window: Window, chunk: Chunk) -> Iterator[Piece]:
         conflicts = self._conflicts(chunk)
         wall_ns, known = self._stamp(chunk.boot_id, chunk.boottime_ns)
+        by_person = self.source.timeline(chunk.boot_id).states(chunk.boottime_ns) == SET_BY_PERSON
         if not known.all():
             window.holds.append(Hold(chunk.lo, chunk.hi, chunk.boot_id))
         for start in range(0, len(wall_ns), PIECE_ROWS):
@@ -153,7 +154,9 @@ class Reading:
                 refused = lines.encode(lines.take(chunk, clash), wall_ns[clash])
                 window.refused += [(chunk.hi, Refusal(line, None, "type", why)) for line in refused]
                 rows &= ~clash
-            yield Piece(chunk.hi, lines.encode(lines.take(chunk, rows), wall_ns[rows]))
+            for chosen, form in ((rows & ~by_person, chunk), (rows & by_person, told_by_person(chunk))):
+                if chosen.any():
+                    yield Piece(chunk.hi, lines.encode(lines.take(form, chosen), wall_ns[chosen]))
 
     def _stamp(self, boot_id: str, boottime_ns: IntArray) -> tuple[IntArray, lines.BoolArray]:
         """Return wall time and whether it is known; what is known is frozen from now on."""
@@ -183,6 +186,13 @@ class Reading:
             for index, ((_, name), kind) in enumerate(wanted.items())
             if self._types[measurement, name] != kind
         }
+
+
+def told_by_person(chunk: Chunk) -> Chunk:
+    """Return the chunk with a field that says: these stamps rest on a person's word, not on a time service."""
+    stream = replace(chunk.stream, fields=[*chunk.stream.fields, FieldSpec("clock_state")])
+    states = Column(np.full(len(chunk.boottime_ns), float(SET_BY_PERSON)))
+    return replace(chunk, stream=stream, columns=[*chunk.columns, states])
 
 
 def _present(chunk: Chunk, index: int) -> lines.BoolArray:

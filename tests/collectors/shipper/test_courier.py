@@ -124,6 +124,10 @@ def test_rows_without_a_clock_wait_and_later_rows_do_not_wait_for_them(store: St
     journal.sync("boot-1", 3 * SECOND, 0, SET_BY_PERSON)
     carried.run_once()
     assert server.stamps() == [SECOND, SECOND + 2, 2 * SECOND, OFFSET_NS + SECOND]
+    told = [
+        fields.get("clock_state") for (measurement, *_), fields in server.points.items() if measurement == "battery"
+    ]
+    assert told == [None, 2.0, 2.0]
     assert carried.marks["mppt"].confirmed == 3
 
 

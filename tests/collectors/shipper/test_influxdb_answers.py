@@ -30,10 +30,6 @@ def post(influx: Influx, database: str, **changes: Any) -> Post:
     return Post(replace(usual, **changes), influx.password)
 
 
-def ask(connection: Post, lines: list[str]) -> Answer:
-    return connection.send(connection.pack(lines)) or connection.answer()
-
-
 def carry(connection: Post, lines: list[str]) -> Delivered:
     """Deliver one batch; nothing in these tests may lead to waiting."""
     delivery = deliver(lines, BatchLimit(5000), lambda _low, _high: 0.0)
@@ -45,7 +41,7 @@ def carry(connection: Post, lines: list[str]) -> Delivered:
             done: Delivered = end.value
             return done
         assert isinstance(step, Send), step
-        answer = ask(connection, list(step.lines))
+        answer = connection.ask(step.lines)
 
 
 def good(count: int, measurement: str = "battery") -> list[str]:
@@ -57,7 +53,7 @@ def test_good_lines_are_answered_with_204_and_are_there(influx: Influx, gzip_lev
     database = influx.create_database()
     connection = post(influx, database, gzip_level=gzip_level)
     for _ in range(2):  # the second time they overwrite themselves
-        assert ask(connection, good(1000)) == Answer(204)
+        assert connection.ask(good(1000)) == Answer(204)
     assert influx.count(database, "value") == 1000
     connection.close()
 
@@ -77,7 +73,7 @@ def test_every_kind_of_value_comes_back_as_it_was(influx: Influx) -> None:
     ]
     stamps = NOW_NS + np.arange(6)
     connection = post(influx, database)
-    assert ask(connection, encode(Chunk(1, 1, stream, "b", stamps, columns), stamps)) == Answer(204)
+    assert connection.ask(encode(Chunk(1, 1, stream, "b", stamps, columns), stamps)) == Answer(204)
     (series,) = influx.query('SELECT number, count, "on", "te xt,=" FROM "all kinds, of" GROUP BY *', database)
     assert series["tags"] == {"ta,g =": "va, l=ue"}
     for row, (stamp, number, count, on, text) in enumerate(series["values"]):
@@ -100,7 +96,7 @@ def test_every_kind_of_value_comes_back_as_it_was(influx: Influx) -> None:
 def test_one_bad_line_is_found_and_all_others_are_stored(influx: Influx, bad: str, words: str) -> None:
     database = influx.create_database()
     connection = post(influx, database)
-    assert ask(connection, good(1)) == Answer(204)
+    assert connection.ask(good(1)) == Answer(204)
     batch = good(200)
     batch.insert(120, bad)
     done = carry(connection, batch)
@@ -113,8 +109,8 @@ def test_one_bad_line_is_found_and_all_others_are_stored(influx: Influx, bad: st
 
 def test_a_conflict_says_the_type_that_the_server_has(influx: Influx) -> None:
     connection = post(influx, influx.create_database())
-    ask(connection, good(1))
-    answer = ask(connection, [f"battery,device=d value=1i {NOW_NS}"])
+    connection.ask(good(1))
+    answer = connection.ask([f"battery,device=d value=1i {NOW_NS}"])
     found = TYPE_CONFLICT.search(answer.text)
     assert found
     assert found.groups() == ("value", "battery", "float")
@@ -144,7 +140,7 @@ def test_what_a_person_must_put_right_is_held(influx: Influx) -> None:
     ]
     for changes, status, verdict in cases:
         connection = post(influx, **{"database": database, **changes})
-        answer = ask(connection, good(1))
+        answer = connection.ask(good(1))
         assert (answer.status, judge(answer, 100)) == (status, verdict), answer
         connection.close()
 
@@ -154,7 +150,7 @@ def test_a_body_over_the_servers_limit_is_halved_until_it_passes(influx: Influx)
     connection = post(influx, database, gzip_level=0)
     long = "x" * 1_000_000
     batch = [f'notes,device=d text="{long}" {NOW_NS + n}' for n in range(40)]  # 40 MB; the server takes 25
-    answer = ask(connection, batch)
+    answer = connection.ask(batch)
     assert judge(answer, 40_000_000) is Verdict.TOO_LARGE
     assert carry(connection, batch) == Delivered()
     assert influx.count(database, "text") == 40
@@ -164,18 +160,18 @@ def test_a_body_over_the_servers_limit_is_halved_until_it_passes(influx: Influx)
 def test_a_server_that_is_gone_or_hangs_is_an_unknown_outcome(tmp_path: Path, influx: Influx) -> None:
     database = influx.create_database()
     connection = post(influx, database, answer_s=0.3)
-    assert ask(connection, good(1)) == Answer(204)
+    assert connection.ask(good(1)) == Answer(204)
     influx.freeze()
     try:
-        answer = ask(connection, good(1))
+        answer = connection.ask(good(1))
     finally:
         influx.thaw()
     assert answer.status is None
     assert judge(answer, 100) is Verdict.UNKNOWN
-    assert ask(connection, good(1)) == Answer(204)
+    assert connection.ask(good(1)) == Answer(204)
     connection.close()
     nowhere = post(influx, database, url="http://127.0.0.1:9")
-    answer = ask(nowhere, good(1))
+    answer = nowhere.ask(good(1))
     assert (answer.status, answer.sent_whole) == (None, True)
     assert "refused" in answer.text
 

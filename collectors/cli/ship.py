@@ -1,0 +1,29 @@
+"""`collectors ship CONFIG`: send every journal of this host to the databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from collectors.shipper import config
+
+
+@click.command("ship")
+@click.argument("path", metavar="CONFIG", type=click.Path(path_type=Path))
+@click.option("--once", is_flag=True, help="End with exit code 0 when everything that may be sent is confirmed.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON line for each sink and report.")
+def COMMAND(path: Path, once: bool, as_json: bool) -> None:  # noqa: N802 - every module here offers COMMAND
+    """Send all journals of the state folder to every sink of CONFIG, until SIGTERM.
+
+    Delivery is at least once and overwrites itself, so the effect is exactly once. Nothing is sent before its time is
+    known. What a database refuses for good: `collectors dead`. Is it reachable: `collectors sink check CONFIG`.
+
+    \b
+    collectors ship /etc/battfleet/ship.toml
+    collectors ship ship.toml --once --json
+    """
+    loaded = config.load(path)
+    from collectors.shipper import service
+
+    service.run(loaded, once=once, as_json=as_json)

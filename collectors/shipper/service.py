@@ -1,0 +1,288 @@
+"""The shipper's process: a courier thread for each sink, and a main thread that watches, reports and stops.
+
+It finds journals by looking into the state folder, again and again; a new collector needs no word to it. What it
+knows about itself it writes to a journal of its own, `<state>/shipper`, which is shipped like any other.
+Liveness: the watchdog is fed while every courier has shown a sign of life within ALIVE_S. A request whose answer
+drips in for longer than the connection's and twice the answer's time-out is broken off, and sent again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from collectors.clock import Clock, system_clock
+from collectors.errors import ConfigError, JournalError, JournalLocked
+from collectors.journal.committer import Committer
+from collectors.journal.reader import JournalReader
+from collectors.journal.settings import JournalSettings
+from collectors.notify import notify, watchdog_interval_s
+from collectors.reading import Event, Value
+from collectors.reading import Reading as Sample
+from collectors.shipper.config import ShipConfig, SinkConfig
+from collectors.shipper.courier import Courier
+from collectors.shipper.post import Post
+from collectors.shipper.reading import Reading, collectors_of
+from collectors.shipper.store import Store
+
+log = logging.getLogger("collectors.ship")
+
+OWN_NAME = "shipper"
+TICK_S = 0.5
+LOOK_FOR_JOURNALS_S = 5.0
+TRIM_S = 3600.0
+ALIVE_S = 120.0
+STOP_S, COMMIT_S = 1.0, 0.7
+"""A stop must be over in 2 s."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """One sink with all that serves it."""
+
+    sink: SinkConfig
+    post: Post
+    courier: Courier
+    thread: threading.Thread | None = None
+    failure: BaseException | None = None
+
+    def start(self, job: Callable[[], None]) -> None:
+        """Run the job in a thread; what ends it is kept in `failure`."""
+
+        def guarded() -> None:
+            try:
+                job()
+            except BaseException as error:
+                self.failure = error
+                raise
+
+        self.thread = threading.Thread(target=guarded, name=f"sink {self.sink.name}", daemon=True)
+        self.thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether its thread runs."""
+        return self.thread is not None and self.thread.is_alive()
+
+
+class Service:
+    """Everything the shipper does, once it is configured."""
+
+    def __init__(self, config: ShipConfig, clock: Clock, report: Callable[[Mapping[str, Any]], None]) -> None:
+        """`report` takes one mapping for each sink and report period. ConfigError when a secret cannot be read."""
+        self._config = config
+        self._clock = clock
+        self._report = report
+        self._committer: Committer | None = None
+        secrets = {sink.name: _secret(config, sink) for sink in config.sinks}
+        self.store = Store(config.ship.state_dir / "ship.db")
+        self.lanes = [self._lane(sink, secrets[sink.name]) for sink in config.sinks]
+        self._next_s: dict[str, float] = {}
+        self.find_journals()
+
+    def _lane(self, sink: SinkConfig, secret: str) -> Lane:
+        post = Post(sink, secret)
+        courier = Courier(
+            sink.name,
+            self.store,
+            post,
+            batch_lines=sink.batch_lines,
+            save_s=self._config.ship.save_s,
+            on_event=self._on_event,
+        )
+        return Lane(sink, post, courier)
+
+    def _on_event(self, kind: str, detail: str) -> None:
+        if self._committer is not None:
+            self._committer.put(Event(kind, detail))
+
+    def find_journals(self) -> None:
+        """Let every sink know of every journal in the state folder."""
+        for name in collectors_of(self._config.ship.state_dir):
+            for lane in self.lanes:
+                courier = lane.courier
+                if name not in courier.readings:
+                    reader = JournalReader(self._config.ship.state_dir / name)
+                    tags = {"bench": self._config.ship.bench, "device": name}
+                    courier.add(Reading(name, reader, self.store, lane.sink.name, courier.types, tags))
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Ship until `stopping` says so. Raises what ended a courier or the committer."""
+        settings = JournalSettings(sinks=tuple(sink.name for sink in self._config.sinks))
+        tags = {"bench": self._config.ship.bench, "device": OWN_NAME, "kind": OWN_NAME}
+        committer = Committer(self._config.ship.state_dir, OWN_NAME, tags, settings, self._clock)
+        committer.start()
+        self._committer = committer
+        try:
+            committer.put(Event("shipper_start", ", ".join(f"{s.name}: {s.url}" for s in self._config.sinks)))
+            for lane in self.lanes:
+                lane.start(lambda courier=lane.courier: courier.run(self._config.ship.interval_s))  # type: ignore[misc]
+            notify("READY=1\nSTATUS=starting")
+            while not stopping():
+                self._tick(committer)
+                time.sleep(TICK_S)
+        finally:
+            notify("STOPPING=1")
+            self.stop()
+            committer.stop(COMMIT_S)
+
+    def run_once(self, stopping: Callable[[], bool]) -> None:
+        """Ship until everything that may be shipped is confirmed, or until stopped. Raises what ended a courier."""
+        for lane in self.lanes:
+            lane.start(lane.courier.run_once)
+        try:
+            while any(lane.is_running for lane in self.lanes) and not stopping():
+                self._raise_failures()
+                time.sleep(0.02)
+        finally:
+            self.stop()
+        self._raise_failures()
+        for lane in self.lanes:
+            self._report(self._facts(lane))
+
+    def stop(self) -> None:
+        """End every courier, whatever it waits for, and put its marks on the disk."""
+        until_s = time.monotonic() + STOP_S
+        for lane in self.lanes:
+            lane.courier.stop.set()
+            lane.post.abort()
+        for lane in self.lanes:
+            if lane.thread is not None:
+                lane.thread.join(max(0.0, until_s - time.monotonic()))
+            if lane.is_running:  # stuck in a name lookup or a connect: its marks are whole all the same
+                lane.courier.save()
+
+    def _tick(self, committer: Committer) -> None:
+        self._raise_failures()
+        if committer.failure is not None:
+            raise committer.failure
+        for lane in self.lanes:
+            _break_off(lane)
+        if self._is_due("journals", LOOK_FOR_JOURNALS_S):
+            self.find_journals()
+        if self._is_due("trim", TRIM_S) and (dropped := self.store.trim_dead()):
+            committer.put(Event("dead_letters_dropped", f"{dropped}: older than 90 days, or beyond 64 MiB"))
+        if self._is_due("ping", min(watchdog_interval_s() or 5.0, 5.0)):
+            self._ping()
+        if self._is_due("report", self._config.ship.report_s):
+            self._write_report(committer)
+
+    def _is_due(self, what: str, every_s: float) -> bool:
+        now_s = time.monotonic()
+        if now_s < self._next_s.get(what, 0.0):
+            return False
+        self._next_s[what] = now_s + every_s
+        return True
+
+    def _raise_failures(self) -> None:
+        for lane in self.lanes:
+            if lane.failure is not None:
+                raise lane.failure
+
+    def _ping(self) -> None:
+        now_s = time.monotonic()
+        states = [
+            f"{lane.sink.name}: {lane.courier.health.state}, {sum(u.rows for u in lane.courier.unsent.values())} rows "
+            f"unsent{', ' + lane.courier.health.why if lane.courier.health.why else ''}"
+            for lane in self.lanes
+        ]
+        alive = all(now_s - lane.courier.alive_s < ALIVE_S for lane in self.lanes)
+        status = f"STATUS={'; '.join(states)}".replace("\n", " ")
+        notify(f"WATCHDOG=1\n{status}" if alive else status)
+
+    def _facts(self, lane: Lane) -> dict[str, Any]:
+        """Return what is to be said about one sink."""
+        courier = lane.courier
+        ages = [u.age_s for u in courier.unsent.values() if u.age_s is not None]
+        return {
+            "sink": lane.sink.name,
+            "state": courier.health.state,
+            "why": courier.health.why,
+            "lines_sent": courier.lines_sent,
+            "dead_letters": self.store.dead_count(lane.sink.name),
+            "unsent_rows": sum(u.rows for u in courier.unsent.values()),
+            "unsent_age_s": max(ages, default=0.0),
+        }
+
+    def _write_report(self, committer: Committer) -> None:
+        now_ns = self._clock.boottime_ns()
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        own: dict[str, Value] = {"memory_bytes": usage.ru_maxrss * 1024.0, "clock_state": float(committer.clock_state)}
+        committer.put(Sample("collector", now_ns, own))
+        for lane in self.lanes:
+            facts = self._facts(lane)
+            self._report(facts)
+            names = ("lines_sent", "dead_letters", "unsent_rows", "unsent_age_s")
+            values: dict[str, Value] = {name: float(facts[name]) for name in names}
+            committer.put(Sample("collector", now_ns, values, {"sink": lane.sink.name}))
+
+
+def open_post(config: ShipConfig, name: str) -> Post:
+    """Return a connection to the sink of this name; ConfigError when there is none, or its secret cannot be read."""
+    for sink in config.sinks:
+        if sink.name == name:
+            return Post(sink, _secret(config, sink))
+    raise ConfigError(f"{config.path}: no [[sink]] {name!r}; there are: {', '.join(s.name for s in config.sinks)}")
+
+
+def _secret(config: ShipConfig, sink: SinkConfig) -> str:
+    name = sink.password_file or sink.token_file
+    return config.secret(name) if name else ""
+
+
+def _break_off(lane: Lane) -> None:
+    """End a request whose answer takes longer than any honest one."""
+    since_s = lane.courier.asking_since_s
+    if since_s is not None and time.monotonic() - since_s > lane.sink.connect_s + 2 * lane.sink.answer_s:
+        lane.post.abort()
+
+
+@contextmanager
+def the_only_one(state_dir: Path) -> Iterator[None]:
+    """Hold the shipper's lock; JournalLocked when another shipper holds it, JournalError when it cannot be made."""
+    path = state_dir / "ship.lock"
+    try:
+        lock = path.open("ab")
+    except OSError as error:
+        raise JournalError(f"{path}: {error.strerror}; state_dir must exist and be this user's") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise JournalLocked(f"{path}: another shipper works here; stop it first") from error
+        yield
+
+
+def run(config: ShipConfig, *, once: bool = False, as_json: bool = False) -> None:
+    """Ship until SIGTERM or SIGINT (with `once`: until there is nothing more to ship), then return.
+
+    Raises ConfigError for a secret that cannot be read, JournalError for the state folder, JournalLocked for a second
+    shipper. Marks are on the disk when it returns.
+    """
+    logging.basicConfig(level=logging.INFO, format="ship: %(message)s")
+    stops: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda signum, _frame: stops.append(signum))
+    if not config.ship.state_dir.is_dir():
+        raise ConfigError(f"{config.path}: [ship] state_dir: no such folder: {config.ship.state_dir}")
+    with the_only_one(config.ship.state_dir):
+        service = Service(config, system_clock(), _print_json if as_json else _log)
+        (service.run_once if once else service.run)(lambda: bool(stops))
+
+
+def _print_json(facts: Mapping[str, Any]) -> None:
+    print(json.dumps(facts), flush=True)  # noqa: T201 - asked for
+
+
+def _log(facts: Mapping[str, Any]) -> None:
+    log.debug("%s", facts)
