@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from collectors.device import Output
 from collectors.dialogue import Ask, Dialogue, Reply
 from collectors.errors import FrameError, NoReply
 from collectors.reading import Event, Reading, Value
@@ -49,6 +50,24 @@ def insist(ask: Ask, retries: int) -> Dialogue[Reply]:
             retries -= 1
         else:
             return reply
+
+
+class Report:
+    """Makes the outputs of a turn, and remembers the Ah counter from one to the next."""
+
+    def __init__(self, options: LoadOptions) -> None:
+        self._options = options
+        self._charge_ah: Value = None
+
+    def outputs(self, values: Mapping[str, Value], boottime_ns: int, events: Sequence[Event]) -> list[Output]:
+        """Return the readings of `load` and, where wanted, `battery`, then what happened."""
+        step_ah, restart = charge_step(self._charge_ah, values.get("charge_ah"))
+        self._charge_ah = values.get("charge_ah")
+        step = {} if step_ah is None else {"charge_step_ah": step_ah}
+        readings = [Reading("load", boottime_ns, {**values, **step})]
+        if self._options.battery:
+            readings.append(battery_reading(values, boottime_ns, self._options.battery_min_v))
+        return [*readings, *events, *([restart] if restart else [])]
 
 
 def charge_step(before_ah: Value, now_ah: Value) -> tuple[Value, Event | None]:

@@ -27,7 +27,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from collectors.device import Device, Line, Output
-from collectors.devices._ea_load import LoadOptions, battery_reading, charge_step, insist
+from collectors.devices._ea_load import LoadOptions, Report, insist
 from collectors.devices._ea_telegram import (
     ACKNOWLEDGE,
     ERROR_OBJECT,
@@ -47,7 +47,7 @@ from collectors.devices._ea_telegram import (
 from collectors.dialogue import Ask, Dialogue, Reply
 from collectors.errors import FrameError, NoReply, Refused, WrongDevice
 from collectors.fields import Field, decode
-from collectors.reading import Event, Identity, Reading, Value
+from collectors.reading import Event, Identity
 
 TYPE, SERIAL, NOMINAL_V, NOMINAL_A, NOMINAL_W, ARTICLE, FIRMWARE, CHARGE, STATUS, ACTUAL = (
     0,
@@ -113,7 +113,7 @@ class Driver:
         self._extras: dict[int, Sequence[Field]] = {CHARGE: CHARGE_FIELDS}
         if options.status:
             self._extras[STATUS] = STATUS_FIELDS
-        self._charge_ah: Value = None
+        self._report = Report(options)
 
     def open(self) -> Dialogue[Identity]:
         """Return who answers, having read what its words must be scaled with."""
@@ -137,7 +137,7 @@ class Driver:
         """Return the load's values at the instant of object 71, and what happened to its counter."""
         actual = yield from self._object(ACTUAL)
         values = decode(self._actual, actual.payload.data)
-        events = []
+        events: list[Event] = []
         for obj, fields in list(self._extras.items()):
             try:
                 reply = yield from self._object(obj)
@@ -148,16 +148,7 @@ class Driver:
                 events.append(Event("object_refused", f"{error}; left out until the next connection"))
             else:
                 values |= decode(fields, reply.payload.data)
-        step_ah, restart = charge_step(self._charge_ah, values.get("charge_ah"))
-        self._charge_ah = values.get("charge_ah")
-        if step_ah is not None:
-            values["charge_step_ah"] = step_ah
-        if restart:
-            events.append(restart)
-        readings = [Reading("load", actual.boottime_ns, values)]
-        if self._options.battery:
-            readings.append(battery_reading(values, actual.boottime_ns, self._options.battery_min_v))
-        return [*readings, *events]
+        return self._report.outputs(values, actual.boottime_ns, events)
 
     def close(self) -> Dialogue[None]:
         """Do nothing: nothing was changed."""

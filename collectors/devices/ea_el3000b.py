@@ -23,10 +23,10 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from collectors.device import Device, Line, Output
-from collectors.devices._ea_load import LoadOptions, battery_reading, charge_step, insist
+from collectors.devices._ea_load import LoadOptions, Report, insist
 from collectors.dialogue import Ask, Cut, Dialogue, Reply
 from collectors.errors import FrameError, NoReply, WrongDevice
-from collectors.reading import Event, Identity, Reading, Value
+from collectors.reading import Event, Identity, Value
 from collectors.signals import LOAD_TEST_STATES
 
 LINE_BYTES = 256
@@ -153,7 +153,7 @@ class Driver:
             *([TEST_STATE, TEST_COUNTERS] if options.battery_test else []),
         ]
         self._news: list[Event] = []
-        self._charge_ah: Value = None
+        self._report = Report(options)
 
     def open(self) -> Dialogue[Identity]:
         """Return who answers, having found out which optional questions it knows."""
@@ -183,16 +183,7 @@ class Driver:
             if question is ACTUAL:
                 boottime_ns = reply.boottime_ns
         events, self._news = self._news, []
-        step_ah, restart = charge_step(self._charge_ah, values.get("charge_ah"))
-        self._charge_ah = values.get("charge_ah")
-        if step_ah is not None:
-            values["charge_step_ah"] = step_ah
-        if restart:
-            events.append(restart)
-        readings = [Reading("load", boottime_ns, values)]
-        if self._options.battery:
-            readings.append(battery_reading(values, boottime_ns, self._options.battery_min_v))
-        return [*readings, *events]
+        return self._report.outputs(values, boottime_ns, events)
 
     def close(self) -> Dialogue[None]:
         """Do nothing: nothing was changed."""
