@@ -14,63 +14,35 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from collectors.errors import JournalError
-from collectors.journal.codec import Undecodable
-from collectors.journal.records import (
-    Batch,
-    Boot,
-    Chunk,
-    ClockStep,
-    Damage,
-    EventRecord,
-    IntArray,
-    Stream,
-)
-from collectors.journal.schema import connect_reader, get_meta, journal_files, newest_seq, refuse_newer, snapshot
+from collectors.journal import history
+from collectors.journal.folder import ALL, Folder
+from collectors.journal.records import Batch, Boot, Chunk, ClockStep, EventRecord, IntArray, RollUp, Span, Stream
+from collectors.journal.schema import connect_reader, get_meta, newest_seq, snapshot
 from collectors.journal.shipped import read_frozen, ship_db
 from collectors.journal.tables import BLK, HOT, Lookup, canonical, read_boots, read_streams
 from collectors.journal.timeline import Timeline, resolve, with_frozen
 
-T = TypeVar("T")
-TRIES = 5
-"""Looks for a file that vanished while it was about to be read."""
-ALL = 2**63 - 1
 
-
-class JournalReader:
+class JournalReader(Folder):
     """Reads `<state>/<collector>`. Any thread, any user with read access; opens nothing until asked."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._damage: dict[tuple[str, str, int], Damage] = {}
-        self._first_seq: dict[tuple[str, int], int] = {}
-
-    @property
-    def collector(self) -> str:
-        """Return the collector's name."""
-        return self.directory.name
-
-    def take_damage(self) -> list[Damage]:
-        """Return what reads had to leave out since the last call."""
-        found, self._damage = list(self._damage.values()), {}
-        return found
 
     def tags(self) -> Mapping[str, str]:
         """Return the tags that all readings of this collector carry; for its events. None are known before it ran."""
         nothing: dict[str, Any] = {}
-        tags: Mapping[str, str] = json.loads(self._newest(get_meta, nothing).get("tags", "{}"))
+        tags: Mapping[str, str] = json.loads(self.newest(get_meta, nothing).get("tags", "{}"))
         return tags
 
     def newest_seq(self) -> int:
         """Return the newest sequence number on the disk; 0 where nothing was written yet."""
-        return self._newest(newest_seq, default=0)
+        return self.newest(newest_seq, default=0)
 
     # Behind a cursor ------------------------------------------------------------------------------------------------
 
@@ -79,7 +51,7 @@ class JournalReader:
 
         At least one chunk or event if there is any; an empty batch has `hi` = `seq`.
         """
-        return self._retrying(lambda: self._after(seq, max_rows))
+        return self.retrying(lambda: self._after(seq, max_rows))
 
     def chunks_after(self, seq: int, max_rows: int = 5000) -> list[Chunk]:
         """Return the chunks of `after`: a cursor may move to each one's `hi` when it is done with it."""
@@ -87,11 +59,11 @@ class JournalReader:
 
     def events_after(self, seq: int, limit: int = 1000) -> list[EventRecord]:
         """Return up to `limit` events behind `seq`, in order."""
-        return self._retrying(lambda: self._events_after(seq, limit))
+        return self.retrying(lambda: self._events_after(seq, limit))
 
     def _events_after(self, seq: int, limit: int) -> list[EventRecord]:
         found = list[EventRecord]()
-        for path in self._files_after(seq):
+        for path in self.files_after(seq):
             with snapshot(connect_reader(path)) as connection:
                 found += _events(connection, seq, ALL, limit - len(found))
             if len(found) >= limit:
@@ -100,7 +72,7 @@ class JournalReader:
 
     def _after(self, seq: int, max_rows: int) -> Batch:
         chunks, events, hi = list[Chunk](), list[EventRecord](), seq
-        for path in self._files_after(seq):
+        for path in self.files_after(seq):
             with snapshot(connect_reader(path)) as connection:
                 more, upto = self._chunks(connection, path, seq, max_rows - sum(len(c.boottime_ns) for c in chunks))
                 chunks += more
@@ -124,107 +96,68 @@ class JournalReader:
                 if rows >= max_rows:
                     return found, upto
                 upto = row[seq_at]
-                chunk = self._decoded(path, table, row[seq_at], decode, row)
+                chunk = self.decoded(path, table, row[seq_at], decode, row)
                 if chunk is not None:
                     found.append(chunk)
                     rows += len(chunk.boottime_ns)
         return found, ALL
 
-    def _decoded(self, path: Path, table: str, number: int, decode: Callable[[Any], Chunk], row: Any) -> Chunk | None:
-        try:
-            return decode(row)
-        except Undecodable as error:
-            self._damage[path.name, table, number] = Damage(path.name, table, number, str(error))
-            return None
-
     # Time -----------------------------------------------------------------------------------------------------------
 
     def boots(self) -> list[Boot]:
         """Return all boots, oldest first, with what is known about their clocks; frozen offsets included."""
-        known: list[Boot] = self._newest(read_boots, default=[])
+        known = {boot.boot_id: boot for boots in self.each(read_boots) for boot in boots}
         frozen = read_frozen(ship_db(self.directory), self.collector)
-        return [Boot(b.boot_id, b.first_ns, with_frozen(b.steps, frozen.get(b.boot_id, ()))) for b in known]
+        return [replace(b, steps=with_frozen(b.steps, frozen.get(b.boot_id, ()))) for b in known.values()]
 
     def clock_steps(self, boot_id: str) -> list[ClockStep]:
         """Return the clock table of one boot, in order; none if the boot is not known."""
-        return [step for boot in self.boots() if boot.boot_id == boot_id for step in boot.steps]
+        return self.retrying(lambda: self._clock_steps(boot_id))
+
+    def _clock_steps(self, boot_id: str) -> list[ClockStep]:
+        for path in reversed(self.files()):  # the live file knows all boots, unless it had to begin anew
+            with snapshot(connect_reader(path)) as connection:
+                boots = [boot for boot in read_boots(connection) if boot.boot_id == boot_id]
+            if boots:
+                frozen = read_frozen(ship_db(self.directory), self.collector)
+                return with_frozen(boots[0].steps, frozen.get(boot_id, ()))
+        return []
 
     def timeline(self, boot_id: str) -> Timeline:
-        """Return how this boot's stamps become wall time, as known now. Take it once for many chunks."""
+        """Return how this boot's stamps become wall time, as known now. Take it once for many chunks.
+
+        Before rows are shipped, what `Timeline.used` says of their stamps must be stored in ship.db as frozen.
+        """
         return resolve(self.clock_steps(boot_id))
 
     def to_wall(self, boot_id: str, boottime_ns: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
         """Return wall time in ns since 1970 and whether it is known (else 0, and the row must not be shipped)."""
         return self.timeline(boot_id).to_wall(boottime_ns)
 
-    # Everything of a kind -------------------------------------------------------------------------------------------
+    # In wall time ---------------------------------------------------------------------------------------------------
 
     def streams(self) -> list[Stream]:
         """Return all streams of all files, each content once."""
         found: dict[tuple[str, str, tuple[Any, ...]], Stream] = {}
-        for by_number in self._each(read_streams):
+        for by_number in self.each(read_streams):
             for stream in by_number.values():
                 found.setdefault((stream.measurement, canonical(stream.tags), tuple(stream.fields)), stream)
         return list(found.values())
 
-    # Files ----------------------------------------------------------------------------------------------------------
+    def range(self, start_ns: int, end_ns: int, measurement: str | None = None) -> Iterator[Span]:
+        """Yield all rows whose wall time lies in [start_ns, end_ns), piece by piece, in bounded memory.
 
-    def _files_after(self, seq: int) -> list[Path]:
-        """Return the files that may hold something behind `seq`, oldest first."""
-        refuse_newer(self.directory)
-        files = journal_files(self.directory)
-        firsts = [self._first_of(path) for path in files[1:]]
-        return [path for path, next_first in zip(files, [*firsts, ALL], strict=True) if next_first - 1 > seq]
+        Within a stream time rises, unless the clock was set back. Rows whose time is not known are left out.
+        """
+        return history.spans(self, self.timeline, history.Window(start_ns, end_ns, measurement))
 
-    def _first_of(self, path: Path) -> int:
-        key = (path.name, path.stat().st_ino)
-        if key not in self._first_seq:
-            with snapshot(connect_reader(path)) as connection:
-                self._first_seq[key] = int(get_meta(connection)["first_seq"])
-        return self._first_seq[key]
+    def rollups(self, start_ns: int, end_ns: int, resolution_s: int, measurement: str | None = None) -> list[RollUp]:
+        """Return every field's bins of `resolution_s` (60 or 3600) that begin in [start_ns, end_ns), up to now."""
+        return history.rollups(self, self.timeline, history.Window(start_ns, end_ns, measurement), resolution_s)
 
-    def _newest(self, read: Callable[[sqlite3.Connection], T], default: T) -> T:
-        """Return what `read` finds in the live file; `default` if there is none."""
-
-        def once() -> T:
-            refuse_newer(self.directory)
-            files = journal_files(self.directory)
-            if not files:
-                return default
-            with snapshot(connect_reader(files[-1])) as connection:
-                return read(connection)
-
-        return self._retrying(once)
-
-    def _each(self, read: Callable[[sqlite3.Connection], T]) -> list[T]:
-        """Return what `read` finds in each file, oldest first."""
-
-        def once() -> list[T]:
-            refuse_newer(self.directory)
-            found = []
-            for path in journal_files(self.directory):
-                with snapshot(connect_reader(path)) as connection:
-                    found.append(read(connection))
-            return found
-
-        return self._retrying(once)
-
-    def _retrying(self, read: Callable[[], T]) -> T:
-        """Return what `read` returns; once more if a file vanished, was replaced or was busy meanwhile."""
-        for left in reversed(range(TRIES)):
-            before = journal_files(self.directory)
-            try:
-                return read()
-            except (sqlite3.Error, FileNotFoundError) as error:
-                if not left or (journal_files(self.directory) == before and not _is_passing(error)):
-                    raise JournalError(f"{self.directory}: cannot be read: {error}") from error
-        raise AssertionError("the last try returns or raises")
-
-
-def _is_passing(error: sqlite3.Error | FileNotFoundError) -> bool:
-    """Return whether the error may go away by itself: the file was being sealed or replaced."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN)
-    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_SCHEMA)
+    def tail(self, rows: int = 1) -> list[Chunk]:
+        """Return the newest rows of each stream, at most so many; streams of the live file and the one before it."""
+        return self.retrying(lambda: history.tail(self, rows))
 
 
 def _events(connection: sqlite3.Connection, after: int, upto: int, limit: int) -> list[EventRecord]:

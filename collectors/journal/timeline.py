@@ -68,6 +68,15 @@ class Timeline:
             return np.full(stamps.shape, UNSYNCHRONISED, dtype=np.int64)
         return np.array([s.state for s in self.segments], dtype=np.int64)[self.index(stamps)]
 
+    def used(self, boottime_ns: IntArray) -> list[ClockStep]:
+        """Return the segments that give these stamps their time and are not frozen: to be frozen before shipping."""
+        found = [self.segments[i] for i in np.unique(self.index(boottime_ns))] if self.segments else []
+        return [
+            ClockStep(s.start_ns, s.offset_ns, s.state, frozen=True)
+            for s in found
+            if s.state != UNSYNCHRONISED and not s.frozen
+        ]
+
     def intervals(self, start_ns: int, end_ns: int) -> list[tuple[int, int]]:
         """Return the stretches of boottime, each [from, to), whose wall time lies in [start_ns, end_ns)."""
         ends = [s.start_ns for s in self.segments[1:]] + [2**63 - 1]

@@ -1,0 +1,247 @@
+"""The journal in wall time: rows of a range, roll-ups for charts, and the newest rows. Use it through JournalReader."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from collectors.journal.codec import Undecodable
+from collectors.journal.compact import GROUP_BINS, NS, Bins, bins_of, concatenate, decode_bins, join
+from collectors.journal.folder import Folder
+from collectors.journal.records import Chunk, Column, FieldSpec, RollUp, Span, Stream
+from collectors.journal.schema import connect_reader, snapshot
+from collectors.journal.tables import BLK, HOT, Lookup, canonical
+from collectors.journal.timeline import Timeline
+
+PAGE_BLOCKS = 64
+"""Blocks that are fetched at once."""
+
+TimelineOf = Callable[[str], Timeline]
+
+
+class Window(NamedTuple):
+    """What is wanted: rows of [start_ns, end_ns) in wall time, of one measurement or of all."""
+
+    start_ns: int
+    end_ns: int
+    measurement: str | None = None
+
+
+class Series(NamedTuple):
+    """One field of one set of tags: what a chart draws as one line."""
+
+    measurement: str
+    tags: str
+    field: FieldSpec
+
+
+def spans(folder: Folder, timeline_of: TimelineOf, window: Window) -> Iterator[Span]:
+    """Yield the window's rows, file by file, blocks before hot rows."""
+    times = _Times(timeline_of)
+    for path in folder.files():
+        after: int | None = 0
+        while after is not None:
+            chunks, after = _page(folder, path, after, times, window)
+            for chunk in chunks:
+                span = _cut(chunk, times[chunk.boot_id], window)
+                if span is not None:
+                    yield span
+
+
+class _Times(dict[str, Timeline]):
+    """Each boot's timeline, asked for once."""
+
+    def __init__(self, timeline_of: TimelineOf) -> None:
+        self._timeline_of = timeline_of
+
+    def __missing__(self, boot_id: str) -> Timeline:
+        self[boot_id] = self._timeline_of(boot_id)
+        return self[boot_id]
+
+
+def _page(folder: Folder, path: Path, after: int, times: _Times, window: Window) -> tuple[list[Chunk], int | None]:
+    """Return the chunks of the next blocks after id `after`, and where to go on; None: that was all of the file.
+
+    The last page holds the hot rows, too, from the same view: a compaction in between neither hides nor doubles any.
+    """
+
+    def fetch() -> tuple[list[Chunk], int | None]:
+        if not path.exists():  # deleted by retention, or put aside, since the list was made
+            return [], None
+        with snapshot(connect_reader(path)) as connection:
+            lookup = Lookup(connection)
+            where, arguments = _touching(lookup, times, window, "bt0", "bt1")
+            query = f"SELECT id, {BLK} FROM blk WHERE id>? AND ({where}) ORDER BY id LIMIT ?"  # noqa: S608 - constants
+            rows = connection.execute(query, (after, *arguments, PAGE_BLOCKS)).fetchall()
+            found = [folder.decoded(path, "blk", row[0], lookup.block, row[1:]) for row in rows]
+            if len(rows) == PAGE_BLOCKS:
+                return _of(found, window), rows[-1][0]
+            return _of(found + _hot(folder, path, connection, lookup), window), None
+
+    return folder.retrying(fetch)
+
+
+def _of(chunks: Sequence[Chunk | None], window: Window) -> list[Chunk]:
+    return [c for c in chunks if c is not None and window.measurement in (None, c.stream.measurement)]
+
+
+def _hot(folder: Folder, path: Path, connection: sqlite3.Connection, lookup: Lookup) -> list[Chunk | None]:
+    """Return the hot rows, each run of one stream and boot joined into one chunk."""
+    query = f"SELECT {HOT} FROM hot ORDER BY stream, boot, bt0"  # noqa: S608 - constants
+    chunks = [folder.decoded(path, "hot", row[0], lookup.hot, row) for row in connection.execute(query)]
+    groups: dict[tuple[int, str], list[Chunk]] = {}
+    for chunk in chunks:
+        if chunk is not None:
+            groups.setdefault((chunk.stream.stream, chunk.boot_id), []).append(chunk)
+    return [joined(group) for group in groups.values()]
+
+
+def joined(chunks: Sequence[Chunk]) -> Chunk:
+    """Return chunks of one stream and boot as one."""
+    stamps, columns = join(chunks)
+    return replace(chunks[-1], lo=chunks[0].lo, boottime_ns=stamps, columns=columns)
+
+
+def _touching(lookup: Lookup, times: _Times, window: Window, first: str, last: str) -> tuple[str, list[int]]:
+    """Return an SQL condition, and its arguments, for rows whose [first, last] touches the window in any boot."""
+    terms, arguments = ["0"], list[int]()
+    for boot, boot_id in lookup.boot_ids.items():
+        for low, high in times[boot_id].intervals(window.start_ns, window.end_ns):
+            terms.append(f"boot=? AND {first}<? AND {last}>=?")
+            arguments += [boot, high, low]
+    return " OR ".join(terms), arguments
+
+
+def _cut(chunk: Chunk, timeline: Timeline, window: Window) -> Span | None:
+    """Return the chunk's rows that lie in the window and whose time is known."""
+    wall_ns, known = timeline.to_wall(chunk.boottime_ns)
+    inside = known & (wall_ns >= window.start_ns) & (wall_ns < window.end_ns)
+    if not inside.any():
+        return None
+    if inside.all():
+        return Span(chunk.stream, wall_ns, chunk.columns)
+    columns = [
+        Column(np.asarray(c.values)[inside], None if c.missing is None else c.missing[inside]) for c in chunk.columns
+    ]
+    return Span(chunk.stream, wall_ns[inside], columns)
+
+
+def rollups(folder: Folder, timeline_of: TimelineOf, window: Window, resolution_s: int) -> list[RollUp]:
+    """Return every field's bins that begin in the window, those of rows that are not compacted yet included."""
+    times = _Times(timeline_of)
+    parts: dict[tuple[str, str, str], list[tuple[Stream, Bins]]] = {}
+    for path in folder.files():
+
+        def fetch(path: Path = path) -> list[tuple[Stream, str, Bins]]:
+            return _bins_in_file(folder, path, times, window, resolution_s)
+
+        for stream, boot_id, bins in folder.retrying(fetch):
+            key = (stream.measurement, canonical(stream.tags), boot_id)
+            parts.setdefault(key, []).append((stream, bins))
+    found: dict[Series, list[tuple[Stream, npt.NDArray[Any]]]] = {}
+    for (measurement, tags, boot_id), pieces in parts.items():
+        for field, stream, bins in _by_field(pieces):
+            table = _in_window(bins, times[boot_id], window)
+            found.setdefault(Series(measurement, tags, field), []).append((stream, table))
+    return [r for series, tables in found.items() if len((r := _roll_up(series, tables)).wall_ns)]
+
+
+def _bins_in_file(
+    folder: Folder, path: Path, times: _Times, window: Window, resolution_s: int
+) -> list[tuple[Stream, str, Bins]]:
+    if not path.exists():
+        return []
+    with snapshot(connect_reader(path)) as connection:
+        lookup = Lookup(connection)
+        group_ns = GROUP_BINS[resolution_s] * resolution_s * NS
+        where, arguments = _touching(lookup, times, window, "bt", f"bt+{group_ns}")
+        query = f"SELECT rowid, stream, res, boot, bt, n, crc, payload FROM roll WHERE res=? AND ({where})"  # noqa: S608
+        rows = connection.execute(query, (resolution_s, *arguments)).fetchall()
+        hot = _of(_hot(folder, path, connection, lookup), window)
+    found = []
+    for rowid, stream, res, boot, bt, n, crc, payload in rows:
+        known = lookup.streams.get(stream)
+        if known is None or window.measurement not in (None, known.measurement):
+            continue
+        try:
+            bins = decode_bins((stream, res, boot, bt), n, crc, payload, len(known.fields))
+        except Undecodable as error:
+            folder.note_damage(path, "roll", rowid, str(error))
+            continue
+        found.append((known, lookup.boot_ids[boot], bins))
+    found += [(c.stream, c.boot_id, bins_of(c.boottime_ns, c.columns, resolution_s)) for c in hot]
+    return found
+
+
+def _by_field(pieces: Sequence[tuple[Stream, Bins]]) -> Iterator[tuple[FieldSpec, Stream, Bins]]:
+    """Yield each field's bins of one series and boot, put together over files and streams."""
+    by_field: dict[FieldSpec, list[tuple[Stream, Bins]]] = {}
+    for stream, bins in pieces:
+        for index, field in enumerate(stream.fields):
+            one = Bins(bins.start_ns, *(matrix[index : index + 1] for matrix in bins[1:]))
+            by_field.setdefault(field, []).append((stream, one))
+    for field, parts in by_field.items():
+        yield field, parts[-1][0], concatenate([bins for _, bins in parts])
+
+
+def _in_window(bins: Bins, timeline: Timeline, window: Window) -> npt.NDArray[Any]:
+    """Return (5, k): wall time as int64 seen as float64 bits, count, least, greatest, sum of bins in the window."""
+    wall_ns, known = timeline.to_wall(bins.start_ns)
+    inside = known & (wall_ns >= window.start_ns) & (wall_ns < window.end_ns) & (bins.counts[0] > 0)
+    return np.vstack([wall_ns[inside].view(np.float64), *(matrix[:, inside] for matrix in bins[1:])])
+
+
+def _roll_up(series: Series, tables: Sequence[tuple[Stream, npt.NDArray[Any]]]) -> RollUp:
+    table = np.concatenate([part for _, part in tables], axis=1)
+    wall_ns = np.ascontiguousarray(table[0]).view(np.int64)
+    order = np.argsort(wall_ns, kind="stable")
+    count, least, greatest, total = table[1:, order]
+    return RollUp(tables[-1][0], series.field, wall_ns[order], count.astype(np.int64), least, greatest, total / count)
+
+
+def tail(folder: Folder, rows: int) -> list[Chunk]:
+    """Return the newest rows of each stream, at most so many, from the live file and the one before it."""
+    found: dict[tuple[str, str], Chunk] = {}
+    for path in folder.files()[:-3:-1]:
+        with snapshot(connect_reader(path)) as connection:
+            lookup = Lookup(connection)
+            for number in lookup.streams:
+                chunks = _newest(folder, path, connection, lookup, number, rows)
+                if not chunks:
+                    continue
+                whole = joined([c for c in chunks if c.boot_id == chunks[-1].boot_id])
+                key = (whole.stream.measurement, canonical(whole.stream.tags))
+                if key not in found or (path.name and found[key].hi < whole.hi):
+                    found[key] = _last(whole, rows)
+    return sorted(found.values(), key=lambda chunk: chunk.hi)
+
+
+def _newest(
+    folder: Folder, path: Path, connection: sqlite3.Connection, lookup: Lookup, stream: int, rows: int
+) -> list[Chunk]:
+    """Return chunks with the stream's newest `rows` rows of this file or more, oldest first."""
+    found, count = list[Chunk](), 0
+    queries = (
+        (f"SELECT seq, {HOT} FROM hot WHERE stream=? ORDER BY seq DESC LIMIT ?", "hot", lookup.hot),  # noqa: S608
+        (f"SELECT id, {BLK} FROM blk WHERE stream=? ORDER BY id DESC LIMIT ?", "blk", lookup.block),  # noqa: S608
+    )
+    for query, table, decode in queries:
+        for row in connection.execute(query, (stream, rows)):
+            chunk = folder.decoded(path, table, row[0], decode, row[1:]) if count < rows else None
+            if chunk is not None:
+                found.insert(0, chunk)
+                count += len(chunk.boottime_ns)
+    return found
+
+
+def _last(chunk: Chunk, rows: int) -> Chunk:
+    columns = [
+        Column(np.asarray(c.values)[-rows:], None if c.missing is None else c.missing[-rows:]) for c in chunk.columns
+    ]
+    return replace(chunk, boottime_ns=chunk.boottime_ns[-rows:], columns=columns)
