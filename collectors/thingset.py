@@ -34,6 +34,8 @@ Json = Any
 
 MAX_LINE = 2048
 """Twice what a charge controller can send at once; a longer line is rubbish."""
+MAX_DEPTH = 8
+"""Devices nest once or twice."""
 MAX_REQUEST = 500
 """The smallest receive buffer among the generations."""
 
@@ -228,6 +230,8 @@ def _publication(text: str, checked: bool) -> Publication:
 
 
 def _flatten(members: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str, Json]]:
+    if prefix.count("/") > MAX_DEPTH:
+        raise FrameError(f"objects nested deeper than {MAX_DEPTH}: {_shown(prefix)}")
     for name, value in members.items():
         if isinstance(value, dict):
             yield from _flatten(value, f"{prefix}{name}/")

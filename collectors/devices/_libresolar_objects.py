@@ -34,7 +34,7 @@ class Item:
     signal: str
     """"<measurement>.<signal>" of the vocabulary; of a setting: "setting.<our name>"."""
     name: str
-    """Its name from 0.3 on ("" where 0.3 has none)."""
+    """Its name in 0.3, and in 0.2 and 0.4 if these have no other."""
     group: str
     """Its group in 0.2 and 0.3."""
     group_0_4: str
@@ -46,6 +46,8 @@ class Item:
     """Its name in 0.2, if another; "" where 0.2 has none."""
     name_0_4: str = ""
     """Its name in 0.4, if another."""
+    group_0_2: str = ""
+    """Its group in 0.2, if another."""
     digits: int = 2
     """Decimals that the device prints; -1: it prints true or false."""
     scale: float = 1.0
@@ -65,7 +67,7 @@ def _set(signal: str, name: str, path: str, name_2022: str = "", **more: Any) ->
 
 
 ITEMS: tuple[Item, ...] = (
-    _out("charger.uptime_s", "Uptime_s", "meas", "Device/rUptime_s", old="Timestamp_s", digits=0),
+    _out("charger.uptime_s", "Uptime_s", "meas", "Device/rUptime_s", old="Timestamp_s", group_0_2="conf", digits=0),
     _out("battery.voltage_v", "Bat_V", "meas", "Battery/rVoltage_V", "rMeas_V"),
     _out("battery.current_a", "Bat_A", "meas", "Battery/rCurrent_A", "rMeas_A"),
     _out("battery.power_w", "Bat_W", "meas", "Battery/rPower_W", "rCalc_W"),
@@ -255,8 +257,10 @@ def places(item: Item, generation: Generation) -> tuple[tuple[str, str], ...]:
         return ((group, name), *older)
     if generation == "0.4":
         return ((item.group_0_4, item.name_0_4 or item.name),)
-    name = item.name if generation == "0.3" or item.old is None else item.old
-    return ((item.group, name),) if name else ()
+    if generation == "0.3":
+        return ((item.group, item.name),)
+    name = item.name if item.old is None else item.old
+    return ((item.group_0_2 or item.group, name),) if name else ()
 
 
 def full_name(generation: Generation, group: str, name: str) -> str:
@@ -265,9 +269,15 @@ def full_name(generation: Generation, group: str, name: str) -> str:
 
 
 @cache
+def located(generation: Generation) -> Mapping[tuple[str, str], Item]:
+    """Return the measured objects by (group, name). In 0.2 a setting and a measured value may share a name."""
+    return {place: item for item in ITEMS for place in places(item, generation)}
+
+
+@cache
 def catalogue(generation: Generation) -> Mapping[str, Item]:
     """Return the measured objects by the name that publications give them."""
-    found = {full_name(generation, *place): item for item in ITEMS for place in places(item, generation)}
+    found = {full_name(generation, *place): item for place, item in located(generation).items()}
     if generation in ("0.2", "0.3"):
         found |= {other: found[name] for other, name in ALIASES.items() if name in found}
     return found
@@ -276,7 +286,7 @@ def catalogue(generation: Generation) -> Mapping[str, Item]:
 @cache
 def groups(generation: Generation) -> tuple[str, ...]:
     """Return the groups that hold measured objects."""
-    return tuple(dict.fromkeys(group for item in ITEMS for group, _ in places(item, generation)))
+    return tuple(dict.fromkeys(group for group, _ in located(generation)))
 
 
 # ---- names to signals ----------------------------------------------------------------------------------------------

@@ -28,10 +28,10 @@ from collectors.devices._libresolar_objects import (
     SWITCHES,
     by_measurement,
     canonical,
-    catalogue,
     full_name,
     groups,
     imbalance_w,
+    located,
     possible,
     without_false_temperature,
 )
@@ -241,7 +241,7 @@ class Controller:
             if isinstance(reply.payload, Publication):
                 self._pending.append(reply)
         heard = bool(self._pending)
-        if len(self._candidates) > 1:
+        if not heard or len(self._candidates) > 1:
             yield from self._probe(silence)
         return heard
 
@@ -269,10 +269,12 @@ class Controller:
             self._narrow(response)
             if response.ok:
                 self._candidates &= {generation, "0.6"}
-            if len(self._candidates) == 1:
+            if response.ok or self._candidates == {"0.6"}:
                 return
         if answered:
-            raise WrongDevice("a ThingSet device answers, but it has none of the groups output, meas and Battery")
+            raise WrongDevice(
+                "a ThingSet device answers, but not as a charge controller of a known or the set generation"
+            )
         raise silence
 
     def _identify(self) -> Dialogue[Identity]:
@@ -423,15 +425,18 @@ class Controller:
             if not isinstance(payload, list):
                 raise FrameError(f"expected an array of the names in {group}, got {payload!r}")
             self._members[group] = tuple(name for name in payload if isinstance(name, str))
-        known = catalogue(self.generation)
-        found = [(name, full_name(self.generation, group, name)) for name in self._members[group]]
+        known = located(self.generation)
+        here = [name for name in self._members[group] if (group, name) in known]
         if self.paced_by == "device":
-            return [name for name, full in found if full in known and full not in self._published]
-        return [name for name, full in found if full in known and (known[full].signal in FAST) == fast]
+            return [name for name in here if full_name(self.generation, group, name) not in self._published]
+        return [name for name in here if (known[group, name].signal in FAST) == fast]
 
 
 def _shown(request: bytes) -> str:
-    return repr(request.decode().rstrip("\n"))
+    """Return a request for people, without what may be a password."""
+    text = request.decode().rstrip("\n")
+    path = text.partition(" ")[0]
+    return repr(path if "auth" in path.lower() else text)
 
 
 def _signals() -> Mapping[str, Sequence[str]]:
