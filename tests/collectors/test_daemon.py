@@ -1,0 +1,180 @@
+"""`collectors run` as a process: started like systemd does, against fakes on real wires."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from collectors import devices, fakes
+from collectors.fakes.faults import parse_fault
+from collectors.fakes.serve import Server, Station, serving
+from collectors.journal.reader import JournalReader
+
+LIVENESS_S = 20.0
+WORLD = {"load.voltage_v": 13.2, "load.current_a": 6.0}
+
+
+def wait_for(what: Callable[[], Any], seconds: float = LIVENESS_S) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Iterator[Station]:
+    """An electronic load on a pty at tmp_path/ttyLOAD."""
+    kind = fakes.load("ea_el3000a")
+    station = Station("load", kind, lambda _: WORLD, kind.options())
+    server = Server()
+    server.add_pty(station, tmp_path / "ttyLOAD", devices.load("ea_el3000a").line)
+    with serving(server):
+        station.server = server  # type: ignore[attr-defined]
+        yield station
+
+
+def write_config(tmp_path: Path, **collector: object) -> Path:
+    table = {
+        "name": "load", "bench": "b", "kind": "ea_el3000a", "link": f"serial:{tmp_path}/ttyLOAD",
+        "period_s": 0.2, "report_s": 0.5, "state_dir": str(tmp_path / "state"),
+    } | collector  # fmt: skip
+    lines = [
+        f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}" for key, value in table.items()
+    ]
+    path = tmp_path / "load.toml"
+    path.write_text(
+        "[collector]\n" + "\n".join(lines) + "\n[device]\npause_s = 0.005\n[journal]\ncommit_window_s = 0.1\n"
+    )
+    return path
+
+
+@contextlib.contextmanager
+def running(path: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "collectors", "run", str(path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def rows(tmp_path: Path, measurement: str = "load") -> int:
+    reader = JournalReader(tmp_path / "state" / "load")
+    if not reader.directory.exists():
+        return 0
+    return sum(len(c.boottime_ns) for c in reader.chunks_after(0, 10**6) if c.stream.measurement == measurement)
+
+
+def event_kinds(tmp_path: Path) -> list[str]:
+    return [event.kind for event in JournalReader(tmp_path / "state" / "load").events_after(0)]
+
+
+def test_it_collects_and_a_stop_commits_everything_within_two_seconds(tmp_path: Path, load: Station) -> None:
+    with running(write_config(tmp_path)) as process:
+        wait_for(lambda: rows(tmp_path) >= 3)
+        asked = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=LIVENESS_S)
+        took_s = time.monotonic() - asked
+    assert process.returncode == 0, log
+    assert took_s < 2.0  # the promise to the service manager
+    assert rows(tmp_path) == len(load.sent.boottime_ns)
+    assert event_kinds(tmp_path)[-1] == "collector_stop"
+    assert rows(tmp_path, "collector") > 0
+
+
+def test_it_reports_on_itself_in_the_vocabularys_words(tmp_path: Path, load: Station) -> None:
+    with running(write_config(tmp_path)):
+        wait_for(lambda: rows(tmp_path, "collector") >= 3)
+    reader = JournalReader(tmp_path / "state" / "load")
+    fields = {f.name for s in reader.streams() if s.measurement == "collector" for f in s.fields}
+    assert {"samples", "skipped", "errors", "queue_rows", "memory_bytes", "clock_state", "outcomes"} <= fields
+    tags = [s.tags for s in reader.streams() if s.measurement == "load"]
+    assert tags
+    assert all(t == {"bench": "b", "device": "load", "kind": "ea_el3000a"} for t in tags)
+
+
+def test_systemd_is_told_ready_alive_and_how_it_goes(tmp_path: Path, load: Station) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(LIVENESS_S)
+        told = []
+        with running(
+            write_config(tmp_path), NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="1000000"
+        ) as process:
+            while not any("WATCHDOG=1" in t and "STATUS=reading EL 3160-60A" in t for t in told):
+                told.append(manager.recv(4096).decode())
+            process.terminate()
+            process.wait(LIVENESS_S)
+            while "STOPPING=1" not in told:
+                told.append(manager.recv(4096).decode())
+    assert told[0].startswith("READY=1")
+
+
+def test_an_unplugged_instrument_is_read_again_within_two_seconds(tmp_path: Path, load: Station) -> None:
+    with running(write_config(tmp_path)):
+        wait_for(lambda: rows(tmp_path) >= 2)
+        server: Server = load.server  # type: ignore[attr-defined]
+        start = server.now_s()
+        server.misbehave(*parse_fault(f"load:unplug@{start:.3f}+1.5"))
+        wait_for(lambda: "link_down" in event_kinds(tmp_path))
+        wait_for(lambda: event_kinds(tmp_path).count("link_up") == 2)
+        back_s = server.now_s() - (start + 1.5)
+        before = rows(tmp_path)
+        wait_for(lambda: rows(tmp_path) > before)
+    assert back_s < 2.0
+
+
+def test_an_instrument_that_comes_late_is_waited_for(tmp_path: Path) -> None:
+    with running(write_config(tmp_path)) as process:
+        wait_for(lambda: (tmp_path / "state" / "load").exists() and "link_down" in event_kinds(tmp_path))
+        assert process.poll() is None
+
+
+def test_a_second_collector_of_the_same_name_is_refused(tmp_path: Path, load: Station) -> None:
+    path = write_config(tmp_path)
+    with running(path):
+        wait_for(lambda: rows(tmp_path) >= 1)
+        with running(path) as second:
+            _, log = second.communicate(timeout=LIVENESS_S)
+    assert second.returncode == 75, log
+    assert "state/load" in log
+
+
+def test_a_device_of_another_kind_ends_it_with_its_own_exit_code(tmp_path: Path) -> None:
+    kind = fakes.load("ea_el3000a")
+    station = Station("load", kind, lambda _: WORLD, kind.options(model="PS 2042-20B"))
+    server = Server()
+    server.add_pty(station, tmp_path / "ttyLOAD", devices.load("ea_el3000a").line)
+    with serving(server), running(write_config(tmp_path)) as process:
+        _, log = process.communicate(timeout=LIVENESS_S)
+    assert process.returncode == 76, log
+    assert "PS 2042-20B" in log
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+def test_a_read_only_disk_is_said_at_start(tmp_path: Path, load: Station) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "none", str(state)], check=False).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        with running(write_config(tmp_path)) as process:
+            _, log = process.communicate(timeout=LIVENESS_S)
+    finally:
+        subprocess.run(["umount", str(state)], check=True)
+    assert process.returncode == 74, log
+    assert str(state) in log
