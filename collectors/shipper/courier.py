@@ -1,9 +1,9 @@
 """Carries every collector's rows to one sink; one request at a time, in a thread of its own.
 
-Marks move only when a whole window is stored, refused or held (`collectors.shipper.store` has the promise). Live rows
-go first: when more than LIVE_LAG commits wait, everything up to now becomes a backlog span, live rows go on after it,
-and the two take turns until the span is empty and gone; that is how they meet. A live round comes at least every
-`interval_s`, so on a slow link live rows get every second request.
+Marks move only when a whole window is stored, refused or held (`collectors.shipper.store` has the promise).
+Live rows go first: when more than LIVE_LAG commits wait, everything up to now becomes a backlog span, live rows go on
+after it, and the two take turns until the span has come to the live mark and is gone; that is how they meet. A live
+round comes at least every `interval_s`, so on a slow link live rows get every second request.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class Courier:
         if window is None:
             if span is not None:
                 with self._lock:
-                    marks.advance(span, span.upto)
+                    marks.advance(span, marks.live)
             return span is not None
         ahead = Ahead(batches(window.pieces, self.limit, self._sender.pack))
         for batch in ahead:
@@ -310,5 +310,5 @@ class Courier:
         for name, reading in list(self.readings.items()):
             marks = self.marks[name]
             rows = max(0, reading.source.newest_seq() - marks.live)
-            rows += sum(span.upto - span.after for span in marks.spans)
+            rows += sum(max(0, span.upto - span.after) for span in marks.spans)
             self.unsent[name] = Unsent(rows, reading.age_after_s(marks.confirmed) if rows else 0.0)

@@ -15,34 +15,33 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from collectors import lines
-from collectors.journal.records import SET_BY_PERSON, Chunk, ClockStep, Column, EventRecord, FieldSpec, IntArray
-from collectors.journal.timeline import Segment, Timeline
+from collectors.journal.records import SET_BY_PERSON, Batch, Chunk, Column, EventRecord, FieldSpec, IntArray
+from collectors.journal.timeline import Timeline
 from collectors.shipper.delivery import Refusal
 from collectors.shipper.store import Store
 
 PIECE_ROWS = 1000
 """Rows are encoded by so many at a time: the grain of batches, and what bounds memory."""
-EVENTS_AT_ONCE = 1000
 TYPE_NAMES = {"f": "float", "i": "integer", "b": "boolean", "s": "string"}
 
 
 class Source(Protocol):
-    """What the shipper needs of one collector's journal."""
+    """What the shipper needs of one collector's journal; `collectors.journal.reader.JournalReader` is one."""
 
     def newest_seq(self) -> int:
         """Return the highest sequence number; 0 for none."""
         ...
 
-    def chunks_after(self, seq: int, max_rows: int) -> Sequence[Chunk]:
-        """Return the next chunks with hi > seq, in order of hi, about `max_rows` rows; all of one hi, or none of it."""
-        ...
-
-    def events_after(self, seq: int, limit: int) -> Sequence[EventRecord]:
-        """Return at most `limit` events with a greater seq, in order."""
+    def after(self, seq: int, max_rows: int) -> Batch:
+        """Return the next chunks (hi > seq, in order of hi) and events, about `max_rows` rows."""
         ...
 
     def timeline(self, boot_id: str) -> Timeline:
         """Return the boot's clock segments, with what is frozen in ship.db put over them."""
+        ...
+
+    def tags(self) -> Mapping[str, str]:
+        """Return the tags that everything of this collector carries; none before it ran."""
         ...
 
 
@@ -74,44 +73,41 @@ class Window:
 
 
 class Reading:
-    """One collector's journal, read for one sink."""
+    """One collector's journal, read for one sink. Not for several threads."""
 
     def __init__(
-        self, collector: str, source: Source, store: Store, sink: str, types: dict[tuple[str, str], str],
-        event_tags: Mapping[str, str],
-    ) -> None:  # fmt: skip
+        self, collector: str, source: Source, store: Store, sink: str, types: dict[tuple[str, str], str]
+    ) -> None:
         """`types` is what the sink has, shared by all of its readings."""
         self.collector = collector
         self.source = source
         self._store = store
         self._sink = sink
         self._types = types
-        self._event_tags = event_tags
-        self._frozen: set[tuple[str, int]] = set()
-        self.waiting_for: dict[str, Sequence[Segment]] = {}
-        """By boot: the clock segments as they were when rows had to be held."""
+        self._timelines: dict[str, Timeline] = {}
+        self._waiting_for: dict[str, Timeline] = {}
 
     def window(self, after: int, upto: int | None, max_rows: int) -> Window | None:
-        """Return the next window in (after, upto] (None: no end), or None when there is nothing."""
-        chunks = [c for c in self.source.chunks_after(after, max_rows) if upto is None or c.lo <= upto]
-        events = [e for e in self.source.events_after(after, EVENTS_AT_ONCE) if upto is None or e.seq <= upto]
-        if not chunks and not events:
+        """Return what comes next, or None when there is nothing. `upto`: leave out what is wholly behind it.
+
+        A block may join rows from both sides of `upto`, and blocks come in order of their ends: so only a reader that
+        has come to the live rows' mark has seen everything up to `upto`.
+        """
+        batch = self.source.after(after, max_rows)
+        if batch.hi <= after:
             return None
-        if len(events) == EVENTS_AT_ONCE or not chunks:  # more events may follow, so the window ends with these
-            hi = events[-1].seq
-            chunks = [c for c in chunks if c.lo <= hi]
-        else:
-            hi = chunks[-1].hi
-            events = [e for e in events if e.seq <= hi]
-        window = Window(self.collector, hi)
+        self._timelines.clear()
+        chunks = [c for c in batch.chunks if upto is None or c.lo <= upto]
+        events = [e for e in batch.events if upto is None or e.seq <= upto]
+        window = Window(self.collector, batch.hi)
         window.pieces = self._pieces(window, chunks, events)
         return window
 
     def age_after_s(self, seq: int) -> float | None:
         """Return the age of the first row or event after `seq`; None when its time is not known, or there is none."""
-        chunks, events = self.source.chunks_after(seq, 1), self.source.events_after(seq, 1)
-        firsts = [(c.lo, c.boot_id, int(c.boottime_ns[0])) for c in chunks[:1]]
-        firsts += [(e.seq, e.boot_id, e.boottime_ns) for e in events]
+        batch = self.source.after(seq, 1)
+        firsts = [(c.lo, c.boot_id, int(c.boottime_ns[0])) for c in batch.chunks[:1]]
+        firsts += [(e.seq, e.boot_id, e.boottime_ns) for e in batch.events[:1]]
         if not firsts:
             return None
         _, boot_id, boottime_ns = min(firsts)
@@ -120,8 +116,7 @@ class Reading:
 
     def clock_has_news(self, boot_id: str) -> bool:
         """Return whether rows held for this boot may be worth another look."""
-        known = self.waiting_for.get(boot_id)
-        return known is None or list(self.source.timeline(boot_id).segments) != list(known)
+        return self._waiting_for.get(boot_id) != self.source.timeline(boot_id)
 
     def _pieces(self, window: Window, chunks: Sequence[Chunk], events: Sequence[EventRecord]) -> Iterator[Piece]:
         for chunk in chunks:
@@ -136,12 +131,12 @@ class Reading:
             if not known[0]:
                 window.holds.append(Hold(event.seq, event.seq, event.boot_id))
                 continue
-            yield Piece(event.seq, [lines.encode_event(event, int(wall_ns[0]), self._event_tags)])
+            yield Piece(event.seq, [lines.encode_event(event, int(wall_ns[0]), self.source.tags())])
 
     def _chunk(self, window: Window, chunk: Chunk) -> Iterator[Piece]:
         conflicts = self._conflicts(chunk)
         wall_ns, known = self._stamp(chunk.boot_id, chunk.boottime_ns)
-        by_person = self.source.timeline(chunk.boot_id).states(chunk.boottime_ns) == SET_BY_PERSON
+        by_person = self._timeline(chunk.boot_id).states(chunk.boottime_ns) == SET_BY_PERSON
         if not known.all():
             window.holds.append(Hold(chunk.lo, chunk.hi, chunk.boot_id))
         for start in range(0, len(wall_ns), PIECE_ROWS):
@@ -160,17 +155,20 @@ class Reading:
 
     def _stamp(self, boot_id: str, boottime_ns: IntArray) -> tuple[IntArray, lines.BoolArray]:
         """Return wall time and whether it is known; what is known is frozen from now on."""
-        timeline = self.source.timeline(boot_id)
+        timeline = self._timeline(boot_id)
         wall_ns, known = timeline.to_wall(boottime_ns)
         if not known.all():
-            self.waiting_for[boot_id] = list(timeline.segments)
-        used = [timeline.segments[i] for i in np.unique(timeline.index(boottime_ns[known])).tolist()]
-        new = [s for s in used if not s.frozen and (boot_id, s.start_ns) not in self._frozen]
-        if new:
-            steps = [ClockStep(s.start_ns, s.offset_ns, s.state, frozen=True) for s in new]
-            self._store.freeze(self.collector, boot_id, steps)
-            self._frozen |= {(boot_id, s.start_ns) for s in new}
+            self._waiting_for[boot_id] = timeline
+        if new := timeline.used(boottime_ns):
+            self._store.freeze(self.collector, boot_id, new)
+            del self._timelines[boot_id]
         return wall_ns, known
+
+    def _timeline(self, boot_id: str) -> Timeline:
+        """Return the boot's clock as it was when the window was begun, or last frozen."""
+        if boot_id not in self._timelines:
+            self._timelines[boot_id] = self.source.timeline(boot_id)
+        return self._timelines[boot_id]
 
     def _conflicts(self, chunk: Chunk) -> dict[int, str]:
         """Return, by column, why the sink would refuse it. A field that the sink does not have yet gets its type."""

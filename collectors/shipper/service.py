@@ -113,8 +113,7 @@ class Service:
                 courier = lane.courier
                 if name not in courier.readings:
                     reader = JournalReader(self._config.ship.state_dir / name)
-                    tags = {"bench": self._config.ship.bench, "device": name}
-                    courier.add(Reading(name, reader, self.store, lane.sink.name, courier.types, tags))
+                    courier.add(Reading(name, reader, self.store, lane.sink.name, courier.types))
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Ship until `stopping` says so. Raises what ended a courier or the committer."""

@@ -57,7 +57,11 @@ CREATE TABLE health(sink TEXT PRIMARY KEY, state TEXT NOT NULL, why TEXT NOT NUL
 
 @dataclass(slots=True)
 class Span:
-    """Rows (after, upto] that are not confirmed."""
+    """Rows (after, upto] that are not confirmed.
+
+    `after` goes on beyond `upto` until it meets `live`: compaction may have put rows from before `upto` into blocks
+    that end behind it.
+    """
 
     after: int
     upto: int
@@ -88,12 +92,15 @@ class Marks:
         self.live = newest
 
     def advance(self, span: Span | None, hi: int) -> None:
-        """Note that everything of the span (None: of the live rows) up to `hi` is confirmed or held."""
+        """Note that everything of the span (None: of the live rows) up to `hi` is confirmed or held.
+
+        A span that has come to `live` is done: that is how the two meet.
+        """
         if span is None:
             self.live = max(self.live, hi)
             return
         span.after = max(span.after, hi)
-        if span.after >= span.upto:
+        if span.after >= self.live:
             self.spans.remove(span)
 
     def hold(self, lo: int, hi: int, boot_id: str) -> None:

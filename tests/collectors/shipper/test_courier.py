@@ -31,7 +31,7 @@ def courier(store: Store, server: TwinServer, *journals: TwinJournal, batch_line
     """A courier as it is after a start of the program."""
     made = Courier("lab", store, server, batch_lines=batch_lines, uniform=lambda _low, _high: 0.0)
     for journal in journals:
-        made.add(Reading(journal.name, journal, store, "lab", made.types, {"device": journal.name}))
+        made.add(Reading(journal.name, journal, store, "lab", made.types))
     return made
 
 
@@ -88,6 +88,26 @@ def test_live_rows_go_first_while_a_backlog_drains(store: Store) -> None:
     assert not carried.marks["mppt"].spans
     assert carried.marks["mppt"].confirmed == 1001
     assert len(server.points) == 1001
+
+
+def test_a_block_that_joins_backlog_and_live_rows_is_not_passed_over(store: Store) -> None:
+    journal, server = TwinJournal(store.path), TwinServer()
+    journal.sync()
+    for n in range(50):
+        journal.append([n])
+    for n in range(50):
+        journal.append([100 + n], measurement="load")
+    carried = courier(store, server, journal, batch_lines=20)
+    carried.live_round()  # 1..100 are a backlog now
+    for n in range(50):
+        journal.append([200 + n], measurement="solar")
+        journal.append([300 + n], measurement="load")
+        carried.live_round()
+    assert len(server.points) == 100
+    journal.compact()  # battery 1..50, solar 101..199, load 51..200: begins in the backlog, ends last
+    while carried.backlog_turn():
+        pass
+    assert len(server.points) == journal.rows() == 200
 
 
 def test_a_crash_in_the_middle_of_a_backlog_costs_only_a_resend(store: Store) -> None:
@@ -217,7 +237,7 @@ def test_a_held_sink_says_why_and_a_stop_ends_it_at_once(store: Store) -> None:
         carried.stop.set()
 
     carried = Courier("lab", store, server, on_event=tell)
-    carried.add(Reading("mppt", journal, store, "lab", carried.types, {}))
+    carried.add(Reading("mppt", journal, store, "lab", carried.types))
     started_s = time.monotonic()
     carried.run(0.01)
     assert time.monotonic() - started_s < 30  # a hold is 60 s
@@ -247,7 +267,7 @@ ACTION = st.sampled_from(
 
 
 @given(st.lists(ACTION, max_size=40), st.lists(st.sampled_from(MOODS), min_size=1, max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_whatever_happens_in_between_the_server_ends_with_exactly_the_journal(
     tmp_path_factory: pytest.TempPathFactory, actions: list[str], moods: list[str]
 ) -> None:
@@ -262,6 +282,7 @@ def test_whatever_happens_in_between_the_server_ends_with_exactly_the_journal(
         if action in ("append", "many"):
             for _ in range(1 if action == "append" else 150):
                 journal.append([next(clock) * SECOND, next(clock) * SECOND], boot_id=boot)
+                journal.append([next(clock) * SECOND], boot_id=boot, measurement="load")
         elif action == "event":
             journal.event(next(clock) * SECOND, boot_id=boot)
         elif action == "unsynced boot":

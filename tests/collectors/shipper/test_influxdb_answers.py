@@ -185,7 +185,7 @@ def test_a_whole_journal_arrives_stamp_by_stamp(influx: Influx, tmp_path: Path) 
         journal.append([n * 10**9, n * 10**9 + 1])
     connection = post(influx, database)
     courier = Courier("lab", store, connection, batch_lines=200)
-    courier.add(Reading("mppt", journal, store, "lab", courier.types, {}))
+    courier.add(Reading("mppt", journal, store, "lab", courier.types))
     courier.run_once()
     (series,) = influx.query("SELECT value FROM battery", database)
     assert [stamp - NOW_NS + 10**12 for stamp, _ in series["values"]] == [value for _, value in series["values"]]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from collectors.journal.records import Chunk, ClockStep, Column, EventRecord, FieldSpec, Stream
+from collectors.journal.records import Batch, Chunk, ClockStep, Column, EventRecord, FieldSpec, Stream
 from collectors.journal.shipped import read_frozen
 from collectors.journal.timeline import Timeline, resolve, with_frozen
 from collectors.shipper.answers import Answer
@@ -49,34 +49,36 @@ class TwinJournal:
         self.events.append(EventRecord(self.seq, boot_id, boottime_ns, kind, f"number {self.seq}"))
 
     def compact(self) -> None:
-        """Join the hot rows of each stream and boot into one block; all blocks get the same lo and hi."""
+        """Join the hot rows of each stream and boot into one block, which spans the seqs of its own rows only."""
         groups: dict[tuple[str, str, str], list[Chunk]] = {}
         for chunk in self.hot:
             key = chunk.stream.measurement, chunk.stream.fields[0].type, chunk.boot_id
             groups.setdefault(key, []).append(chunk)
-        lo, hi = min((c.lo for c in self.hot), default=0), max((c.hi for c in self.hot), default=0)
         for chunks in groups.values():
             stamps = np.concatenate([c.boottime_ns for c in chunks])
             values = np.concatenate([np.asarray(c.columns[0].values) for c in chunks])
+            lo, hi = chunks[0].lo, chunks[-1].hi
             self.blocks.append(Chunk(lo, hi, chunks[0].stream, chunks[0].boot_id, stamps, [Column(values)]))
+        self.blocks.sort(key=lambda block: block.hi)
         self.hot.clear()
 
     def newest_seq(self) -> int:
         """Return the highest sequence number."""
         return self.seq
 
-    def chunks_after(self, seq: int, max_rows: int) -> list[Chunk]:
-        """Return whole groups of equal hi until `max_rows` is reached."""
-        found: list[Chunk] = []
+    def after(self, seq: int, max_rows: int) -> Batch:
+        """Return the next chunks and events, and where a cursor may stand after them."""
+        chunks: list[Chunk] = []
         for chunk in [*self.blocks, *self.hot]:
-            enough = sum(len(c.boottime_ns) for c in found) >= max_rows
-            if chunk.hi > seq and (not enough or chunk.hi == found[-1].hi):
-                found.append(chunk)
-        return found
+            if chunk.hi > seq and sum(len(c.boottime_ns) for c in chunks) < max_rows:
+                chunks.append(chunk)
+        is_all = not any(chunk.hi > (chunks[-1].hi if chunks else seq) for chunk in [*self.blocks, *self.hot])
+        hi = self.seq if is_all else chunks[-1].hi
+        return Batch(chunks, [event for event in self.events if seq < event.seq <= hi], hi)
 
-    def events_after(self, seq: int, limit: int) -> list[EventRecord]:
-        """Return the next events."""
-        return [event for event in self.events if event.seq > seq][:limit]
+    def tags(self) -> dict[str, str]:
+        """Return the collector's own tags."""
+        return {"device": self.name}
 
     def timeline(self, boot_id: str) -> Timeline:
         """Return the boot's segments with the frozen ones put over them."""
