@@ -231,3 +231,54 @@ VOCABULARY: Mapping[str, Mapping[str, Signal]] = {
 def find(measurement: str, signal: str) -> Signal | None:
     """Return the signal's row, or None when the vocabulary does not know it."""
     return VOCABULARY.get(measurement, {}).get(signal)
+
+
+@dataclass(frozen=True, slots=True)
+class EventKind:
+    """A kind of event: what it says, and whether it means that samples are missing."""
+
+    meaning: str
+    is_loss: bool = False
+
+
+EVENTS: Mapping[str, EventKind] = {
+    "collector_start": EventKind("a collector process began"),
+    "collector_stop": EventKind("a collector process ended, and why"),
+    "link_up": EventKind("the instrument answers; who it is"),
+    "link_down": EventKind("the instrument is gone or silent, and how that showed", is_loss=True),
+    "slots_skipped": EventKind("slots of the sampling grid passed without a reading", is_loss=True),
+    "out_of_range": EventKind("the first of a run of implausible values, all left out", is_loss=True),
+    "back_in_range": EventKind("the run of implausible values is over; how many were left out"),
+    "input_overrange": EventKind("an analog input is beyond its range; its values are left out", is_loss=True),
+    "input_back": EventKind("the analog input is within its range again"),
+    "stream_gap": EventKind("scans of a stream were lost, and where", is_loss=True),
+    "stream_ended": EventKind("the instrument ended its stream; it is started again", is_loss=True),
+    "stream_backlog": EventKind("the instrument's buffer fills: this host reads too slowly"),
+    "stream_time_step": EventKind("the stream's clock moved against this host's"),
+    "settings_lost": EventKind("the instrument forgot its settings; they are written again", is_loss=True),
+    "device_restart": EventKind("the instrument restarted"),
+    "counter_restart": EventKind("a counter of the instrument began anew"),
+    "publications_enabled": EventKind("the instrument had stopped talking and was told to go on", is_loss=True),
+    "fetch_failed": EventKind("some values were asked for and not given", is_loss=True),
+    "object_refused": EventKind("the instrument does not have this object; it is not asked again"),
+    "question_unanswered": EventKind("the instrument does not answer this question; it is not asked again"),
+    "unknown_member": EventKind("the instrument says something that no table knows; not stored"),
+    "duplicate_member": EventKind("the instrument said something twice in one message; the last counts"),
+    "power_imbalance": EventKind("the instrument's own powers do not add up"),
+    "config_warning": EventKind("the configuration works, but will cost accuracy"),
+    "disk_full": EventKind("the disk takes nothing; samples wait in memory"),
+    "disk_full_over": EventKind("the disk takes samples again"),
+    "samples_dropped": EventKind("the disk took nothing and memory was full; samples were dropped", is_loss=True),
+    "events_dropped": EventKind("the disk took nothing and memory was full; events were dropped", is_loss=True),
+    "file_quarantined": EventKind("a journal file is damaged and was put aside", is_loss=True),
+    "file_salvaged": EventKind("what a damaged journal file still gave"),
+    "file_thinned": EventKind("the size limit made a journal file keep its roll-ups only", is_loss=True),
+    "file_dropped": EventKind("the size limit made a journal file go", is_loss=True),
+    "journal_over_cap": EventKind("the journal is larger than allowed and nothing may be deleted"),
+    "row_damaged": EventKind("a stored row cannot be trusted and is left out", is_loss=True),
+    "wal_large": EventKind("a reader keeps the journal's write-ahead log from shrinking"),
+    "clock_set_refused": EventKind("a person's time was not taken, and why"),
+    "dead_letters_dropped": EventKind("lines refused by the database were too many or too old to keep", is_loss=True),
+    "shipper_start": EventKind("a shipper process began"),
+}
+"""Kinds of events; the tag `kind` of measurement `event`."""

@@ -1,0 +1,111 @@
+"""`collectors status`: what is kept, sent and waiting on this host."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from collectors import config, signals
+from collectors.clock import system_clock
+from collectors.journal.reader import JournalReader
+from collectors.shipper import overview
+from collectors.shipper.reading import collectors_of
+
+STALE_S = 60.0
+CLOCK_WORDS = signals.VOCABULARY["collector"]["clock_state"].codes or {}
+
+
+def collector_status(directory: Path, sinks: list[overview.SinkState]) -> dict[str, Any]:
+    """Return what the journal of one collector tells about it, as plain data."""
+    reader = JournalReader(directory)
+    clock = system_clock()
+    newest_seq = reader.newest_seq()
+    chunks = reader.tail(1)
+    here = [c for c in chunks if c.boot_id == clock.boot_id]
+    measured = [c for c in here if c.stream.measurement != "collector"]
+    newest_ns = max((int(c.boottime_ns[-1]) for c in measured), default=None)
+    own = {
+        spec.name: float(column.values[-1])
+        for c in here
+        if c.stream.measurement == "collector" and "outcome" not in c.stream.tags
+        for spec, column in zip(c.stream.fields, c.columns, strict=True)
+        if column.missing is None or not column.missing[-1]
+    }
+    events = reader.events_after(max(0, newest_seq - 5000), 5000)
+    last = next((e for e in reversed(events) if e.kind in ("link_up", "link_down", "collector_stop")), None)
+    return {
+        "collector": reader.collector,
+        "tags": dict(reader.tags()),
+        "last_sample_age_s": None if newest_ns is None else (clock.boottime_ns() - newest_ns) / 1e9,
+        "state": None if last is None else f"{last.kind}: {last.detail}",
+        "clock": CLOCK_WORDS.get(int(own["clock_state"])) if "clock_state" in own else None,
+        "recent_events": {
+            kind: n
+            for kind, row in signals.EVENTS.items()
+            if row.is_loss and (n := sum(e.kind == kind for e in events))
+        },
+        "own": own,
+        "journal_files": len(reader.files()),
+        "journal_bytes": sum(f.stat().st_size for f in directory.glob("j-*")),
+        "newest_seq": newest_seq,
+        "unsent": {s.sink: newest_seq - s.cursors.get(reader.collector, 0) for s in sinks},
+        "dead_letters": {s.sink: n for s in sinks if (n := s.dead_letters.get(reader.collector, 0))},
+    }
+
+
+def status(state_dir: Path) -> dict[str, Any]:
+    """Return the host's whole state as plain data."""
+    sinks = overview.sinks(state_dir)
+    return {
+        "collectors": [collector_status(state_dir / name, sinks) for name in collectors_of(state_dir)],
+        "sinks": [{"sink": s.sink} | (s.health._asdict() if s.health else {"state": "never tried"}) for s in sinks],
+    }
+
+
+@click.command("status")
+@click.option(
+    "--state", "state_dir", type=click.Path(path_type=Path, file_okay=False), default=config.default_state_dir,
+    help="Where journals live; default $STATE_DIRECTORY, else ./.state.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def COMMAND(state_dir: Path, as_json: bool) -> None:  # noqa: N802
+    """Show every collector on this host: last sample, state, what is kept, sent, waiting and refused.
+
+    Exit 69 when there is no journal, or one has had no sample for a minute.
+
+    \b
+    collectors status
+    collectors status --state /var/lib/battfleet --json | jq '.collectors[].unsent'
+    """
+    found = status(state_dir)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    elif not found["collectors"]:
+        click.echo(
+            f"{state_dir}: no journal here; name the folder with --state, or start: collectors run CONFIG", err=True
+        )
+    else:
+        _print(found)
+    ages = [c["last_sample_age_s"] for c in found["collectors"]]
+    if not ages or any(age is None or age > STALE_S for age in ages):
+        sys.exit(69)
+
+
+def _print(found: dict[str, Any]) -> None:
+    for c in found["collectors"]:
+        age = "no sample since boot" if c["last_sample_age_s"] is None else f"{c['last_sample_age_s']:.1f} s ago"
+        click.echo(f"{c['collector']}: last sample {age}")
+        click.echo(f"  {c['state'] or 'never opened its link'}")
+        megabytes = c["journal_bytes"] / 1e6
+        click.echo(f"  journal {megabytes:.1f} MB in {c['journal_files']} files; clock {c['clock'] or 'unknown'}")
+        for kind, count in c["recent_events"].items():
+            click.echo(f"  {count} × {kind} lately")
+        for sink, count in c["unsent"].items():
+            refused = c["dead_letters"].get(sink, 0)
+            click.echo(f"  {sink}: {count} commits not confirmed" + (f", {refused} lines refused" if refused else ""))
+    for s in found["sinks"]:
+        click.echo(f"sink {s['sink']}: {s['state']}" + (f": {s['why']}" if s.get("why") else ""))
