@@ -16,6 +16,7 @@ Array = NDArray[np.float64]
 
 SIZE = 201
 GRID: Array = np.linspace(0.0, 1.0, SIZE)
+CELLS = SIZE - 1
 END_CELLS = 10  # the slope beyond an end is the mean over so many cells (5 %) next to it …
 END_SLOPE_MAX_V = 2.0  # … and at most this, V per unit of z (20 mV per %)
 TINY_SLOPE_V = 1e-4  # makes flat stretches invertible, V per unit of z
@@ -62,7 +63,7 @@ class Ocv:
 
 def end_slopes(table: Array) -> tuple[float, float]:
     """The slopes used below 0 and above 1, V per unit of z: mean over the last 5 %, bounded."""
-    width = END_CELLS / (SIZE - 1)
+    width = END_CELLS / CELLS
     low = (table[END_CELLS] - table[0]) / width
     high = (table[-1] - table[-1 - END_CELLS]) / width
     return float(np.clip(low, TINY_SLOPE_V, END_SLOPE_MAX_V)), float(np.clip(high, TINY_SLOPE_V, END_SLOPE_MAX_V))

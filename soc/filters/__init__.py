@@ -1,0 +1,63 @@
+"""Filters: belief in, belief out; each module here is one, found by looking.
+
+A filter module has a function `run`: it carries the beliefs of c cells in place (means [c, n], covs [c, n, n],
+memories [c, m]) through k samples each and fills one row of output per sample (outs [c, k, column], named in
+`soc.models.correct`). `scratch(n)` gives what it may write on.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pkgutil import iter_modules
+from typing import NamedTuple, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soc.cell import Tables
+from soc.errors import OptionError
+from soc.models.sample import STEP_SIZE
+from soc.options import Options
+
+Array = NDArray[np.float64]
+
+NAMES = sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_"))
+
+
+class Samples(NamedTuple):
+    """Columns as a filter reads them, each [cells, samples]; current: positive charges."""
+
+    time_s: Array
+    current_a: Array
+    voltage_v: Array
+    temperature_degc: Array  # nan: missing
+    counted_a: Array  # mean current over the interval by a charge counter; nan: none
+
+
+class Run(Protocol):
+    """Carry beliefs through samples, in place."""
+
+    def __call__(
+        self,
+        tables: Tables,
+        o: Options,
+        means: Array,
+        covs: Array,
+        memories: Array,
+        samples: Samples,
+        outs: Array,
+        scratch: tuple[Array, Array, Array, Array, Array],
+    ) -> None: ...
+
+
+def find(name: str) -> Run:
+    """The filter of this name. Raises `OptionError` if there is none, `ImportError` if its library is absent."""
+    if name not in NAMES:
+        raise OptionError(f"no filter {name!r}; there are {', '.join(NAMES)}")
+    return cast("Run", importlib.import_module(f"{__name__}.{name}").run)
+
+
+def scratch(states: int) -> tuple[Array, Array, Array, Array, Array]:
+    """Room for one run of a filter with so many states: step, root of P, deviations, a point, a gain."""
+    n = states
+    return np.zeros(STEP_SIZE), np.zeros((n, n)), np.zeros((n + 1, n)), np.zeros(n), np.zeros(n)

@@ -1,0 +1,54 @@
+"""Coulomb counting, compiled: the state moves with the charge, the voltage is compared and never believed.
+
+Sign of the literature inside: **discharge positive**. It is any of the filters with an infinite Σ_v: z and its
+uncertainty grow with what flows, and nothing shrinks them. Innovations show how far the model is from the cell.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soc.cell import Tables
+from soc.compiled import compiled
+from soc.filters import Samples
+from soc.models.correct import keep_positive, monitor, report
+from soc.models.linear import predict
+from soc.models.sample import SEEN, STEP_SIZE, prepare
+from soc.options import Options
+
+Array = NDArray[np.float64]
+
+
+@compiled
+def run(
+    tables: Tables,
+    o: Options,
+    means: Array,
+    covs: Array,
+    memories: Array,
+    samples: Samples,
+    outs: Array,
+    scratch: tuple[Array, Array, Array, Array, Array],
+) -> None:
+    """Carry beliefs (means [c, n], covs [c, n, n], memories) through samples [c, k]; fill outs [c, k, 5]."""
+    times, currents, voltages, temperatures, moved = samples
+    step, S, D, gradient, gain = scratch
+    for c in range(means.shape[0]):
+        x, P, memory, out = means[c], covs[c], memories[c], outs[c]
+        for j in range(STEP_SIZE):
+            step[j] = math.nan
+        for k in range(times.shape[1]):
+            v = voltages[c, k]
+            r, var = math.nan, math.nan
+            if prepare(
+                tables, o, x, P, memory, step, (times[c, k], currents[c, k], v, temperatures[c, k], moved[c, k])
+            ):
+                seen, var = predict(tables, o, x, P, step, S, D, gradient, gain)
+                keep_positive(tables, P, S, memory)
+                if step[SEEN] > 0.0:
+                    r = v - seen
+                    monitor(memory, r / math.sqrt(var))
+            report(tables, o, x, P, out, k, r, var)

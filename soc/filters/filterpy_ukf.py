@@ -1,0 +1,102 @@
+"""filterpy's unscented Kalman filter on the same cell model: an independent estimator, and the oracle of the tests.
+
+Sign of the literature inside: **discharge positive**. Additive noise, Q = B Bᵀ Σ_w and R = Σ_v + R0² Σ_w: all of the
+other filters but for the cross terms between them. α = 1, β = 2, κ = 3 − n. Intervals, gaps and noises are those of
+all filters; there is no gate, no bump and no anchor. Nothing else
+needs filterpy. Slow: about 2 000 steps/s.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soc.cell import Tables
+from soc.compiled import compiled
+from soc.filters import Samples
+from soc.models import correct, linear, motion, sample
+from soc.models.sample import CURRENT_SD, OUTPUT_SHARE, SEEN, VOLTAGE_VAR
+from soc.options import Options
+
+Array = NDArray[np.float64]
+
+prepare = compiled(sample.prepare.py_func)  # type: ignore[attr-defined]
+predict = compiled(linear.predict.py_func)  # type: ignore[attr-defined]
+move = compiled(motion.move.py_func)  # type: ignore[attr-defined]
+see = compiled(motion.see.py_func)  # type: ignore[attr-defined]
+clamp = compiled(correct.clamp.py_func)  # type: ignore[attr-defined]
+report = compiled(correct.report.py_func)  # type: ignore[attr-defined]
+monitor = compiled(correct.monitor.py_func)  # type: ignore[attr-defined]
+
+
+def run(
+    tables: Tables,
+    o: Options,
+    means: Array,
+    covs: Array,
+    memories: Array,
+    samples: Samples,
+    outs: Array,
+    scratch: tuple[Array, Array, Array, Array, Array],
+) -> None:
+    """Carry beliefs (means [c, n], covs [c, n, n], memories) through samples [c, k]; fill outs [c, k, 5]."""
+    for c in range(len(means)):
+        scratch[0][:] = math.nan
+        for k in range(samples[0].shape[1]):
+            now = tuple(float(column[c, k]) for column in samples)
+            r, var = _step(tables, o, means[c], covs[c], memories[c], now, scratch)
+            report(tables, o, means[c], covs[c], outs[c], k, r, var)
+
+
+def _step(
+    tables: Tables, o: Options, x: Array, P: Array, memory: Array, now: tuple[float, ...], scratch: tuple[Array, ...]
+) -> tuple[float, float]:
+    """Carry one belief through one sample; give back the innovation and its variance, or nan."""
+    step, S, D, gradient, gain = scratch
+    if not prepare(tables, o, x, P, memory, step, now):
+        return math.nan, math.nan
+    noise, r_var = _noises(tables, o, x, P, step, (S, D, gradient, gain))
+    ukf = _ukf(tables, o, step, x, P, noise)
+    ukf.predict()
+    x[:], P[:] = ukf.x, ukf.P
+    if step[SEEN] == 0.0:
+        return math.nan, math.nan
+    ukf.update(now[2], R=r_var)
+    x[:], P[:] = ukf.x, 0.5 * (ukf.P + ukf.P.T)
+    innovation, var = float(ukf.y.item()), float(ukf.S.item())
+    monitor(memory, innovation / math.sqrt(var))
+    clamp(tables, x, memory)
+    return innovation, var
+
+
+def _noises(
+    tables: Tables, o: Options, x: Array, P: Array, step: Array, room: tuple[Array, Array, Array, Array]
+) -> tuple[Array, float]:
+    """Q = B Bᵀ Σ_w and R = Σ_v + R0² Σ_w: what the current's noise does to the state and to the voltage."""
+    D = room[1]
+    predict(tables, o, x.copy(), P.copy(), step, *room)
+    ohm = see(tables, o, x, step, 0.5) - see(tables, o, x, step, -0.5)
+    through = ohm * step[OUTPUT_SHARE] * step[CURRENT_SD]
+    return np.outer(D[-1], D[-1]), float(step[VOLTAGE_VAR] + through * through)
+
+
+def _ukf(tables: Tables, o: Options, step: Array, x: Array, P: Array, noise: Array) -> Any:
+    """Give filterpy's filter, set up for this step."""
+    from filterpy.kalman import MerweScaledSigmaPoints, UnscentedKalmanFilter
+
+    def fx(point: Array, _dt: float) -> Array:
+        moved = point.copy()
+        move(tables, o, moved, step)
+        return moved
+
+    def hx(point: Array) -> Array:
+        return np.array([see(tables, o, point, step, 0.0)])
+
+    n = len(x)
+    points = MerweScaledSigmaPoints(n, alpha=1.0, beta=2.0, kappa=3.0 - n)
+    ukf = UnscentedKalmanFilter(dim_x=n, dim_z=1, dt=1.0, hx=hx, fx=fx, points=points)
+    ukf.x, ukf.P, ukf.Q = x.copy(), P.copy(), noise
+    return ukf

@@ -1,0 +1,147 @@
+"""Sigma-point Kalman filter with central differences, compiled: the main estimator.
+
+Sign of the literature inside: **discharge positive**. Algorithm: G. L. Plett, J. Power Sources 161 (2006) 1356-1384,
+on state, current noise w and voltage noise n; w enters the current, so state and voltage share it (through R0).
+
+n moves no state and the voltage only by itself, so its two points add exactly Σ_v to P_y and are not computed. The
+state's equations are linear but for the hysteresis under its own current, so the images of a pair of points lie
+symmetrically around the centre's; `soc.sigma` gives the sums over pairs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soc.cell import Tables
+from soc.compiled import compiled, inlined
+from soc.filters import Samples
+from soc.models.correct import anchor, correct, report
+from soc.models.motion import move, see, spread
+from soc.models.sample import (
+    CURRENT_SD,
+    ETA_NOW,
+    GAMMA_NOW,
+    MEAN_CURRENT,
+    OUTPUT_SHARE,
+    PER_AMPERE,
+    SEEN,
+    STEP_SIZE,
+    VOLTAGE_VAR,
+    prepare,
+)
+from soc.options import Options
+from soc.sigma import BEND_WEIGHT, POINT_WEIGHT, SPREAD, cholesky, sum_of_squares
+
+Array = NDArray[np.float64]
+
+
+@compiled
+def run(
+    tables: Tables,
+    o: Options,
+    means: Array,
+    covs: Array,
+    memories: Array,
+    samples: Samples,
+    outs: Array,
+    scratch: tuple[Array, Array, Array, Array, Array],
+) -> None:
+    """Carry beliefs (means [c, n], covs [c, n, n], memories) through samples [c, k]; fill outs [c, k, 5]."""
+    times, currents, voltages, temperatures, moved = samples
+    step, S, D, point, gain = scratch
+    for c in range(means.shape[0]):
+        x, P, memory, out = means[c], covs[c], memories[c], outs[c]
+        for j in range(STEP_SIZE):
+            step[j] = math.nan
+        for k in range(times.shape[1]):
+            v = voltages[c, k]
+            r, var = math.nan, math.nan
+            if prepare(
+                tables, o, x, P, memory, step, (times[c, k], currents[c, k], v, temperatures[c, k], moved[c, k])
+            ):
+                cholesky(P, S, tables.states)
+                seen, var = _predict(tables, o, x, P, step, S, D, point, gain)
+                if step[SEEN] > 0.0:
+                    r = v - seen
+                    correct(tables, o, x, P, memory, step, (r, var), gain, S)
+                    anchor(tables, o, x, P, memory, step, v, gain, S)
+            report(tables, o, x, P, out, k, r, var)
+
+
+@inlined
+def _predict(
+    tables: Tables, o: Options, x: Array, P: Array, step: Array, S: Array, D: Array, point: Array, gain: Array
+) -> tuple[float, float]:
+    """Turn x and P into the predicted ones, `gain` into P_xy; give back the expected voltage and its variance."""
+    n, H = len(tables.states), len(tables.pairs)
+    before = x[H]
+    spread(tables, o, step, S, D)
+    move(tables, o, x, step)
+    centre = see(tables, o, x, step, 0.0)
+    gain[:] = 0.0
+    var, sum_h, sum_v, hh, hv, vv = step[VOLTAGE_VAR], 0.0, 0.0, 0.0, 0.0, 0.0
+    for k in range(n + 1):
+        noise_a = step[CURRENT_SD] if k == n else 0.0
+        bend_h = _bend_hysteresis(tables, o, x, step, S, D, k, before, noise_a) if o.hysteresis_on_points else 0.0
+        above = _pair(tables, o, x, step, D, k, point, SPREAD, bend_h, noise_a)
+        below = _pair(tables, o, x, step, D, k, point, -SPREAD, bend_h, noise_a)
+        slope, bend = (above - below) / (2.0 * SPREAD), above + below - 2.0 * centre
+        for j in range(n):
+            gain[j] += D[k, j] * slope
+        var += slope * slope
+        sum_h, sum_v = sum_h + bend_h, sum_v + bend
+        hh, hv, vv = hh + bend_h * bend_h, hv + bend_h * bend, vv + bend * bend
+    sum_of_squares(D, P, tables.states)
+    shift_h, shift_v = POINT_WEIGHT * sum_h, POINT_WEIGHT * sum_v
+    x[H] += shift_h
+    P[H, H] += BEND_WEIGHT * hh - shift_h * shift_h
+    gain[H] += BEND_WEIGHT * hv - shift_h * shift_v
+    return centre + shift_v, var + BEND_WEIGHT * vv - shift_v * shift_v
+
+
+@inlined
+def _pair(
+    tables: Tables,
+    o: Options,
+    x: Array,
+    step: Array,
+    D: Array,
+    k: int,
+    point: Array,
+    sign: float,
+    bend: float,
+    noise: float,
+) -> float:
+    """The voltage of one point of pair k; `bend` is h₊ + h₋ − 2h of the pair."""
+    for j in range(len(tables.states)):
+        point[j] = x[j] + sign * D[k, j]
+    point[len(tables.pairs)] += 0.5 * bend
+    return see(tables, o, point, step, sign * step[OUTPUT_SHARE] * noise)
+
+
+@inlined
+def _bend_hysteresis(
+    tables: Tables, o: Options, x: Array, step: Array, S: Array, D: Array, k: int, before: float, noise_a: float
+) -> float:
+    """Let the points of pair k drive h, each by its own current: correct D and give back h₊ + h₋ − 2h."""
+    n, H, Z = len(tables.states), len(tables.pairs), len(tables.pairs) + 1
+    deviation = noise_a - (step[ETA_NOW] * D[k, Z + 1] if o.offset_state else 0.0)
+    if deviation == 0.0 or step[OUTPUT_SHARE] == 0.0:
+        return 0.0
+    own = S[H, k] if k < n else 0.0
+    above = _driven(step, before + SPREAD * own, SPREAD * deviation)
+    below = _driven(step, before - SPREAD * own, -SPREAD * deviation)
+    D[k, H] = (above - below) / (2.0 * SPREAD)
+    return float(above + below - 2.0 * x[H])
+
+
+@inlined
+def _driven(step: Array, h: float, deviation_a: float) -> float:
+    """Give h after the interval with a current that deviates so much from the mean one."""
+    current = step[ETA_NOW] * step[MEAN_CURRENT] + deviation_a
+    decay: float = math.exp(-step[GAMMA_NOW] * abs(current) * step[PER_AMPERE])
+    direction: float = 1.0 if current > 0.0 else (-1.0 if current < 0.0 else 0.0)
+    return float(decay * h - (1.0 - decay) * direction)

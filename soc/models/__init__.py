@@ -1,0 +1,1 @@
+"""The cell's equations as compiled code, in the literature's sign: discharge positive."""
