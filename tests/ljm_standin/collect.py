@@ -28,9 +28,9 @@ def main(link_text: str, table: str, turns: str) -> None:
         link.close()
         link.close()
     except CollectorError as error:
-        print(json.dumps({"error": type(error).__name__, "text": str(error)}))
+        sys.stdout.write(json.dumps({"error": type(error).__name__, "text": str(error)}))
     else:
-        print(json.dumps({"link": type(link).__name__, "serial": identity.serial, "outputs": outputs}))
+        sys.stdout.write(json.dumps({"link": type(link).__name__, "serial": identity.serial, "outputs": outputs}))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from collectors.devices import labjack_t7
 from collectors.errors import ConfigError, LinkBusy, LinkDown, NoReply, Refused, WrongDevice
 from collectors.fakes import labjack_t7 as fake
 from collectors.fakes.serve import Server, Station, serving
+from collectors.fakes.wires import TcpWire
 from collectors.transports import Address, ljm
 
 STANDIN = Path(__file__).parents[2] / "ljm_standin"
@@ -71,10 +72,20 @@ def station() -> Iterator[Station]:
         yield station
 
 
+def ports_of(station: Station) -> Mapping[str, int]:
+    assert isinstance(station.wire, TcpWire)
+    return station.wire.ports
+
+
+def link_of(station: Station) -> str:
+    assert isinstance(station.wire, TcpWire)
+    return station.wire.link
+
+
 def collect(
     link: str, options: Mapping[str, Any], station: Station, library: Path | None, turns: int = 3, **env: str
 ) -> dict[str, Any]:
-    ports = station.wire.ports  # type: ignore[attr-defined]
+    ports = ports_of(station)
     env |= {"LJM_STANDIN_PORT": str(ports[""]), "LJM_STANDIN_STREAM_PORT": str(ports["stream"])}
     env |= {"LD_LIBRARY_PATH": str(library)} if library else {}
     command = [sys.executable, str(STANDIN / "collect.py"), link, json.dumps(options), str(turns)]
@@ -90,7 +101,7 @@ def values(found: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
 
 def test_sampling_through_the_library_equals_modbus_tcp(library: Path, station: Station) -> None:
     ours = collect("ljm:ETHERNET:127.0.0.1", SAMPLE, station, library)
-    plain = collect(station.wire.link, SAMPLE, station, None)  # type: ignore[attr-defined]
+    plain = collect(link_of(station), SAMPLE, station, None)
     assert (ours["link"], plain["link"]) == ("LjmLink", "TcpLink")
     assert ours["serial"] == plain["serial"] == "470012345"
     assert values(ours) == values(plain)
@@ -99,7 +110,7 @@ def test_sampling_through_the_library_equals_modbus_tcp(library: Path, station: 
 
 def test_streaming_through_the_library_equals_modbus_tcp(library: Path, station: Station) -> None:
     ours = collect("ljm:USB:470012345", STREAM, station, library)
-    plain = collect(station.wire.link, STREAM, station, None)  # type: ignore[attr-defined]
+    plain = collect(link_of(station), STREAM, station, None)
     assert values(ours)[:4] == values(plain)[:4]
     _, _, battery = values(ours)[0]
     assert battery["samples"] == 250
@@ -127,7 +138,7 @@ def test_without_the_library_the_error_says_what_to_install() -> None:
 
 @without_vendor
 def test_without_the_library_tcp_says_where_to_go_instead(station: Station) -> None:
-    ports = station.wire.ports  # type: ignore[attr-defined]
+    ports = ports_of(station)
     link = f"ljm:USB:470012345?tcp=127.0.0.1:{ports['']}&stream={ports['stream']}"
     assert transports.check(link, labjack_t7.DEVICE) == []
     opened = transports.open_link(link, labjack_t7.DEVICE)
@@ -229,7 +240,7 @@ def test_a_modbus_exception_comes_back_as_the_devices_own_frame() -> None:
     def refuse(*arguments: int) -> list[int]:
         raise _Error(1202)
 
-    link._ljm.eReadAddressByteArray = refuse
+    link._ljm.eReadAddressByteArray = refuse  # type: ignore[attr-defined]
     link.write(bytes.fromhex("00 0D 00 00 00 06 01 03 00 00 00 02"))
     assert link.read(0.0).data == bytes.fromhex("00 0D 00 00 00 03 01 83 02")
 
