@@ -302,8 +302,8 @@ def possible(message: Response | Publication) -> frozenset[Generation]:
         if names & _ONLY_0_2:
             return frozenset({"0.2"})
         return frozenset({"0.3"}) if names & _ONLY_0_3 else found
-    if found == {"0.4", "0.5"}:  # 0.5 says "Battery/rVoltage_V" where it does not nest
-        return frozenset({"0.5" if any("/" in name for name in names) else "0.4"})
+    if found == {"0.4", "0.5"}:  # 0.5 says "Battery/rVoltage_V" where it does not nest; one wrong bit makes one "/"
+        return frozenset({"0.5" if 2 * sum("/" in name for name in names) > len(names) else "0.4"})
     return found
 
 

@@ -28,6 +28,7 @@ from collectors.devices._libresolar_objects import (
     SWITCHES,
     by_measurement,
     canonical,
+    catalogue,
     full_name,
     groups,
     imbalance_w,
@@ -49,6 +50,9 @@ PAUSE_S = 0.01
 """The firmware looks at its port every 10 ms; what comes while it works is lost."""
 BATCH = 16
 """Names per request, so that request and answer fit the device's buffers."""
+
+MOST_TOLD = 100
+"""On a garbled line every name may be a new one."""
 
 FAST = frozenset(
     {
@@ -285,14 +289,17 @@ class Controller:
             response, _ = yield from self.ask(thingset.fetch(self.generation, group, name))
             if response.ok and response.payload is not None:  # not every build has them all
                 told[name] = str(response.payload)
-        if not told and not self._pending:
-            raise WrongDevice(f"it has nothing in {group!r} that a generation {self.generation} charger has")
+        if not told:  # publications of a known form speak for a charger whose answers, or they, were garbled
+            kind = Refused if self._pending else WrongDevice
+            raise kind(f"it has nothing in {group!r} that a generation {self.generation} charger has")
         serial, model, hardware, firmware, maker = (told.get(name, "") for name in names)
         if not serial and self.generation == "0.5":
             response, _ = yield from self.ask(thingset.get("0.5", "cNodeID"))
             serial = str(response.payload) if response.ok and response.payload else ""
         if model and "1210" not in model:
-            raise WrongDevice(f"expected an MPPT-1210-HUS, got {model!r} with serial number {serial!r}")
+            again, _ = yield from self.ask(thingset.fetch(self.generation, group, names[1]))
+            kind = WrongDevice if again.payload == model else Refused  # no checksum: one wrong bit must not stop us
+            raise kind(f"expected an MPPT-1210-HUS, got {model!r} with serial number {serial!r}")
         detail = {"generation": self.generation, "hardware": hardware, "manufacturer": maker}
         return Identity(model or "ThingSet charger", serial, firmware, {k: v for k, v in detail.items() if v})
 
@@ -332,7 +339,7 @@ class Controller:
             if len(self._candidates) > 1:
                 self._narrow(publication)
             outputs += self._digest(publication.values, reply.boottime_ns)
-            self._published |= publication.values.keys()
+            self._published |= publication.values.keys() & catalogue(self.generation).keys()
             if publication.duplicates:
                 outputs += self._once("duplicate_member", "", f"{publication.duplicates} members came twice")
         self._pending.clear()
@@ -352,8 +359,8 @@ class Controller:
         return [*by_measurement(values, stamp_ns), *events]
 
     def _once(self, kind: str, key: str, detail: str) -> list[Output]:
-        """Return the event when it is the first of its kind and key on this connection."""
-        if (kind, key) in self._told:
+        """Return the event when it is the first of its kind and key on this connection, and not one of very many."""
+        if (kind, key) in self._told or len(self._told) >= MOST_TOLD:
             return []
         self._told.add((kind, key))
         return [Event(kind, detail, self._now_ns)]
@@ -411,6 +418,8 @@ class Controller:
                 yield from self._fetch_wanted(group, outputs, fast=False)
             except (NoReply, Refused, FrameError) as error:  # what the turn has brought so far is worth keeping
                 outputs.append(Event("fetch_failed", f"{group}: {type(error).__name__}: {error}"))
+                if not isinstance(error, Refused):
+                    self._extra_groups.clear()  # an answer may still come: be silent until it can be no other's
 
     def _fetch_wanted(self, group: str, outputs: list[Output], *, fast: bool) -> Dialogue[None]:
         wanted = yield from self._wanted(group, fast=fast)

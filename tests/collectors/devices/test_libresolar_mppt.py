@@ -1,8 +1,7 @@
-"""The charge controller: found without writing, read in all generations, written only when allowed."""
+"""The charge controller: found without writing, read in all generations, captures explained."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -13,87 +12,15 @@ from hypothesis import strategies as st
 
 from collectors import signals, thingset
 from collectors.devices._libresolar_objects import ITEMS, SETTINGS, by_measurement, canonical, catalogue, places
-from collectors.devices._libresolar_write import Writer
 from collectors.devices.libresolar_mppt import DEVICE, FAST, LIMITS, Controller, Options
-from collectors.errors import ConfigError, NoReply, Refused, WrongDevice
+from collectors.errors import NoReply, Refused, WrongDevice
 from collectors.fakes import Out
-from collectors.fakes.libresolar_mppt import FAKE, FakeMppt
+from collectors.fakes.libresolar_mppt import FakeMppt
 from collectors.fakes.libresolar_mppt import Options as FakeOptions
-from collectors.reading import Event, Reading
+from collectors.reading import Reading
 from collectors.thingset import GENERATIONS
 from tests.collectors.conformance import Bench
-
-BUILDS: Sequence[Mapping[str, Any]] = (
-    {"generation": "0.2"},
-    {"generation": "0.3"},
-    {"generation": "0.4"},
-    {"generation": "0.5"},
-    {"generation": "0.5", "names_2022": True},
-    {"generation": "0.6"},
-)
-every_build = pytest.mark.parametrize("build", BUILDS, ids=lambda b: " ".join(map(str, b.values())))
-whether_on = pytest.mark.parametrize("on", [True, False], ids=["publishing", "silent"])
-WORLD: Mapping[str, float | None] = {
-    "battery.voltage_v": 12.85,
-    "battery.current_a": -1.03,
-    "battery.temperature_degc": 21.5,
-    "battery.soc": 0.68,
-    "solar.voltage_v": 18.05,
-}
-
-
-class Recorder:
-    """A fake that remembers what it was asked."""
-
-    def __init__(self, fake: FakeMppt) -> None:
-        self.fake = fake
-        self.asked: list[bytes] = []
-        self.is_deaf = False
-
-    def receive(self, data: bytes, now_s: float, channel: str = "") -> Sequence[Out]:
-        self.asked.append(data)
-        return () if self.is_deaf else self.fake.receive(data, now_s, channel)
-
-    def tick(self, now_s: float) -> Sequence[Out]:
-        return self.fake.tick(now_s)
-
-    def next_tick_s(self) -> float:
-        return self.fake.next_tick_s()
-
-    def connected(self, now_s: float, channel: str = "") -> None:
-        self.fake.connected(now_s, channel)
-
-
-class Rig:
-    """A driver on a fake in simulated time."""
-
-    def __init__(self, fake: Mapping[str, Any], world: Mapping[str, float | None] = WORLD, **options: Any) -> None:
-        self.world = dict(world)
-        self.fake = FakeMppt(lambda _: self.world, FakeOptions(**fake))
-        self.recorder = Recorder(self.fake)
-        self.bench = Bench(self.recorder, [""])
-        self.driver = Controller(Options(**options))
-
-    def open(self) -> Rig:
-        self.identity = self.bench.carry(self.driver.open())
-        return self
-
-    def poll(self, times: int = 1) -> list[Reading | Event]:
-        return [output for _ in range(times) for output in self.bench.carry(self.driver.poll())]
-
-    def values(self, times: int = 1) -> dict[str, float | None]:
-        """Return the last value of every signal in some polls."""
-        return {
-            f"{output.measurement}.{name}": value
-            for output in self.poll(times)
-            if isinstance(output, Reading)
-            for name, value in output.values.items()
-        }
-
-
-def kinds(outputs: Sequence[Reading | Event]) -> list[str]:
-    return [output.kind for output in outputs if isinstance(output, Event)]
-
+from tests.collectors.mppt import BUILDS, WORLD, Recorder, Rig, Scripted, every_build, kinds, scripted, whether_on
 
 # the table
 
@@ -286,6 +213,100 @@ def test_lost_answers_cost_no_publication() -> None:
     assert "fetch_failed" in kinds(outputs)
 
 
+def test_after_a_lost_answer_it_asks_nothing_until_the_next_period() -> None:
+    """What comes late must not be taken for the answer to the next request."""
+    rig = Rig({}, extra_period_s=10.0).open()
+    rig.recorder.is_deaf = True
+    rig.poll(2)
+    rig.recorder.is_deaf = False
+    asked = len(rig.recorder.asked)
+    rig.poll(3)
+    assert len(rig.recorder.asked) == asked
+    assert "solar.energy_total_wh" in rig.values(12)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [{b"?output/": b":85 Content. 1\n"}, {b"?output [": b":85 Content. [1]\n"}, {b"?output [": b":85 Content. null\n"}],
+    ids=["names", "values", "nothing"],
+)
+def test_an_answer_of_another_form_is_no_reading(answers: Mapping[bytes, bytes]) -> None:
+    rig = scripted(answers, [b'# {"Bat_V":12.80}\n'] * 3).open()
+    outputs = rig.poll()
+    assert kinds(outputs) == ["fetch_failed"]
+    assert [o.values for o in outputs if isinstance(o, Reading)] == [{"voltage_v": 12.8}]
+
+
+def test_a_member_that_comes_twice_is_told_once() -> None:
+    rig = scripted({}, [b'# {"Bat_V":12.80,"Bat_V":12.90}\n'] * 3, generation="0.3", extra_period_s=0.0)
+    outputs = rig.poll(2)
+    assert kinds(outputs) == ["duplicate_member"]
+    assert [o.values for o in outputs if isinstance(o, Reading)] == [{"voltage_v": 12.9}] * 2
+
+
+def test_a_group_that_fails_leaves_the_others() -> None:
+    rig = Rig({"generation": "0.4"}, mode="poll", extra_period_s=0.0)
+    rig.recorder = Scripted(rig.fake, {b"?state/": b":C0 Internal Server Error.\n"})
+    rig.bench = Bench(rig.recorder, [""])
+    outputs = rig.open().poll()
+    assert kinds(outputs) == ["fetch_failed"]
+    assert any(isinstance(o, Reading) and o.measurement == "battery" for o in outputs)
+
+
+def test_an_ambiguous_publication_is_settled_by_asking() -> None:
+    rig = scripted({}, [b'# {"Bat_V":12.80}\n'] * 9).open()
+    assert rig.identity.detail["generation"] == "0.3"
+    assert rig.recorder.asked[0] == b"?output/\n"
+
+
+def test_another_thingset_device_is_refused() -> None:
+    nothing = dict.fromkeys((b"?", b"!"), b":A4 Not Found.\n")
+    with pytest.raises(WrongDevice, match="not as a charge controller"):
+        scripted(nothing).open()
+    with pytest.raises(WrongDevice, match="nothing in 'Device'"):
+        scripted({b"?": b":A4\n"}).open()
+
+
+def test_a_model_that_was_garbled_once_is_asked_again_at_the_next_opening() -> None:
+    rig = Rig({})
+    rig.recorder = OnceGarbled(rig.fake)
+    rig.bench = Bench(rig.recorder, [""])
+    with pytest.raises(Refused, match="MPPT-1610"):
+        rig.open()
+
+
+class OnceGarbled(Recorder):
+    """Spoils the first answer about its model."""
+
+    def receive(self, data: bytes, now_s: float, channel: str = "") -> Sequence[Out]:
+        first = data not in self.asked
+        outs = super().receive(data, now_s, channel)
+        return [Out(out.data.replace(b"1210", b"1610"), out.at_s) if first else out for out in outs]
+
+
+def test_one_wrong_bit_in_a_name_makes_no_other_generation() -> None:
+    rig = scripted({}, [b'#serial {"Bat_V":12.80,"S/lar_V":17.4,"Bat_A":0.1}\n'] * 9, extra_period_s=0.0)
+    assert kinds(rig.poll()) == ["unknown_member"]
+
+
+def test_a_charger_whose_every_answer_is_an_error_is_tried_again() -> None:
+    with pytest.raises(Refused, match="nothing in 'info'"):
+        scripted({b"?": b":C0 Internal Server Error.\n"}, [b'# {"SOC_pct":12}\n'] * 9).open()
+
+
+def test_a_garbled_line_does_not_flood_the_journal() -> None:
+    garbled = [f'# {{"Bat_V":12.80,"x{i}":1}}\n'.encode() for i in range(150)]
+    rig = scripted({}, garbled, generation="0.3", extra_period_s=0.0)
+    assert kinds(rig.poll(150)).count("unknown_member") == 100
+
+
+def test_a_device_that_cannot_be_switched_on_is_asked() -> None:
+    rig = scripted({b"=": b":A4 Not Found.\n"}).open()
+    assert rig.driver.paced_by == "grid"
+    rig.bench.carry(rig.driver.close())
+    assert not any(b"false" in ask for ask in rig.recorder.asked)
+
+
 # changes on the way
 
 
@@ -358,104 +379,6 @@ def test_options_beyond_the_device_are_refused(wrong: Mapping[str, Any]) -> None
         Options(**wrong)
 
 
-# writing
-
-
-def writing(fake: Mapping[str, Any] | None = None) -> tuple[Rig, Writer]:
-    rig = Rig(fake or {}, allow_write=True).open()
-    return rig, Writer(rig.driver)
-
-
-def test_writing_is_off_unless_allowed() -> None:
-    with pytest.raises(ConfigError, match="allow_write"):
-        Writer(Rig({}).open().driver)
-
-
-@every_build
-def test_a_switch_is_written_and_read_back(build: Mapping[str, Any]) -> None:
-    rig, writer = writing(build)
-    path = "Load/wEnable" if build["generation"] in ("0.5", "0.6") else "input/LoadEn"
-    assert rig.bench.carry(writer.write(path, False)) is False
-    values = rig.values(8)
-    assert values["load.enabled"] == 0.0
-
-
-@pytest.mark.parametrize(
-    "path", ["exec/reset", "rpc/x-reset", "Device/xReset", "DFU/xBootloaderSTM", "auth", "x-auth/P"]
-)
-def test_functions_are_never_called(path: str) -> None:
-    rig, writer = writing()
-    rig.recorder.asked.clear()
-    with pytest.raises(Refused, match="never"):
-        rig.bench.carry(writer.write(path, True))
-    assert rig.recorder.asked == []
-
-
-def test_a_setting_is_kept_once_and_not_worn_out() -> None:
-    rig, writer = writing()
-    assert rig.bench.carry(writer.write("conf/Topping_V", 14.25)) == 14.25
-    rig.recorder.asked.clear()
-    assert rig.bench.carry(writer.write("conf/Topping_V", 14.25)) == 14.25
-    with pytest.raises(Refused, match="EEPROM"):
-        rig.bench.carry(writer.write("conf/Topping_V", 14.3))
-    assert not any(ask.startswith(b"=") for ask in rig.recorder.asked)
-    rig.bench.now_s += 600.0
-    assert rig.bench.carry(writer.write("conf/Topping_V", 14.3)) == 14.3
-
-
-def test_a_setting_that_is_put_back_in_silence_is_noticed() -> None:
-    rig, writer = writing()
-    with pytest.raises(Refused, match=r"14\.4 is kept"):
-        rig.bench.carry(writer.write("conf/Topping_V", 13.0))
-
-
-def test_a_rounded_value_is_taken() -> None:
-    rig, writer = writing()
-    assert rig.bench.carry(writer.write("conf/BatNom_Ah", 99.96)) == 100.0
-
-
-@every_build
-def test_only_a_write_tells_a_wrong_password(build: Mapping[str, Any]) -> None:
-    right, wrong = secrets.token_hex(4), secrets.token_hex(4)
-    rig, writer = writing({**build, "maker_password": right})
-    path = "Battery/pFullChgCount" if build["generation"] in ("0.5", "0.6") else "rec/FullChgCount"
-    if build["generation"] == "0.6":
-        with pytest.raises(Refused, match="no known way"):
-            rig.bench.carry(writer.authenticate(right))
-        return
-    for password in (wrong, right):
-        try:
-            rig.bench.carry(writer.authenticate(password))
-        except Refused as error:
-            assert (build["generation"], password, error.code) == ("0.2", wrong, 43)
-        if password == wrong:
-            with pytest.raises(Refused, match="authenticate") as refused:
-                rig.bench.carry(writer.write(path, 7))
-            assert refused.value.code in (0xA1, 38)
-            rig.bench.now_s += 600.0
-    assert rig.bench.carry(writer.write(path, 7)) == 7
-
-
-def test_a_password_is_never_shown() -> None:
-    rig, writer = writing()
-    password = secrets.token_hex(8)
-    with pytest.raises(Refused) as error:
-        rig.bench.carry(writer.authenticate(password))
-    assert password not in str(error.value)
-    rig.recorder.is_deaf = True
-    with pytest.raises(NoReply) as lost:
-        rig.bench.carry(writer.authenticate(password[:8]))
-    assert password[:8] not in str(lost.value)
-
-
-@every_build
-def test_settings_are_read_by_our_names(build: Mapping[str, Any]) -> None:
-    rig, writer = writing(build)
-    found = rig.bench.carry(writer.read_settings())
-    assert set(found) == {i.signal.split(".")[1] for i in SETTINGS if places(i, build["generation"])}
-    assert found["topping_voltage_v"] == 14.4
-
-
 # captures
 
 
@@ -481,32 +404,3 @@ def test_a_capture_is_explained_line_by_line() -> None:
 def test_readings_are_grouped_by_what_is_measured() -> None:
     found = by_measurement({"battery.voltage_v": 1.0, "load.state": None, "battery.soc": 0.5}, 7)
     assert found == [Reading("battery", 7, {"voltage_v": 1.0, "soc": 0.5}), Reading("load", 7, {"state": None})]
-
-
-# the fake's habits
-
-
-@pytest.mark.parametrize(("generation", "answered"), [("0.3", True), ("0.5", False)])
-def test_what_comes_while_it_works_is_lost(generation: Any, answered: bool) -> None:
-    """Up to 0.4 the rest of a line is taken for a line of its own; from 0.5 on the whole line goes."""
-    fake = FakeMppt(lambda _: WORLD, FakeOptions(generation=generation))
-    group = "Battery" if generation == "0.5" else "output"
-    (first,) = fake.receive(f"?{group}/\n".encode(), 0.0)
-    assert fake.receive(b"=lost", 0.01) == ()
-    assert bool(fake.receive(f"?{group}/\n".encode(), 1.0)) == answered
-    assert fake.receive(f"?{group}/\n".encode(), 2.0)[0].data == first.data
-
-
-def test_counters_run_with_the_devices_seconds_and_restart_with_its_day() -> None:
-    rig = Rig({"period_s": 1 / 60}, {**WORLD, "battery.current_a": 6.0}, extra_period_s=0.0).open()
-    values = rig.values(180)
-    assert values["battery.charged_today_wh"] == pytest.approx(180 * 12.85 * 6.0 / 3600, rel=0.05)
-    assert values["charger.uptime_s"] is not None
-    assert values["charger.uptime_s"] >= 180
-    assert rig.bench.now_s < 5.0
-    rig.fake.restart(rig.bench.now_s)
-    assert (rig.values()["battery.charged_today_wh"] or 0.0) < 0.1
-
-
-def test_the_fake_kind_offers_its_options() -> None:
-    assert FAKE.make(lambda _: {}, FAKE.options()).next_tick_s() == FAKE.period_s
