@@ -279,6 +279,10 @@ EVENTS: Mapping[str, EventKind] = {
     "wal_large": EventKind("a reader keeps the journal's write-ahead log from shrinking"),
     "clock_set_refused": EventKind("a person's time was not taken, and why"),
     "dead_letters_dropped": EventKind("lines refused by the database were too many or too old to keep", is_loss=True),
+    "lines_refused": EventKind("a database refused lines for good; they are dead letters now", is_loss=True),
+    "sink_ok": EventKind("a database takes lines again"),
+    "sink_retry": EventKind("a database does not take lines just now; they are sent again"),
+    "sink_hold": EventKind("a database takes nothing until a person acts, and what it says"),
     "shipper_start": EventKind("a shipper process began"),
 }
 """Kinds of events; the tag `kind` of measurement `event`."""

@@ -29,6 +29,7 @@ LIVE_LAG = 60
 SAVE_LINES = 20_000
 LOOK_S = 5.0
 UNSORTED_AT_ONCE = 20
+EVENT_OF_STATE = {"ok": "sink_ok", "retry": "sink_retry", "hold": "sink_hold"}
 TYPE_CONFLICT = re.compile(
     r'input field \\*"(.+?)\\*" on measurement \\*"(.+?)\\*" is type \w+, already exists as type (\w+)'
 )
@@ -262,7 +263,7 @@ class Courier:
             self.health = Health(state, why[:500], since_ns, self.lines_sent)
             if changed:
                 log.log(logging.INFO if state == "ok" else logging.WARNING, "sink %s: %s %s", self.sink, state, why)
-                self._on_event(f"sink_{state}", f"{self.sink}: {why}" if why else self.sink)
+                self._on_event(EVENT_OF_STATE[state], f"{self.sink}: {why}" if why else self.sink)
 
     def _learn(self, refused: Iterable[Refusal]) -> None:
         """Take the sink's word for a field's type: further lines of another one are refused without asking it."""

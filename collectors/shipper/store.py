@@ -6,7 +6,7 @@
     dead        lines that a sink refused for good, with its words; `unsorted`: still to be sent one by one
     sink_types  the type that each field has in a sink, for ever
     frozen      offsets that rows were shipped with: they never change again (`collectors.journal.shipped`)
-    health      how each sink is: "ok", "retry", "hold" (a person must act) or "stopped", why, and since when
+    health      how each sink is: "ok", "retry" or "hold" (a person must act), why, and since when
 
 Promise     A cursor may lag behind what the sink has, never lead: marks move only after a 204, in memory at once and
             on the disk at the next `save`. Whatever is cut off in between is sent again, and overwrites itself.
@@ -116,7 +116,7 @@ class Health(NamedTuple):
     """How a sink is."""
 
     state: str
-    """"ok", "retry" (by itself), "hold" (a person must act) or "stopped"."""
+    """"ok", "retry" (by itself) or "hold" (a person must act)."""
     why: str
     since_ns: int
     """Wall time since when."""
