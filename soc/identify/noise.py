@@ -1,0 +1,196 @@
+"""What the model does not know, measured on data that the fit did not see.
+
+Residuals of a cell model are coloured: minutes of a drive cycle are wrong together. So besides how large they are
+(per state of charge), it matters how long they last (integral of the autocorrelation) and which part is slow (a bias
+that a filter can follow). The part that grows with the overpotential is the resistances' relative error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soc.identify.between import with_rows
+from soc.identify.dynamic import Anchor, Fit, by_temperature, correlation_time, place, predict, refine
+from soc.identify.runs import Run
+from soc.parameters import Noise
+
+Array = NDArray[np.float64]
+
+SLOW_S = 600.0  # what is left of a residual after a moving mean of this length is its slow part
+LEAST_V = 0.5e-3  # no tester and no model is better than this
+TIME_RANGE_S = (5.0, 300.0)
+BIAS_TIME_RANGE_S = (300.0, 3000.0)
+VISIT_S = 120.0  # a knot of z with less time than this near it takes the error of the whole run
+UNSEEN_FACTOR = 1.5  # … times this
+CALIBRATION = 3.0  # fast errors times this made filters' bounds hold, and errors least, on held-out cycles
+SEEN_FACTOR = 1.5  # residuals of the fit's own data are that much too small (measured on the LG cell's cycles)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The voltage error along a run, V; `how` says what the fit had not seen: the run, its temperature, or nothing."""
+
+    run: Run
+    residual_v: Array
+    how: str
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        """Samples above 5 % state of charge, where a model is judged."""
+        return self.run.soc >= 0.05
+
+    @property
+    def rms_v(self) -> float:
+        """Its root mean square, V."""
+        return float(np.sqrt(np.mean(self.residual_v[self.used] ** 2)))
+
+
+def held_out(runs: Sequence[Run], found: Fit) -> list[HeldOut]:
+    """Every run's voltage error without itself.
+
+    Refitted without the run, where its temperature has another one; else the fit's own error ("nothing" held out). And
+    for a temperature between others a second time: interpolated from the others, as if it had never been tested.
+    """
+    groups = by_temperature(runs)
+    errors = []
+    for run in runs:
+        t = run.temperature_degc
+        others = [r for r in groups[t] if r is not run and r.kind == run.kind]
+        anchors = {a.temperature_degc: a for a in found.anchors}
+        if others:
+            rest = [r for r in groups[t] if r is not run]
+            renewed = refine({t: rest}, found.ocv, found.settings, found.tau_s, found.gamma, anchors, 1)
+            errors.append(_error(replace(found, anchors=renewed), run, "run"))
+        else:
+            errors.append(_error(found, run, "nothing"))
+        if min(anchors) < t < max(anchors):
+            left = replace(found, anchors=tuple(a for a in found.anchors if a.temperature_degc != t))
+            errors.append(_error(with_rows(left, [t]), run, "temperature"))
+    return errors
+
+
+def _error(found: Fit, run: Run, how: str) -> HeldOut:
+    return HeldOut(run, run.series.voltage_v - predict(found, run), how)
+
+
+def noise_of(found: Fit, errors: Sequence[HeldOut], knots: Array, capacity_sd: float, reference_sd: float) -> Noise:
+    """The noise section of a cell: per temperature from its held-out residuals, on `knots` of z.
+
+    A row that was never tested has the mean of its neighbours, and half of what interpolation missed at the tested
+    temperatures nearest to it, left out: they lay twice as far from their neighbours.
+    """
+    tested = {a.temperature_degc: _statistics(found, a, _of(errors, a, "run", "nothing"), knots) for a in found.anchors if a.tested}
+    missed = {a.temperature_degc: _rms([e.rms_v for e in _of(errors, a, "temperature")]) for a in found.anchors if a.tested}
+    rows = [tested.get(a.temperature_degc) or _between(a.temperature_degc, tested, missed) for a in found.anchors]
+    return Noise(
+        error_v=np.array([r.error_v for r in rows]),
+        error_time_s=np.array([r.error_time_s for r in rows]),
+        bias_v=np.array([r.bias_v for r in rows]),
+        bias_time_s=np.array([r.bias_time_s for r in rows]),
+        resistance_sd=np.array([r.resistance_sd for r in rows]),
+        ocv_sd_v=0.0,
+        capacity_sd=capacity_sd,
+        sensor_v=0.001,
+        current_sd_a=0.01 * float(np.median([a.capacity_ah for a in found.anchors])),
+        reference_sd=reference_sd,
+    )
+
+
+def _of(errors: Sequence[HeldOut], anchor: Anchor, *how: str) -> list[HeldOut]:
+    return [e for e in errors if e.run.temperature_degc == anchor.temperature_degc and e.how in how]
+
+
+def _rms(values: Sequence[float]) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if values else 0.0
+
+
+def _between(temperature_degc: float, tested: dict[float, _Statistics], missed: dict[float, float]) -> _Statistics:
+    """The statistics of a row between two tested temperatures."""
+    low = max(t for t in tested if t < temperature_degc)
+    high = min(t for t in tested if t > temperature_degc)
+    a, b = tested[low], tested[high]
+    extra = max(missed[low], missed[high]) / 2
+    return _Statistics(
+        error_v=(a.error_v + b.error_v) / 2,
+        error_time_s=(a.error_time_s + b.error_time_s) / 2,
+        bias_v=np.hypot((a.bias_v + b.bias_v) / 2, extra),
+        bias_time_s=max(a.bias_time_s, b.bias_time_s),
+        resistance_sd=(a.resistance_sd + b.resistance_sd) / 2,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Statistics:
+    error_v: Array
+    error_time_s: float
+    bias_v: Array
+    bias_time_s: float
+    resistance_sd: float
+
+
+def _statistics(found: Fit, anchor: Anchor, errors: Sequence[HeldOut], knots: Array) -> _Statistics:
+    """Size, colour and kind of the residuals of one temperature."""
+    factor = SEEN_FACTOR if all(e.how == "nothing" for e in errors) else 1.0
+    slow = [moving_mean(e.residual_v, _window(e.run)) for e in errors]
+    fast = [e.residual_v - s for e, s in zip(errors, slow, strict=True)]
+    pol = [_overpotential(found, anchor, e.run) for e in errors]
+    kept = [e.used for e in errors]
+    steps = [e.run.series.period_s for e in errors]
+    relative = _relative_error(
+        [f[k] for f, k in zip(fast, kept, strict=True)], [p[k] for p, k in zip(pol, kept, strict=True)]
+    )
+    rest = [np.maximum(f**2 - (relative * p) ** 2, 0.0) for f, p in zip(fast, pol, strict=True)]
+    socs = [e.run.soc for e in errors]
+    time = np.mean([correlation_time(f[k], s) for f, k, s in zip(fast, kept, steps, strict=True)])
+    bias_time = np.mean([correlation_time(f[k], s) for f, k, s in zip(slow, kept, steps, strict=True)])
+    return _Statistics(
+        error_v=CALIBRATION * factor * local_rms(socs, rest, steps, knots),
+        error_time_s=float(np.clip(time, *TIME_RANGE_S)),
+        bias_v=factor * local_rms(socs, [s**2 for s in slow], steps, knots),
+        bias_time_s=float(np.clip(bias_time, *BIAS_TIME_RANGE_S)),
+        resistance_sd=factor * relative,
+    )
+
+
+def local_rms(socs: Sequence[Array], squares: Sequence[Array], steps_s: Sequence[float], knots: Array) -> Array:
+    """The root mean square near each knot of z; a knot hardly visited takes 1.5 times the whole one's."""
+    total, weight = np.zeros(len(knots)), np.zeros(len(knots))
+    for soc, square, step in zip(socs, squares, steps_s, strict=True):
+        k, w = place(soc, knots)
+        for at, share in ((k, w), (np.minimum(k + 1, len(knots) - 1), 1 - w)):
+            np.add.at(total, at, share * square * step)
+            np.add.at(weight, at, share * step)
+    whole = total.sum() / weight.sum()
+    near = np.where(weight >= VISIT_S, total / np.maximum(weight, 1e-9), UNSEEN_FACTOR**2 * whole)
+    return np.asarray(np.maximum(np.sqrt((near + whole) / 2), LEAST_V))
+
+
+def moving_mean(values: Array, width: int) -> Array:
+    """The centred moving mean over `width` samples, over what there is at the ends."""
+    width = min(width, len(values))
+    kernel = np.ones(width)
+    return np.asarray(np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same"))
+
+
+def _window(run: Run) -> int:
+    return max(int(SLOW_S / run.series.period_s), 1)
+
+
+def _relative_error(residuals: Sequence[Array], overpotentials: Sequence[Array]) -> float:
+    """The r of E[residual²] = e² + r²·overpotential², by least squares; 0 if it came out negative."""
+    square = np.concatenate(residuals) ** 2
+    load = np.concatenate(overpotentials) ** 2
+    centred = load - load.mean()
+    power = float(centred @ centred)
+    return float(np.sqrt(max(float(centred @ square) / power, 0.0))) if power > 0 else 0.0
+
+
+def _overpotential(found: Fit, anchor: Anchor, run: Run) -> Array:
+    """The model's R0·i + ΣR·i_R along a run, V, to weigh resistance errors with."""
+    idle = replace(anchor, r_v=np.full_like(anchor.r_v, 1e-12))
+    with_r, without_r = replace(found, anchors=(anchor,)), replace(found, anchors=(idle,))
+    return predict(with_r, run) - predict(without_r, run)
