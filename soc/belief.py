@@ -50,12 +50,13 @@ class Memory(IntEnum):
     GATE_OPENED = 22  # gating went on for too long: the belief was given up, not the sensor
     BUMPS = 23
     FLOORED_PIVOTS = 24
-    CLAMPED_STATES = 25
+    CLAMPED_HYSTERESIS = 25
     OUTSIDE_TEMPERATURE = 26  # beyond the tested range: the nearest tested temperature was used
     HELD_TEMPERATURE = 27
     LOST_TEMPERATURE = 28  # missing for longer than it may be held
     ANCHORS = 29
     FROZEN_OFFSET = 30  # the curve was too flat to correct the current's offset
+    CLAMPED_SOC = 31  # the estimate left −0.05..1.05: model and cell disagree
 
 
 SLOTS = len(Memory)

@@ -189,8 +189,8 @@ class Estimator:
 
     def step(self, time_s: float, current_a: float, voltage_v: float, temperature_degc: float) -> Point:
         """The result after one more sample; a missing voltage or temperature is nan."""
-        columns = (time_s, current_a, voltage_v, temperature_degc, math.nan)
-        samples = Samples(*(np.array([[value]], dtype=np.float64) for value in columns))
+        columns = np.array((time_s, current_a, voltage_v, temperature_degc, math.nan), dtype=np.float64)
+        samples = Samples(*columns.reshape(-1, 1, 1))
         if self.belief is None:
             self.belief = self.model.start(voltage_v, temperature_degc, current_a, *self._start)
         self.belief, outs = self.model.carry(self.belief, samples)

@@ -115,9 +115,11 @@ def clamp(tables: Tables, x: Array, memory: Array) -> None:
     """Keep h in −1..1 and z in −0.05..1.05, counting."""
     H = len(tables.pairs)
     h, z = x[H], x[H + 1]
-    if abs(h) > 1.0 or z < SOC_LOW or z > SOC_HIGH:
-        memory[Memory.CLAMPED_STATES] += 1
+    if abs(h) > 1.0:
+        memory[Memory.CLAMPED_HYSTERESIS] += 1
         x[H] = min(max(h, -1.0), 1.0)
+    if z < SOC_LOW or z > SOC_HIGH:
+        memory[Memory.CLAMPED_SOC] += 1
         x[H + 1] = min(max(z, SOC_LOW), SOC_HIGH)
 
 
