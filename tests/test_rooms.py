@@ -1,0 +1,54 @@
+"""Import rules that need looking rather than a list; the others are contracts in pyproject.toml (lint-imports)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from collectors import devices
+
+ROOT = Path(__file__).parents[1]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield every module that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("kind", devices.KINDS)
+def test_no_instrument_knows_another(kind: str) -> None:
+    others = {f"collectors.devices.{other}" for other in devices.KINDS if other != kind}
+    found = [name for name in imports(ROOT / "collectors" / "devices" / f"{kind}.py") if name in others]
+    assert not found, "share a module whose name starts with '_' instead"
+
+
+def test_only_commands_and_tools_draw() -> None:
+    """A daemon must stay small: rich and click are for commands, and the client library for setting up a server."""
+    heavy = {"click", "rich", "influxdb_client", "pyarrow"}
+    rooms = ("cli", "bench", "export.py")
+    for path in sorted((ROOT / "collectors").rglob("*.py")):
+        if any(part in rooms for part in path.relative_to(ROOT / "collectors").parts):
+            continue
+        top = {name.split(".")[0] for name in imports(path)}
+        found = top & heavy
+        assert not found or path.name == "setup.py", f"{path.relative_to(ROOT)} imports {found}"
+
+
+def test_nothing_catches_everything_but_a_daemons_outermost_loop() -> None:
+    wide = []
+    for path in [*(ROOT / "collectors").rglob("*.py"), *(ROOT / "soc").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ExceptHandler) and (
+                node.type is None
+                or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"))
+            ):
+                raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+                wide += [] if raises else [f"{path.relative_to(ROOT)}:{node.lineno}"]
+    assert not wide
