@@ -141,6 +141,9 @@ VOCABULARY: Mapping[str, Mapping[str, Signal]] = {
         ],
         "solar": [
             *_electrical("at the panel", "delivered by the panel", "delivered by the panel"),
+            *_spread("voltage_v", V, -100.0, 1000.0, "voltage"),
+            *_spread("current_a", A, -1000.0, 1000.0, "current"),
+            _SAMPLES,
             Signal("energy_today_wh", "Wh", 0.0, 1e7, "delivered since the instrument's day began"),
             Signal("energy_total_wh", "Wh", 0.0, 1e9, "delivered over the instrument's life"),
             Signal("power_peak_today_w", W, 0.0, 100_000.0, "highest since the instrument's day began"),
@@ -149,6 +152,9 @@ VOCABULARY: Mapping[str, Mapping[str, Signal]] = {
         ],
         "load": [
             *_electrical("at the load's terminals", "into the load", "into the load"),
+            *_spread("voltage_v", V, -100.0, 1000.0, "voltage"),
+            *_spread("current_a", A, -1000.0, 1000.0, "current"),
+            _SAMPLES,
             Signal("charge_ah", "Ah", 0.0, 1e6, "taken by the load, the instrument's own counter"),
             Signal("energy_wh", "Wh", 0.0, 1e7, "taken by the load, the instrument's own counter"),
             Signal(

@@ -141,6 +141,9 @@ class Options:
             if not 0 <= c.settling_us <= MOST_SETTLING_STREAM_US:
                 limit = f"{MOST_SETTLING_STREAM_US:.0f} in a stream"
                 yield f"channels[{i}] settling_us: expected 0 to {limit}, got {c.settling_us:g}"
+            if signals.find(c.measurement, c.name) and not signals.find(c.measurement, "samples"):
+                lack = f"the vocabulary has no {c.measurement}.samples"
+                yield f"channels[{i}] signal: {c.signal} cannot be kept as bins, {lack}"
         for i, (a, b) in enumerate(pairwise(self.channels), start=1):
             if (a.resolution_index, a.settling_us) != (b.resolution_index, b.settling_us):
                 yield f"channels[{i}]: a stream has one resolution_index and settling_us for all channels, they differ"

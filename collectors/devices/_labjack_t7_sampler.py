@@ -32,6 +32,8 @@ class Sampler:
         self._session = Session()
         self._settings: dict[str, float] = {}
         self._timer: tuple[int, int] | None = None  # ticks, boottime_ns
+        self._settings_lost = False
+        """Seen and not yet made good: nothing is read before it is."""
         self._missing = Missing()
         self._news = warnings(options)
 
@@ -43,19 +45,26 @@ class Sampler:
             | {f"{c.input}_RESOLUTION_INDEX": float(resolution_index(c, who.is_pro)) for c in self._channels}
             | {f"{c.input}_SETTLING_US": c.settling_us for c in self._channels}
         )
+        yield from self._is_behind()  # from here on a restart is noticed
         yield from configure(self._session, self._settings)
         return identity(who, self._options)
 
     def poll(self) -> Dialogue[list[Output]]:
         """Return one reading per measurement; nothing but an event when the device has lost its settings."""
+        if self._settings_lost:
+            yield from self._set_again()
         values, at_ns = yield from self._session.read(*(c.input for c in self._channels))
         degc: Value = None
         if self._options.device_temperature:
             degc = (yield from self._session.read("TEMPERATURE_DEVICE_K")).by_name["TEMPERATURE_DEVICE_K"] - KELVIN
-        if (yield from self._has_restarted()):
-            yield from configure(self._session, self._settings)
-            return [Event("settings_lost", "the T7 restarted: its settings are written again, this turn is dropped")]
+        if (yield from self._is_behind()):
+            self._settings_lost = True
+            self._news.append(Event("settings_lost", "the T7 restarted: its settings are written again"))
+            yield from self._set_again()
+            values = {}
         outputs, self._news = self._news, []
+        if not values:
+            return outputs
         outputs += self._readings({name: float(value) for name, value in values.items()}, at_ns)
         if degc is not None:
             outputs.append(Reading("analog", at_ns, {"temperature_degc": degc}))
@@ -65,8 +74,12 @@ class Sampler:
         """Leave everything as it is: settings stay until someone writes others."""
         yield from ()
 
-    def _has_restarted(self) -> Dialogue[bool]:
-        """Return whether the device's timer is behind the host's since the last turn."""
+    def _set_again(self) -> Dialogue[None]:
+        yield from configure(self._session, self._settings)
+        self._settings_lost = False
+
+    def _is_behind(self) -> Dialogue[bool]:
+        """Return whether the device's timer is behind the host's since it was last read: the device restarted."""
         values, at_ns = yield from self._session.read("SYSTEM_TIMER_20HZ")
         ticks, before = int(values["SYSTEM_TIMER_20HZ"]), self._timer
         self._timer = (ticks, at_ns)

@@ -37,6 +37,8 @@ HEAD_BYTES = 16
 UNIT_AND_FUNCTION = 0x014C
 PACKET_TYPE = 0x10
 UNCOUNTED_BYTES = 6
+MARK, MARK_AT = b"\x01\x4c\x10", 6
+"""Unit, function and packet type: the same in every head."""
 FINE, RECOVERING, RECOVERED, OVERLAP, OVERFLOW, BURST_COMPLETE, BUFFER_FULL = 0, 2940, 2941, 2942, 2943, 2944, 2945
 GAP_CODE = 0xFFFF
 ENDINGS = {
@@ -107,7 +109,8 @@ def _run(buffer: bytes, at: int) -> Packets | None:
         return None
     _, protocol, length, unit_function, kind = head
     if (protocol, unit_function, kind) != (0, UNIT_AND_FUNCTION, PACKET_TYPE) or length % 2 or length < 10:
-        raise FrameError(f"expected the head of a stream packet, got {buffer[at : at + 9].hex(' ')}")
+        text = f"expected the head of a stream packet, got {buffer[at : at + 9].hex(' ')}"
+        raise FrameError(text, drop=_rubbish(buffer))
     size = length + UNCOUNTED_BYTES
     if left < size:
         return None
@@ -115,6 +118,12 @@ def _run(buffer: bytes, at: int) -> Packets | None:
     alike = (words[:, 1] == 0) & (words[:, 2] == length) & (words[:, 3] == unit_function) & (words[:, 4] >> 8 == kind)
     words = words[: len(words) if alike.all() else int(np.argmin(alike))].astype(np.uint16)
     return Packets(words[:, 0], words[:, 5], words[:, 6], words[:, 7], words[:, 8:])
+
+
+def _rubbish(buffer: bytes) -> int:
+    """Return how many bytes come before the next place that can be a packet's head."""
+    mark = buffer.find(MARK, MARK_AT + 1)
+    return mark - MARK_AT if mark > 0 else max(1, len(buffer) - MARK_AT - len(MARK) + 1)
 
 
 class Segment(NamedTuple):

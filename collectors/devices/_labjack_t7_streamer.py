@@ -39,8 +39,6 @@ class Kept(NamedTuple):
     tags: Mapping[str, str]
     fields: tuple[tuple[str, str, int], ...]
     """Field's name, one of SPREAD, column."""
-    counts: bool
-    """Whether the measurement has a field `samples`."""
 
 
 def spread_names(measurement: str, name: str) -> list[tuple[str, str]]:
@@ -62,15 +60,11 @@ def plan(channels: tuple[Channel, ...]) -> list[Kept]:
             for channel in group
             for name, part in spread_names(channel.measurement, channel.name)
         ]
-        kept.append(_kept(group[0].measurement, group[0].tags, fields))
+        kept.append(Kept(group[0].measurement, group[0].tags, tuple(fields)))
     for column, channel in enumerate((c for c in channels if c.keep_raw), start=len(channels)):
         fields = [(name, part, column) for name, part in spread_names("analog", "raw_v")]
-        kept.append(_kept("analog", {"channel": channel.input}, fields))
+        kept.append(Kept("analog", {"channel": channel.input}, tuple(fields)))
     return kept
-
-
-def _kept(measurement: str, tags: Mapping[str, str], fields: list[tuple[str, str, int]]) -> Kept:
-    return Kept(measurement, tags, tuple(fields), signals.find(measurement, "samples") is not None)
 
 
 def _drain(buffer: bytes) -> Cut | None:
@@ -115,18 +109,16 @@ class Streamer:
         After an ending that a restart cures the next turn restarts; after a scan overlap it raises LinkDown, because
         the same settings would overlap again at once.
         """
-        outputs: list[Output] = []
         if self._tracker.ended == stream.OVERLAP:
             raise LinkDown(f"the T7 stopped its stream: {stream.ENDINGS[stream.OVERLAP]}")
         if self._tracker.ended is not None:
-            outputs += self._readings([], self._tracker.counter + self._binner.scans_per_bin)
+            self._news += self._readings([], self._tracker.counter + self._binner.scans_per_bin)
             yield from self._session.write({"STREAM_ENABLE": 0})
             yield from self._start()
         reply: Reply = yield Ask(b"", self._cut, timeout_s=SILENT_S, channel=CHANNEL, linger_s=LINGER_S)
         runs: list[stream.Packets] = reply.payload
         segments, events = self._tracker.feed(runs)
-        outputs += [*self._news, *events]
-        self._news = []
+        outputs, self._news = [*self._news, *events], []
         if segments:
             is_good = self._stamp_is_good and runs[0].status[0] != stream.RECOVERED
             counter = segments[0].first + runs[0].codes.shape[1] // len(self._channels)
@@ -187,6 +179,7 @@ class Streamer:
         self._tracker = stream.Tracker(len(self._channels))
         self._binner = stream.Binner(scans_per_bin, list(zip(places, self._tables, strict=True)))
         self._clock = ScanClock(scan_rate_hz)
+        self._leftover = False
 
     def _cut(self, buffer: bytes) -> Cut | None:
         """Take all whole packets. A packet whose first bytes came with an earlier read has too early a stamp."""
@@ -214,10 +207,8 @@ class Streamer:
             for channel, mean in zip(self._channels, columns["mean"][row], strict=False):
                 yield from self._missing.note(channel, OUTSIDE if mean != mean else None, self._last_ns)
             for kept in self._kept:
-                values: dict[str, Value] = {}
+                values: dict[str, Value] = {"samples": float(samples)}
                 for name, part, column in kept.fields:
                     value = columns[part][row][column]
                     values[name] = None if value != value else value  # NaN: something in the bin was out of range
-                if kept.counts:
-                    values["samples"] = float(samples)
                 yield Reading(kept.measurement, self._last_ns, values, kept.tags)

@@ -84,6 +84,7 @@ def channel(**changes: Any) -> list[dict[str, Any]]:
             "settling_us: expected 0 to 4400 in a stream",
         ),
         ({"channels": [VOLTAGE, {**CURRENT, "settling_us": 9}], **STREAM}, "they differ"),
+        ({"channels": channel(signal="cell.voltage_v"), **STREAM}, "the vocabulary has no cell.samples"),
         ({"channels": [VOLTAGE], **STREAM, "bin_s": 2.0}, "bin_s: expected 0.01 to 1"),
         ({"channels": [VOLTAGE], **STREAM, "scan_rate_hz": 5.0}, "at least one scan per bin"),
         ({"channels": [VOLTAGE], **STREAM, "device_temperature": True}, "device_temperature: only in mode"),
@@ -126,7 +127,8 @@ def test_a_turn_gives_what_is_true_with_the_unit_of_its_name() -> None:
     setup = Setup({"channels": [CURRENT, VOLTAGE], "device_temperature": True}).open()
     battery, converter = readings(setup.poll())
     assert battery.values == pytest.approx({"voltage_v": 13.2, "current_a": -4.5}, abs=1e-5)
-    assert (converter.measurement, converter.values) == ("analog", {"temperature_degc": pytest.approx(30.0, abs=1e-4)})
+    assert converter.measurement == "analog"
+    assert converter.values == pytest.approx({"temperature_degc": 30.0}, abs=1e-4)
 
 
 def test_cells_are_told_apart_by_their_tag() -> None:
@@ -181,6 +183,27 @@ def test_after_a_power_cycle_no_value_passes_before_the_settings_are_back(uptime
     setup.world["battery.current_a"] = 20.0  # 2 V: fits the default range, not the configured one
     assert (readings(outputs := setup.poll(0.5)), events(outputs)) == ([], ["settings_lost"])
     assert events(setup.poll()) == ["input_overrange"]
+
+
+def test_settings_that_could_not_be_written_again_are_written_before_the_next_value() -> None:
+    setup = Setup({"channels": [{**CURRENT, "range_v": 1.0}]}).open()
+    setup.poll(50.0)
+    setup.fake.power_cycle(setup.bench.now_s)
+    setup.world["battery.current_a"] = 20.0
+    answer = setup.fake.receive
+    setup.fake.receive = lambda data, *rest: [] if data[7] == 16 else answer(data, *rest)  # type: ignore[method-assign]
+    with pytest.raises(NoReply):
+        setup.poll()
+    setup.fake.receive = answer  # type: ignore[method-assign]
+    assert events(setup.poll()) == ["settings_lost", "input_overrange"]
+
+
+def test_a_power_cycle_between_open_and_the_first_turn_is_noticed() -> None:
+    setup = Setup({"channels": [VOLTAGE]})
+    setup.bench.now_s = 60.0
+    setup.open()
+    setup.fake.power_cycle(setup.bench.now_s)
+    assert events(setup.poll()) == ["settings_lost"]
 
 
 def test_a_slow_turn_is_not_taken_for_a_power_cycle() -> None:

@@ -87,15 +87,28 @@ def test_however_the_bytes_are_split_the_scans_are_the_same(data: st.DataObject)
     assert tracker.counter == sum(sizes)
 
 
-@pytest.mark.parametrize("at", range(2, 9))
-def test_a_head_that_is_none_is_an_error_and_dropped_bytewise(at: int) -> None:
+@pytest.mark.parametrize("at", [2, 3, 6, 7, 8])
+@pytest.mark.parametrize("follows", [b"", SHEET[1]])
+def test_a_head_that_is_none_is_dropped_up_to_the_next_that_can_be_one(at: int, follows: bytes) -> None:
     bad = bytearray(SHEET[0])
     bad[at] ^= 0x81
-    if at in (4, 5):  # the length itself may be longer: then the packet is not whole yet
-        bad[5] = 0x13
-    with pytest.raises(FrameError) as caught:
-        stream.cut_packets(bytes(bad))
-    assert caught.value.drop == 1
+    with pytest.raises(FrameError, match="expected the head of a stream packet") as caught:
+        stream.cut_packets(bytes(bad) + follows)
+    assert caught.value.drop == len(bad) - (0 if follows else 8)
+
+
+@given(st.binary(max_size=40))
+@modest
+def test_after_any_rubbish_the_next_packet_is_found(rubbish: bytes) -> None:
+    buffer, found = rubbish.replace(stream.MARK, b"") + SHEET[0], None
+    while found is None:
+        try:
+            found = stream.cut_packets(buffer)
+        except FrameError as error:
+            buffer = buffer[error.drop :]
+        else:
+            assert found is not None, "waits for a packet that rubbish announced"
+    assert found.payload[0].codes.tolist() == [[33523, 49355, 33524, 49360]]
 
 
 def test_good_packets_before_a_bad_one_are_not_lost() -> None:
@@ -373,6 +386,17 @@ def test_after_a_power_cycle_the_stream_is_silent_until_it_is_opened_again() -> 
         for _ in range(3):
             setup.poll()
     assert readings(take(stream_setup(), 1))
+
+
+def test_opening_again_throws_away_what_the_stream_before_left() -> None:
+    setup = stream_setup()
+    take(setup, 1)
+    setup.bench.now_s += 0.35
+    setup.fake.tick(setup.bench.now_s)  # packets that nobody took
+    setup.world["battery.voltage_v"] = 12.0
+    first = readings(take(setup.open(), 1))[0]
+    assert first.values["voltage_max_v"] == pytest.approx(12.0, abs=0.0007)
+    assert first.values["samples"] == 100.0
 
 
 def test_close_stops_the_stream() -> None:
