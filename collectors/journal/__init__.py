@@ -11,9 +11,12 @@ Numbers    `seq` counts commits of a stream's rows and events, one counter per c
 Time       rows carry CLOCK_BOOTTIME; `collectors.journal.timeline` turns it into wall time once that is known.
 
 records    what readers see                       settings   the [journal] table
-committer  the runtime's only door (a thread)     reader     everybody else's door
-writer     the one connection that writes         schema     tables, pragmas, opening
+committer  the runtime's only door (a thread)     reader     everybody else's door (with folder, history)
+writer     the one that writes, and its upkeep    place      the folder: lock, new files, damaged files
+live       the one file that is written           schema     tables, pragmas, opening
 codec      rows to bytes and back                 compact    hot rows to blocks and roll-ups
 retention  what may be deleted, and when          salvage    what a damaged file still gives
-timeline   boottime to wall time                  frozen     offsets that were shipped
+timeline   boottime to wall time                  shipped    cursors and frozen offsets, from ship.db
+backlog    what waits for its commit              request    a person's word about the time
+tables     rows of tables to records
 """

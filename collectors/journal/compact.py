@@ -135,12 +135,14 @@ def merge(bins: Bins) -> Bins:
     order = np.argsort(bins.start_ns, kind="stable")
     start_ns = bins.start_ns[order]
     first = np.flatnonzero(np.diff(start_ns, prepend=start_ns[:1] - 1))
+    with np.errstate(over="ignore", invalid="ignore"):  # a sum may overflow to infinity: then it is that
+        total = np.add.reduceat(bins.total[:, order], first, axis=1)
     return Bins(
         start_ns[first],
         np.add.reduceat(bins.counts[:, order], first, axis=1),
         np.minimum.reduceat(bins.least[:, order], first, axis=1),
         np.maximum.reduceat(bins.greatest[:, order], first, axis=1),
-        np.add.reduceat(bins.total[:, order], first, axis=1),
+        total,
     )
 
 
@@ -180,8 +182,9 @@ def _bin_columns(bins: Bins) -> list[Column]:
 
 
 def _snapped(total: FloatArray) -> FloatArray:
-    decimal = np.round(total, 6)
-    return np.where(np.abs(decimal - total) <= SNAP * np.abs(total), decimal, total)
+    with np.errstate(over="ignore", invalid="ignore"):  # sums beyond 1e302 are no decimals of ours
+        decimal = np.round(total, 6)
+        return np.where(np.abs(decimal - total) <= SNAP * np.abs(total), decimal, total)
 
 
 def decode_bins(key: tuple[int, int, int, int], n: int, crc: int, payload: bytes, fields: int) -> Bins:

@@ -56,8 +56,8 @@ class Folder:
     def files_after(self, seq: int) -> list[Path]:
         """Return the files that may hold something behind `seq`, oldest first."""
         files = self.files()
-        firsts = [self._first_of(path) for path in files[1:]]
-        return [path for path, next_first in zip(files, [*firsts, ALL], strict=True) if next_first - 1 > seq]
+        ends = [self._first_of(path) - 1 for path in files[1:]] + [ALL]
+        return [path for path, last in zip(files, ends, strict=False) if last > seq]
 
     def _first_of(self, path: Path) -> int:
         key = (path.name, path.stat().st_ino)

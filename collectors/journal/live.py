@@ -69,6 +69,7 @@ class LiveFile:
         """Open it; FileSuspect if it is damaged. `last_ns`: the newest stamp of each series, if known."""
         self.path = path
         self.boot_id = boot_id
+        self._inode = path.stat().st_ino
         header = read_header(path)
         if header is None or header.application_id != APPLICATION_ID:
             raise FileSuspect(f"{path}: not a journal file")
@@ -150,6 +151,7 @@ class LiveFile:
     def commit(self, work: Work, steps: Sequence[tuple[str, ClockStep]], now_ns: int) -> int:
         """Put rows, events and steps of the clock (each with its boot_id) on the disk, or nothing; return the seq."""
         with naming(self.path):
+            self._check_place()
             if self._stale:
                 self._load(now_ns)
             self._stale, last_ns = True, dict(self.last_ns)
@@ -162,6 +164,15 @@ class LiveFile:
                 self.insert_events(self.boot, events)
             self._stale, self.last_ns, self.acknowledged = False, last_ns, self.seq
             return self.seq
+
+    def _check_place(self) -> None:
+        """Raise FileSuspect if the file is not where readers look: SQLite itself goes on writing a deleted one."""
+        try:
+            moved = self.path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            moved = True
+        if moved:
+            raise FileSuspect(f"{self.path}: was moved or deleted while it was written")
 
     def _insert_steps(self, steps: Sequence[tuple[str, ClockStep]], now_ns: int) -> None:
         for boot_id, step in steps:

@@ -197,7 +197,7 @@ class Retention:
             f"{file.path.name}: seq {file.first_seq} to {file.last_seq}: {file.points} points are now roll-ups only: "
             "over the cap",
         )
-        with naming(file.path), snapshot(connect_reader(file.path)) as before, drafting(file.path) as after:
+        with naming(file.path), snapshot(connect_reader(file.path)) as before, drafting(file.path, wal=False) as after:
             put_meta(after, **get_meta(before))
             for table in (*COPIED, "roll", "event"):
                 for row in before.execute(f"SELECT * FROM {table}"):  # noqa: S608 - constants

@@ -176,11 +176,26 @@ def connect_writer(path: Path, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
 
 
 def connect_reader(path: Path, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
-    """Return a connection that cannot write. Close it after each read: an open read keeps the WAL from shrinking."""
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
-    )
-    connection.execute(f"PRAGMA busy_timeout={busy_ms:d}")
+    """Return a connection that reads only. Close it after each read: an open read keeps the WAL from shrinking.
+
+    A writer that died while it changed a file's journal mode leaves SQLite's rollback to the next who opens it. That
+    needs write access: a reader who has it does this one thing, under SQLite's own locks.
+    """
+    uri = path.absolute().as_uri()
+    connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute(f"PRAGMA busy_timeout={busy_ms:d}")
+        connection.execute("PRAGMA schema_version")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if _code(error) != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+        connection = sqlite3.connect(f"{uri}?mode=rw", uri=True, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA query_only=1")
+        connection.execute(f"PRAGMA busy_timeout={busy_ms:d}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
@@ -213,8 +228,11 @@ def draft_of(path: Path) -> Path:
 
 
 @contextmanager
-def drafting(path: Path) -> Iterator[sqlite3.Connection]:
-    """Give a connection to an empty journal that appears as `path`, whole and on the disk, when all went well."""
+def drafting(path: Path, wal: bool = True) -> Iterator[sqlite3.Connection]:
+    """Give a connection to an empty journal that appears as `path`, whole and on the disk, when all went well.
+
+    A live file is a WAL file from the beginning, a sealed one is not.
+    """
     draft = draft_of(path)
     draft.unlink(missing_ok=True)
     draft.touch(mode=0o640)
@@ -228,6 +246,8 @@ def drafting(path: Path) -> Iterator[sqlite3.Connection]:
             for statement in TABLES.split(";\n")[:-1]:
                 connection.execute(statement)
             yield connection
+        if wal:
+            connection.execute("PRAGMA journal_mode=WAL")
     except BaseException:
         connection.close()
         draft.unlink(missing_ok=True)

@@ -59,11 +59,11 @@ def _rows(path: Path, query: str, collector: str) -> list[Any]:
         return []
     try:
         connection = connect_reader(path, PATIENCE_MS)
-    except sqlite3.OperationalError:
+    except sqlite3.DatabaseError:
         return []
     try:
         return connection.execute(query, (collector,)).fetchall()
-    except sqlite3.OperationalError:
+    except sqlite3.DatabaseError:
         return []
     finally:
         connection.close()

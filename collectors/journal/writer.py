@@ -9,49 +9,38 @@ Every loss is reported as an event, which the caller brings with its next commit
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from collectors.clock import SYNCHRONISED, Clock
-from collectors.errors import JournalLocked
 from collectors.journal import request, salvage
 from collectors.journal.backlog import Key, Work
 from collectors.journal.compact import compact
-from collectors.journal.live import LiveFile, begin_file
+from collectors.journal.live import LiveFile
+from collectors.journal.place import LEAP, Place
 from collectors.journal.records import ClockStep
 from collectors.journal.retention import Report, Retention, disk_is_low, free_bytes, journal_bytes
 from collectors.journal.schema import (
     DiskFull,
     FileSuspect,
     bad_files,
-    connect_reader,
     connect_writer,
     family,
     get_meta,
     journal_files,
     naming,
     newest_seq,
-    number_of,
-    path_of,
     put_meta,
     read_header,
-    refuse_newer,
-    snapshot,
-    sync_directory,
     transaction,
-    translated_os,
 )
 from collectors.journal.settings import MIB, JournalSettings
-from collectors.journal.shipped import read_cursors, read_frozen, ship_db, shipped_seq
-from collectors.journal.tables import canonical, read_steps
+from collectors.journal.shipped import read_frozen, ship_db, shipped_seq
+from collectors.journal.tables import read_steps
 from collectors.journal.timeline import step_after
 
-LEAP = 2**32
-"""Numbers left out when a file that cannot be read may have given out some."""
 HOT_BYTES = 4 * MIB
 """Compact before compact_s is over when so much payload waits: it bounds memory and the WAL of fast streams."""
 WAL_ALARM_BYTES = 32 * MIB
@@ -59,22 +48,6 @@ SEAL_BUSY_MS = 200
 """Sealing waits no longer for a reader; it is tried again soon."""
 UPKEEP_S = 10.0
 """Between looks at sizes and limits."""
-
-
-def lock(directory: Path) -> int:
-    """Return a descriptor that holds the folder's lock until it is closed; JournalLocked if another process has it."""
-    path = directory / "lock"
-    try:
-        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as error:
-        raise translated_os(error, path) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        raise JournalLocked(f"{directory}: another process writes this journal; stop it first") from error
-    return fd
 
 
 class Writer:
@@ -85,22 +58,16 @@ class Writer:
     ) -> None:
         """Open the journal, or make it. Raises JournalLocked, JournalNewer, JournalReadOnly, JournalError."""
         self.directory = directory
-        self._tags = dict(tags)
         self._settings = settings
         self._clock = clock
         self._report = report
         self._retention = Retention(directory, settings, report, self._put_aside)
-        self._lock = lock(directory)
+        self._place = Place(directory, tags, settings)
         try:
-            refuse_newer(directory)
-            for draft in directory.glob("*.new"):
-                draft.unlink()
-            self._live = self._open()
-        except OSError as error:
-            os.close(self._lock)
-            raise translated_os(error, directory) from error
+            with naming(directory):
+                self._live = self._open()
         except BaseException:
-            os.close(self._lock)
+            self._place.release()
             raise
         self._condemned: FileSuspect | None = None
         self._note_bad(None)
@@ -112,7 +79,7 @@ class Writer:
         self._age_s = float(get_meta(self._live.connection).get("age_s", 0.0))
         for damage in self._live.check_newest():
             report("row_damaged", f"{damage.file}: {damage.table} {damage.row}: {damage.why}")
-        self._make_ballast()
+        self._place.make_ballast()
         self._measure()
 
     @property
@@ -131,62 +98,28 @@ class Writer:
             with suppress(sqlite3.Error):  # the file's age is worth no failure at the very end
                 put_meta(self._live.connection, age_s=self._age())
             self._live.close()
-        os.close(self._lock)
+        self._place.release()
 
     # Opening --------------------------------------------------------------------------------------------------------
 
     def _open(self) -> LiveFile:
-        now_ns = self._clock.boottime_ns()
         files = journal_files(self.directory)
         if files:
             try:
-                live = LiveFile(files[-1], self._clock.boot_id, now_ns)
+                live = self._opened(files[-1])
+            except FileSuspect as error:
+                self._tell_aside(files[-1], self._place.put_aside(files[-1]), str(error))
+            except DiskFull:
+                self._place.give_up_ballast()
+                return self._opened(files[-1])
+            else:
                 if "sealed_ns" not in get_meta(live.connection):
                     return live
                 live.connection.close()
-            except FileSuspect as error:
-                self._put_aside(files[-1], str(error))
-            except DiskFull:
-                self._give_up_ballast()
-                return LiveFile(files[-1], self._clock.boot_id, now_ns)
-        return self._begin(self._next_seq(), None)
+        return self._opened(self._place.new_file(self._place.next_seq()))
 
-    def _begin(self, first_seq: int, last_ns: dict[Key, int] | None) -> LiveFile:
-        """Return a new live file that knows what the newest readable one knows about boots and streams."""
-        numbers = [number_of(p) for p in (*journal_files(self.directory), *bad_files(self.directory))]
-        path = path_of(self.directory, max(numbers, default=0) + 1)
-        meta: dict[str, str | int] = {"collector": self.directory.name, "tags": canonical(self._tags)}
-        before = self._newest_readable()
-        try:
-            if before is not None:
-                meta |= {k: v for k, v in get_meta(before).items() if k.startswith(salvage.KEY)}
-            begin_file(path, first_seq, meta, before)
-        finally:
-            if before is not None:
-                before.close()
+    def _opened(self, path: Path, last_ns: dict[Key, int] | None = None) -> LiveFile:
         return LiveFile(path, self._clock.boot_id, self._clock.boottime_ns(), last_ns)
-
-    def _newest_readable(self) -> sqlite3.Connection | None:
-        for path in reversed(journal_files(self.directory)):
-            try:
-                connection = connect_reader(path)
-                connection.execute("SELECT count(*) FROM boot").fetchone()
-            except sqlite3.Error:
-                continue
-            return connection
-        return None
-
-    def _next_seq(self) -> int:
-        """Return a number that was never given out: after all files and all cursors, far after an unreadable file."""
-        newest, leap = 0, 0
-        for path in (*journal_files(self.directory), *bad_files(self.directory)):
-            try:
-                with snapshot(connect_reader(path)) as connection:
-                    newest = max(newest, newest_seq(connection))
-            except sqlite3.Error:
-                leap = LEAP
-        cursors = read_cursors(ship_db(self.directory), self.directory.name)
-        return max(newest, 0, *cursors.values()) + leap + 1
 
     # Committing -----------------------------------------------------------------------------------------------------
 
@@ -220,7 +153,7 @@ class Writer:
 
     def make_room(self) -> None:
         """Give up the ballast, then what every sink has."""
-        self._give_up_ballast()
+        self._place.give_up_ballast()
         self._retention.make_room(self._shipped())
 
     def replace_live(self, why: FileSuspect) -> None:
@@ -234,22 +167,18 @@ class Writer:
         """Begin the file after the condemned one. DiskFull: it stays condemned, and the next commit tries again."""
         before = self._live
         # The leap: a reader may have seen numbers whose COMMIT did not return.
-        live = self._begin(before.acknowledged + LEAP + 1, before.last_ns)
+        live = self._opened(self._place.new_file(before.acknowledged + LEAP + 1), before.last_ns)
         self._live, self._hot_bytes = live, 0
         self._put_aside(before.path, str(self._condemned), upto=before.acknowledged)
         self._condemned = None
 
     def _put_aside(self, path: Path, why: str, upto: int | None = None) -> None:
-        """Rename a damaged file with all that belongs to it, and enter it for salvage."""
-        taken = [int(p.name.split(".bad-")[1].split(".")[0]) for p in self.directory.glob(f"{path.name}.bad-*")]
-        bad = path.with_name(f"{path.name}.bad-{max(taken, default=0) + 1}")
-        for old, new in zip(family(path), family(bad), strict=True):
-            with suppress(FileNotFoundError):
-                old.rename(new)
-        sync_directory(self.directory)
+        """Rename a damaged file and enter it for salvage, up to `upto`; None: all of it."""
+        self._tell_aside(path, self._place.put_aside(path), why)
+        self._note_bad(upto)
+
+    def _tell_aside(self, path: Path, bad: Path, why: str) -> None:
         self._report("file_quarantined", f"{path.name} was put aside as {bad.name}: {why}; what is readable is copied")
-        if hasattr(self, "_live"):
-            self._note_bad(upto)
 
     def _note_bad(self, upto: int | None) -> None:
         """Enter files that were put aside in the live file's meta table, so that their salvage is not forgotten."""
@@ -273,7 +202,7 @@ class Writer:
             self.roll()
         self._seal_rest()
         self._watch_wal()
-        self._make_ballast()
+        self._place.make_ballast()
         look = self._clock.look()
         now_wall_ns = look.boottime_ns + look.offset_ns if look.state == SYNCHRONISED else None
         self._retention.run(self._shipped(), now_wall_ns)
@@ -294,7 +223,7 @@ class Writer:
     def roll(self) -> None:
         """Begin the next file, switch to it, seal the one before."""
         before = self._live
-        self._live = self._begin(before.acknowledged + 1, before.last_ns)
+        self._live = self._opened(self._place.new_file(before.acknowledged + 1), before.last_ns)
         self._began_s, self._age_s, self._hot_bytes = self._clock.monotonic_s(), 0.0, 0
         before.connection.close()
         self._unsealed.append(before.path)
@@ -337,19 +266,6 @@ class Writer:
         if size > WAL_ALARM_BYTES and not self._wal_alarm:
             self._report("wal_large", f"{self._live.path.name}-wal: {size} bytes: a reader keeps an old view open")
         self._wal_alarm = size > WAL_ALARM_BYTES
-
-    def _make_ballast(self) -> None:
-        path, size = self.directory / "ballast", int(self._settings.ballast_mib * MIB)
-        if path.exists() or not size or disk_is_low(self.directory, self._settings):
-            return
-        try:
-            with path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)
-        except OSError:  # no room for it: then there is no ballast, and the next upkeep tries again
-            path.unlink(missing_ok=True)
-
-    def _give_up_ballast(self) -> None:
-        (self.directory / "ballast").unlink(missing_ok=True)
 
     def _shipped(self) -> int:
         return shipped_seq(ship_db(self.directory), self.directory.name, self._settings.sinks)
