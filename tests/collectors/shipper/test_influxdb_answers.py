@@ -92,6 +92,13 @@ def test_every_kind_of_value_comes_back_as_it_was(influx: Influx) -> None:
         (f"battery,device=d value=1i {NOW_NS + 7}", "field type conflict"),
         (f"battery,device=d value={'1' * 400}x {NOW_NS}", "invalid number"),
     ],
+    ids=[
+        "not a number",
+        "no value",
+        "no line",
+        "another type",
+        "too long a number",
+    ],  # not the lines: they hold the time
 )
 def test_one_bad_line_is_found_and_all_others_are_stored(influx: Influx, bad: str, words: str) -> None:
     database = influx.create_database()
