@@ -1,0 +1,252 @@
+"""Makes a database ready for the shipper, and says what it changed. A second run changes nothing.
+
+    influxdb1   database, retention policy, a user that may write to this database and nothing else
+    influxdb2   organisation, bucket, its mapping for InfluxQL (DBRP), a token that may write to this bucket only
+
+Secrets that are to be made are written to the sink's `…_file` with mode 0600, and are never shown. 1.x is tried
+against Debian's real server. No 2.x server could be had for tests: that part runs there against a stand-in that
+answers as the vendor's API reference says.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlencode, urlsplit
+
+from collectors.errors import CollectorError, ConfigError, LinkDown
+from collectors.shipper.config import ShipConfig, SinkConfig
+from collectors.shipper.post import basic, connect, door
+
+SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
+FOREVER = 0
+
+
+class Step(NamedTuple):
+    """One thing that had to be so."""
+
+    changed: bool
+    what: str
+
+
+class NotAllowed(CollectorError):
+    """The database refused what an administrator would be allowed to do."""
+
+    exit_code = 76
+
+
+class Admin(NamedTuple):
+    """With what the set-up is allowed in: `user` for 1.x; the secret is a password or a token."""
+
+    user: str
+    secret: str
+
+
+def duration_s(text: str) -> int:
+    """Return seconds for "12h", "30d" or "52w", FOREVER for "forever"; ValueError else."""
+    if text == "forever":
+        return FOREVER
+    if not (found := re.fullmatch(r"([1-9]\d*)([hdw])", text)):
+        raise ValueError(f"expected for example 12h, 30d, 52w or forever, got {text!r}")
+    return int(found[1]) * SECONDS[found[2]]
+
+
+def set_up(config: ShipConfig, sink: SinkConfig, admin: Admin, keep_s: int | None) -> list[Step]:
+    """Return what was found right or was put right. `keep_s`: how long to keep points; None: as it is, else forever.
+
+    Raises LinkDown when the server cannot be reached, NotAllowed with its words when it refuses.
+    """
+    if sink.dialect == "influxdb1":
+        return _SetUp1(config, sink, admin).run(keep_s)
+    from collectors.shipper.setting_up_influxdb2 import set_up_influxdb2
+
+    return set_up_influxdb2(config, sink, admin, keep_s)
+
+
+def write_secret(path: Path, secret: str) -> None:
+    """Write a new file that only this user can read; FileExistsError when it is there already."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(f"{secret}\n")
+
+
+class _SetUp1:
+    """InfluxDB 1.x, by InfluxQL."""
+
+    def __init__(self, config: ShipConfig, sink: SinkConfig, admin: Admin) -> None:
+        self._config = config
+        self._sink = sink
+        self._admin = admin
+
+    def run(self, keep_s: int | None) -> list[Step]:
+        return [self._database(keep_s), *self._policy(keep_s), *(self._writer() if self._sink.user else [])]
+
+    def _database(self, keep_s: int | None) -> Step:
+        name = self._sink.database
+        if name in self._column("SHOW DATABASES", "name"):
+            return Step(False, f"database {name}")
+        policy = self._sink.retention_policy or "autogen"
+        self._ask(f"CREATE DATABASE {_name(name)} WITH DURATION {_duration(keep_s or FOREVER)} NAME {_name(policy)}")
+        return Step(True, f"database {name}")
+
+    def _policy(self, keep_s: int | None) -> list[Step]:
+        on = f"ON {_name(self._sink.database)}"
+        policies = {row["name"]: row for row in self._ask(f"SHOW RETENTION POLICIES {on}")}
+        default = next((name for name, row in policies.items() if row["default"]), "autogen")
+        name = self._sink.retention_policy or default
+        what = f"retention policy {name}"
+        if name not in policies:
+            self._ask(
+                f"CREATE RETENTION POLICY {_name(name)} {on} DURATION {_duration(keep_s or FOREVER)} REPLICATION 1"
+            )
+            return [Step(True, what)]
+        if keep_s is None or _seconds(policies[name]["duration"]) == keep_s:
+            return [Step(False, what)]
+        change = f"DURATION {_duration(keep_s)} SHARD DURATION {_shard(keep_s)}"
+        self._ask(f"ALTER RETENTION POLICY {_name(name)} {on} {change}")
+        return [Step(True, f"{what}: keeps {_duration(keep_s)}")]
+
+    def _writer(self) -> list[Step]:
+        user, database = self._sink.user, self._sink.database
+        path = self._config.secret_path(self._sink.password_file)
+        steps = []
+        if not path.exists():
+            write_secret(path, secrets.token_urlsafe(24))
+            steps.append(Step(True, f"password file {path}"))
+        password = self._config.secret(self._sink.password_file)
+        if user not in self._column("SHOW USERS", "user"):
+            self._ask(f"CREATE USER {_name(user)} WITH PASSWORD {_text(password)}")
+            steps.append(Step(True, f"user {user}"))
+        elif not self._lets_in(user, password):
+            self._ask(f"SET PASSWORD FOR {_name(user)} = {_text(password)}")
+            steps.append(Step(True, f"password of user {user}"))
+        else:
+            steps.append(Step(False, f"user {user}"))
+        grants = {row["database"]: row["privilege"] for row in self._ask(f"SHOW GRANTS FOR {_name(user)}")}
+        granted = grants.get(database) in ("WRITE", "ALL PRIVILEGES")
+        if not granted:
+            self._ask(f"GRANT WRITE ON {_name(database)} TO {_name(user)}")
+        return [*steps, Step(not granted, f"user {user} may write to {database}")]
+
+    def _lets_in(self, user: str, password: str) -> bool:
+        try:
+            self._ask("SHOW DATABASES", Admin(user, password))
+        except NotAllowed:
+            return False
+        return True
+
+    def _column(self, statement: str, column: str) -> list[str]:
+        return [row[column] for row in self._ask(statement)]
+
+    def _ask(self, statement: str, who: Admin | None = None) -> list[dict[str, Any]]:
+        """Return the rows of a statement."""
+        who = who or self._admin
+        headers = {"Content-Type": "application/x-www-form-urlencoded", **basic(who.user, who.secret)}
+        base = urlsplit(self._sink.url).path.rstrip("/")
+        status, text = request(self._sink, "POST", f"{base}/query", urlencode({"q": statement}), headers)
+        answer = _json(text)
+        results = answer.get("results", [{}])
+        error = answer.get("error") or results[0].get("error")
+        if status != 200 or error:
+            raise NotAllowed(f"{self._sink.url}: {statement.split(' PASSWORD')[0]}: {status} {error or text[:200]}")
+        return [
+            dict(zip(series["columns"], row, strict=True))
+            for series in results[0].get("series", [])
+            for row in series.get("values", [])
+        ]
+
+
+def request(
+    sink: SinkConfig, method: str, path: str, body: str = "", headers: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    """Return status and text of one request; LinkDown when nothing answers."""
+    connection = connect(sink)
+    try:
+        connection.request(method, path, body.encode(), dict(headers or {}))
+        response = connection.getresponse()
+        return response.status, response.read().decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException) as error:
+        raise LinkDown(
+            f"sink {sink.name}: {sink.url} does not answer: {error}; is it running, and the url right?"
+        ) from error
+    finally:
+        connection.close()
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _name(name: str) -> str:
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _text(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _duration(seconds: int) -> str:
+    return f"{seconds}s" if seconds else "INF"
+
+
+def _shard(keep_s: int) -> str:
+    """Return the shard duration that the server itself would choose; it refuses one longer than what is kept."""
+    if keep_s == FOREVER or keep_s >= 180 * SECONDS["d"]:
+        return "7d"
+    return "1d" if keep_s >= 2 * SECONDS["d"] else "1h"
+
+
+def _seconds(duration: str) -> int:
+    """Return seconds of a duration as the server writes it: "720h0m0s", "0s"."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(\d+)s", duration)
+    if not found:
+        raise NotAllowed(f"the server speaks of a duration {duration!r}, which cannot be understood")
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def check_sink(config: ShipConfig, sink: SinkConfig) -> list[tuple[bool, str]]:
+    """Return what was tried and whether it went well, with what to do where it did not.
+
+    Writes nothing: an empty body is answered only after who asks and where to were looked at.
+    """
+    try:
+        secret_name = sink.password_file or sink.token_file
+        opened = door(sink, config.secret(secret_name) if secret_name else "")
+    except ConfigError as error:
+        return [(False, str(error))]
+    base = urlsplit(sink.url).path.rstrip("/")
+    try:
+        status, text = request(sink, "GET", f"{base}/ping")
+        found = [
+            (status == 204, f"{sink.url} answers" if status == 204 else f"{sink.url}: /ping says {status}, not 204")
+        ]
+        status, text = request(sink, "POST", opened.path, "", opened.headers)
+    except LinkDown as error:
+        return [(False, str(error))]
+    return [*found, _judge_write(sink, status, text.strip())]
+
+
+ADVICE = {
+    401: "the user or token is not known: look at the secret's file, or run `collectors sink setup`",
+    403: "the user or token may not write there: run `collectors sink setup`",
+    500: "if it is the retention policy that is missing: run `collectors sink setup`",
+    404: "there is no such database, organisation or bucket: run `collectors sink setup`",
+}
+
+
+def _judge_write(sink: SinkConfig, status: int, text: str) -> tuple[bool, str]:
+    place = sink.database or sink.bucket
+    if status in (200, 204, 400):  # 400: nothing to write, but we were let in
+        return True, f"may write to {place}"
+    return False, f"write to {place}: {status} {text}; {ADVICE.get(status, 'this does not look like InfluxDB')}"
