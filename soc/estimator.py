@@ -226,7 +226,7 @@ class Estimator:
             counted = np.diff(chunk.charge_ah, prepend=self._charge_ah) / hours
             self._charge_ah = float(chunk.charge_ah[-1])
         columns = (chunk.time_s, chunk.current_a, chunk.voltage_v, chunk.temperature_degc, counted)
-        return Samples(*(np.ascontiguousarray(column[None], dtype=np.float64) for column in columns))
+        return Samples(*np.array(columns)[:, None, :])  # a copy: code is compiled once, for arrays that may be written
 
 
 def estimate(
