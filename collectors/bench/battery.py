@@ -103,9 +103,6 @@ class State:
     charged_ah: float
     """Net charge through the terminals since the start."""
     load_ah: float
-    solar_wh: float
-    charged_wh: float
-    discharged_wh: float
 
 
 def ocv_v(soc: Array) -> Array:
@@ -160,8 +157,7 @@ class Battery:
         zeros = np.zeros(count)
         soc = np.full(count, self.setup.start_soc)
         rest_v = float(ocv_v(soc).sum())
-        totals = (0.0, 0.0, 0.0, 0.0, 0.0)
-        self.state = State(0.0, soc, zeros, zeros, zeros, AMBIENT_DEGC, 0.0, 0.0, 0.0, True, 0.0, rest_v, *totals)
+        self.state = State(0.0, soc, zeros, zeros, zeros, AMBIENT_DEGC, 0.0, 0.0, 0.0, True, 0.0, rest_v, 0.0, 0.0)
         self._steps = 0
 
     def at(self, time_s: float) -> Mapping[str, float]:
@@ -195,7 +191,6 @@ class Battery:
         over_v = cell.r0_ohm * current_a * self._more_ohm + rc1_v + rc2_v
         voltage_v = float((ocv_v(soc) + cell.hysteresis_v * hysteresis + over_v).sum())
         heat_w = float(over_v.sum()) * current_a - setup.cooling_w_per_k * (state.temperature_degc - AMBIENT_DEGC)
-        power_w = voltage_v * current_a
         hours = STEP_S / 3600
         return State(
             time_s=now_s,
@@ -212,9 +207,6 @@ class Battery:
             voltage_v=voltage_v,
             charged_ah=state.charged_ah + current_a * hours,
             load_ah=state.load_ah + load_a * hours,
-            solar_wh=state.solar_wh + charger_a * voltage_v * hours,
-            charged_wh=state.charged_wh + max(power_w, 0.0) * hours,
-            discharged_wh=state.discharged_wh + max(-power_w, 0.0) * hours,
         )
 
 
@@ -225,8 +217,9 @@ def _relax(now_v: Array, towards_v: Array, tau_s: float) -> Array:
 
 
 def truth(state: State, setup: Setup) -> Mapping[str, float]:
-    """Return what holds at every instrument's terminals, keys "<measurement>.<signal>" as in `collectors.fakes`.
+    """Return what holds at the instruments' terminals, keys "<measurement>.<signal>" as in `collectors.fakes`.
 
+    Energy and charge counters are the instruments' own, except the load's: it must count in the bench's time.
     The load hangs on the charger's load output, at the end of its own wire. Its voltage is the battery's less the
     wire's drop.
     """
@@ -239,23 +232,13 @@ def truth(state: State, setup: Setup) -> Mapping[str, float]:
         "battery.power_w": state.voltage_v * state.current_a,
         "battery.temperature_degc": state.temperature_degc,
         "battery.soc": float(state.soc.mean()),
-        "battery.soh": 1.0,
-        "battery.discharged_since_full_ah": (1 - float(state.soc.mean())) * setup.cell.capacity_ah,
-        "battery.usable_capacity_ah": setup.cell.capacity_ah,
-        "battery.charged_today_wh": state.charged_wh,
-        "battery.discharged_today_wh": state.discharged_wh,
-        "battery.charged_total_wh": state.charged_wh,
-        "battery.discharged_total_wh": state.discharged_wh,
         "solar.voltage_v": panel_v,
         "solar.current_a": solar_w / panel_v if panel_v else 0.0,
         "solar.power_w": solar_w,
-        "solar.energy_today_wh": state.solar_wh,
-        "solar.energy_total_wh": state.solar_wh,
         "load.voltage_v": load_v,
         "load.current_a": state.load_a,
         "load.power_w": load_v * state.load_a,
         "load.charge_ah": state.load_ah,
-        "charger.uptime_s": state.time_s,
         "charger.temperature_degc": AMBIENT_DEGC + 8 + 0.8 * state.charger_a,
         "charger.mosfet_temperature_degc": AMBIENT_DEGC + 10 + 1.5 * state.charger_a,
         "charger.target_voltage_v": setup.charge_limit_v,

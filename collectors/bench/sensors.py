@@ -4,7 +4,7 @@
 
 Noise is white and its generator seeded for each instrument. Resolution is the instrument's own step; the bytes on the
 wire may round once more. Sizes are those of the real bench: lab-instruments.md, sections 1.3 (charger: two decimals),
-2.4 (load: nominal value / 25600), 3.5 (T7: noise at resolution index 8) and 4 (hall sensor), and the recording's own
+2.4 (load: nominal value / 25600) and 4 (hall sensor), and the recording's own
 finding (2021-05-28) that the hall sensor reads 0.959 times what the charger's shunt reads, without an offset.
 """
 
@@ -53,8 +53,6 @@ class Instrument:
 
 EA_FULL_SCALE = 25_600.0
 EL_3160_60_NOMINAL = {"voltage_v": 160.0, "current_a": 60.0, "power_w": 400.0}
-T7_NOISE_V = 36.8e-6
-"""One standard deviation at ±10 V, resolution index 8."""
 
 MPPT = Instrument(
     period_s=1.0,
@@ -77,9 +75,9 @@ LOAD = Instrument(
 T7 = Instrument(
     period_s=0.1,
     sensors={
-        # divider of ratio 4 before the input; hall sensor with 100 Ω burden: 0.1 V per ampere
-        "battery.voltage_v": Sensor(noise=4 * T7_NOISE_V, gain=1.0008),
-        "battery.current_a": Sensor(noise=T7_NOISE_V / 0.1, gain=0.959),
+        # The converter's own noise is in the fake's volts; this is what hall sensor and divider do before it.
+        "battery.voltage_v": Sensor(gain=1.0008),
+        "battery.current_a": Sensor(noise=0.002, gain=0.959),
     },
 )
 

@@ -9,6 +9,7 @@ had touched it.
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import time
@@ -30,6 +31,8 @@ from collectors.fakes.wires import MAX_UNSENT, PtyWire, TcpWire, Wire
 LOOK_S = 0.02
 """How often a serial line that nobody has open is looked at."""
 LONGEST_WAIT_S = 0.5
+MOST_WAITING = 1000
+"""Pieces on their way: with more, the fake is not asked to say anything by itself."""
 
 
 class _Watched(Mapping[str, float | None]):
@@ -41,7 +44,7 @@ class _Watched(Mapping[str, float | None]):
 
     def __getitem__(self, key: str) -> float | None:
         value = self._values[key]
-        if value is not None:
+        if value is not None and not math.isnan(value):
             self._used.add(key)
         return value
 
@@ -82,6 +85,8 @@ class SentLog:
         """What `Station.mark` said when the message was made."""
         self.connected_ns = array("q")
         """When a collector opened the line."""
+        self.gone_ns = array("q")
+        """When it was seen that nobody has it open any more."""
         self._tail_harmed = False
 
     def add(self, boottime_ns: int, harmed: bool, mark: int) -> None:
@@ -99,8 +104,8 @@ class _Waiting(NamedTuple):
     order: int
     data: bytes
     channel: str
-    span_s: float
-    """How long before `at_s` the message began."""
+    began_s: float
+    """When the message's first byte was on the wire."""
     is_sample: bool
     """Whether this is the last piece of a message with measured values."""
     harmed: bool
@@ -137,6 +142,8 @@ class Station:
         self._queue: list[_Waiting] = []
         self._order = count()
         self._busy_until_s: dict[str, float] = {}
+        self._wire_free_s = -math.inf
+        self._is_open = False
 
     def attach(self, wire: Wire, now_s: Callable[[], float]) -> None:
         """Hang it on its wire and start."""
@@ -157,23 +164,27 @@ class Station:
     def turn(self, now_s: float) -> float:
         """Do what is due now; return when to be called next at the latest."""
         self._plug_or_unplug(now_s)
+        self._note_leaving()
         waits = [now_s + LONGEST_WAIT_S]
         if self.wire.look():
             waits.append(now_s + LOOK_S)
         tick_s = self._fake.next_tick_s()
-        if tick_s is not None and self.wire.unsent() < MAX_UNSENT // 2:
+        if tick_s is not None and self.wire.unsent() < MAX_UNSENT // 2 and len(self._queue) < MOST_WAITING:
             if tick_s <= now_s:
                 self._enqueue(self._fake.tick(now_s), now_s)
                 tick_s = self._fake.next_tick_s()
             if tick_s is not None:
                 waits.append(tick_s)
-        self._deliver(now_s)
-        if self._queue:
-            waits.append(self._queue[0].at_s)
+        waits.append(self._deliver(now_s))
         change_s = self.mischief.next_change_s(now_s)
         if change_s is not None:
             waits.append(change_s)
         return min(waits)
+
+    def _note_leaving(self) -> None:
+        was_open, self._is_open = self._is_open, self.wire.is_open()
+        if was_open and not self._is_open:
+            self.sent.gone_ns.append(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
     def _plug_or_unplug(self, now_s: float) -> None:
         if self.mischief.on("unplug", now_s):
@@ -192,14 +203,14 @@ class Station:
             self._busy_until_s[out.channel] = start_s + len(out.data) * self.wire.byte_time_s
             pieces, harmed = self._spoil(out.data, now_s)
             for j, piece in enumerate(pieces):
-                span_s = piece.delay_s + len(piece.data) * self.wire.byte_time_s
+                at_s = start_s + piece.delay_s + len(piece.data) * self.wire.byte_time_s
                 is_sample = measured and i == len(outs) - 1 and j == len(pieces) - 1
                 waiting = _Waiting(
-                    at_s=start_s + span_s,
+                    at_s=at_s,
                     order=next(self._order),
                     data=piece.data,
                     channel=out.channel,
-                    span_s=span_s,
+                    began_s=start_s,
                     is_sample=is_sample,
                     harmed=harmed,
                     mark=mark,
@@ -212,16 +223,23 @@ class Station:
         pieces = self.mischief.spoil(clear, now_s) or [Piece(b"", 0.0)]
         return pieces, b"".join(p.data for p in pieces) != data or self.mischief.on("delay", now_s) is not None
 
-    def _deliver(self, now_s: float) -> None:
-        while self._queue and self._queue[0].at_s <= now_s:
-            due = heappop(self._queue)
+    def _deliver(self, now_s: float) -> float:
+        """Write what is due; return when the next piece is. A late piece still takes its time on the wire."""
+        while self._queue:
+            due = self._queue[0]
+            at_s = max(due.at_s, self._wire_free_s + len(due.data) * self.wire.byte_time_s)
+            if at_s > now_s:
+                return at_s
+            heappop(self._queue)
             if not self.wire.is_open(due.channel):
                 continue
+            self._wire_free_s = now_s
+            began_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - round((self._now_s() - due.began_s) * 1e9)
             self.lost_bytes += self.wire.write(due.data, due.channel)
             if due.is_sample:
-                began_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - round(due.span_s * 1e9)
                 self.sent.add(began_ns, due.harmed, due.mark)
                 self.on_sent(due.mark)
+        return math.inf
 
 
 class Server:

@@ -227,6 +227,18 @@ class PtyWire:
         if self._pipe:
             self._pipe.drop()
             self._pipe = None
+            self._forget_settings()
+
+    def _forget_settings(self) -> None:
+        """Leave no collector's settings to the next: it must make its own.
+
+        Nor could it always make the same again: with a parity, which a pseudo-terminal does not keep, setting what is
+        set already is an error (EINVAL from tcsetattr, glibc 2.36).
+        """
+        assert self._master is not None
+        settings = termios.tcgetattr(self._master)
+        settings[4] = settings[5] = termios.B50
+        termios.tcsetattr(self._master, termios.TCSANOW, settings)
 
 
 class TcpWire:

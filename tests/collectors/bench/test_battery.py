@@ -26,15 +26,13 @@ def test_charge_that_went_in_is_in_every_cell() -> None:
 
 def test_counters_are_the_integrals_of_what_is_shown() -> None:
     battery = Battery(seed=3)
-    charge_ah = load_ah = solar_wh = 0.0
+    charge_ah = load_ah = 0.0
     for step in range(1, 1201):
         true = battery.at(step * STEP_S)
         charge_ah += true["battery.current_a"] * STEP_S / 3600
         load_ah += true["load.current_a"] * STEP_S / 3600
-        solar_wh += true["solar.power_w"] * STEP_S / 3600
     assert battery.state.charged_ah == pytest.approx(charge_ah)
     assert true["load.charge_ah"] == pytest.approx(load_ah)
-    assert true["solar.energy_today_wh"] == pytest.approx(solar_wh)
 
 
 @given(seed=st.integers(0, 1000), asked=st.lists(st.floats(0, 60), min_size=1, max_size=5))

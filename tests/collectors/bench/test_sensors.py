@@ -50,7 +50,7 @@ def test_no_value_stays_no_value_and_unknown_quantities_are_exact() -> None:
 def test_the_benchs_instruments_have_their_data_sheets_steps() -> None:
     assert LOAD.sensors["load.voltage_v"].resolution == 0.00625
     assert MPPT.sensors["battery.current_a"].resolution == 0.01
-    assert T7.sensors["battery.current_a"].noise == pytest.approx(0.000368)
+    assert T7.sensors["battery.current_a"].gain == 0.959
 
 
 def test_agreement_finds_gain_offset_and_noise_again() -> None:

@@ -1,0 +1,343 @@
+"""The whole bench: fakes in a thread, one collector process for each, a shipper, a database, and their books.
+
+with Bench(settings) as bench:
+    while not bench.is_over:
+        time.sleep(0.25)
+        bench.tick()
+    summary = bench.finish()
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from collectors.bench import influx
+from collectors.bench.influx import DATABASE, Influx, PrivateInflux
+from collectors.bench.ledger import Journal, account, gaps
+from collectors.bench.processes import Worker
+from collectors.bench.readback import check_replay, read_back
+from collectors.bench.rig import SINK, Place, Recorded, Source, build, collector_toml, ship_toml
+from collectors.bench.sensors import Agreement, agreement
+from collectors.bench.summary import ReplayReport, Report, Summary, problems_of
+from collectors.clock import SYNCHRONISED, TOLD_BY, UNSYNCHRONISED, system_clock, tell
+from collectors.errors import ConfigError
+from collectors.fakes.faults import AMOUNTS, Fault
+from collectors.fakes.serve import Server, serving
+from collectors.journal.reader import JournalReader
+from collectors.shipper.store import Health, Store
+
+BENCH_FAULTS: Mapping[str, Mapping[str, float]] = {"clock": {"reset": -3600.0}, "database": {"stop": 0.0}}
+"""Faults that are not an instrument's: the clock loses its setting (amount: by how many s it is off then), the private
+database is stopped."""
+FAULT_KINDS = {**AMOUNTS, **BENCH_FAULTS["clock"], **BENCH_FAULTS["database"]}
+CATCH_UP_S = 60.0
+MARGIN_NS = 300_000_000
+"""What is said in the last moment before a collector is asked to stop may be too late for it."""
+
+
+class Quantity(NamedTuple):
+    """What one instrument measures."""
+
+    place: str
+    measurement: str
+    signal: str
+
+
+class Compared(NamedTuple):
+    """What two instruments measure alike."""
+
+    title: str
+    reference: Quantity
+    other: Quantity
+
+
+BATTERY_V, BATTERY_A = Quantity("mppt", "battery", "voltage_v"), Quantity("mppt", "battery", "current_a")
+COMPARED: Sequence[Compared] = (
+    Compared("battery V: t7 against mppt", BATTERY_V, Quantity("t7", "battery", "voltage_v")),
+    Compared("battery V: load against mppt", BATTERY_V, Quantity("load", "load", "voltage_v")),
+    Compared("battery A: t7 against mppt", BATTERY_A, Quantity("t7", "battery", "current_a")),
+    Compared("load A: load against mppt", Quantity("mppt", "load", "current_a"), Quantity("load", "load", "current_a")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What kind of run it is to be."""
+
+    folder: Path
+    """For journals, configurations, logs, terminals, and the private database."""
+    source: Source
+    influx: str = "auto"
+    """A URL, "auto" or "none"."""
+    faults: Sequence[tuple[str, Fault]] = ()
+    seed: int = 1
+
+
+@dataclass
+class Switch:
+    """Something of the bench itself that a fault turns off for a while."""
+
+    fault: Fault
+    turn_off: Callable[[], None]
+    turn_on: Callable[[], None]
+    is_off: bool = False
+
+    def look(self, now_s: float) -> None:
+        """Turn it off or on when its time has come."""
+        if self.fault.is_on(now_s) != self.is_off:
+            self.is_off = not self.is_off
+            (self.turn_off if self.is_off else self.turn_on)()
+
+
+class Bench:
+    """One run. Nothing is left behind when the with-block ends, except what is in the folder."""
+
+    def __init__(self, settings: Settings) -> None:
+        check_faults(settings)
+        self.settings = settings
+        self.places: Sequence[Place] = settings.source.places
+        self.journals: dict[str, Journal] = {}
+        self.workers: dict[str, Worker] = {}
+        self.shipper: Worker | None = None
+        self.database: Influx | None = None
+        self.since_ns = 0
+        self.replay_began = False
+        self._clock = settings.folder / "clock.json"
+        self._switches: list[Switch] = []
+        self._stack = ExitStack()
+        self._server: Server
+        self._store: Store | None = None
+
+    def __enter__(self) -> Self:
+        """Start everything."""
+        with ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop whatever still runs."""
+        self._stack.close()
+
+    def _start(self, stack: ExitStack) -> None:
+        folder = self.settings.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._tell_clock()
+        self.database = influx.find(self.settings.influx, folder / "influxdb")
+        if isinstance(self.database, PrivateInflux):
+            stack.callback(self.database.stop)
+        self._server = stack.enter_context(serving(build(folder, self.settings.source, self.settings.seed)))
+        self.since_ns = boottime_ns()
+        if self.database:
+            self._start_shipper(stack, self.database)
+        for place in self.places:
+            self._start_collector(stack, place)
+        self._plan_faults()
+
+    def _start_collector(self, stack: ExitStack, place: Place) -> None:
+        state = self.settings.folder / "state"
+        config = self.settings.folder / f"{place.name}.toml"
+        link = self._server.stations[place.name].wire.link
+        sinks = [SINK] if self.database else []
+        config.write_text(collector_toml(place, self.settings.source, link, state, sinks), encoding="utf-8")
+        self.journals[place.name] = Journal(JournalReader(state / place.name), self.since_ns, tail_s=600.0)
+        self.workers[place.name] = self._start_worker(stack, place.name, ["run", str(config)])
+
+    def _start_shipper(self, stack: ExitStack, database: Influx) -> None:
+        database.query(f'CREATE DATABASE "{DATABASE}"')
+        state = self.settings.folder / "state"
+        state.mkdir(exist_ok=True)
+        config = self.settings.folder / "ship.toml"
+        config.write_text(ship_toml(state, database.url, DATABASE), encoding="utf-8")
+        self._store = Store(state / "ship.db")
+        stack.callback(self._store.close)
+        self.shipper = self._start_worker(stack, "ship", ["ship", str(config)])
+
+    def _start_worker(self, stack: ExitStack, name: str, arguments: Sequence[str]) -> Worker:
+        worker = Worker(name, arguments, self.settings.folder / f"{name}.log", {TOLD_BY: str(self._clock)})
+        stack.callback(worker.await_end)
+        stack.callback(worker.ask_to_stop)
+        worker.start()
+        return worker
+
+    def _tell_clock(self) -> None:
+        tell(self._clock, state=SYNCHRONISED)
+
+    def _reset_clock(self, by_s: float) -> None:
+        offset_ns = time.time_ns() - boottime_ns() + round(by_s * 1e9)
+        tell(self._clock, offset_ns, UNSYNCHRONISED)
+
+    def _plan_faults(self) -> None:
+        for target, fault in self.settings.faults:
+            if target == "clock":
+                reset = partial(self._reset_clock, fault.amount)
+                self._switches.append(Switch(fault, reset, self._tell_clock))
+            elif target == "database":
+                assert isinstance(self.database, PrivateInflux)
+                self._switches.append(Switch(fault, self.database.stop, self.database.start))
+            else:
+                self._server.misbehave(target, fault)
+
+    @property
+    def now_s(self) -> float:
+        """Return the time since the fakes began: what the starts of faults are on."""
+        return self._server.now_s()
+
+    @property
+    def health(self) -> Health | None:
+        """Return how the database is, as the shipper sees it."""
+        return self._store.health(SINK) if self._store else None
+
+    def unsent(self) -> int:
+        """Return how many commits the database has not confirmed."""
+        if not self._store:
+            return 0
+        marks = self._store.marks(SINK)
+        return sum(
+            max(0, journal.reader.newest_seq() - (marks[name].confirmed if name in marks else 0))
+            for name, journal in self.journals.items()
+        )
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether a replay has come to its end; a simulation has none."""
+        source = self.settings.source
+        return isinstance(source, Recorded) and source.replay.is_over
+
+    def tick(self) -> None:
+        """Do what is due: faults, restarts, what is new in the journals. Several times a second."""
+        for switch in self._switches:
+            switch.look(self.now_s)
+        for worker in (*self.workers.values(), *([self.shipper] if self.shipper else [])):
+            worker.supervise()
+        for journal in self.journals.values():
+            journal.update()
+        source = self.settings.source
+        if (
+            isinstance(source, Recorded)
+            and not self.replay_began
+            and all(journal.rows for journal in self.journals.values())
+        ):
+            self.replay_began = True
+            self._server.call(lambda: source.begin(self._server.now_s()))
+
+    def agreement(self, journals: Mapping[str, Journal] | None = None) -> dict[str, Agreement]:
+        """Return how far the instruments agree, from these journals (none given: what the bench has seen lately)."""
+        journals = journals or self.journals
+        found = {}
+        for compared in COMPARED:
+            mine, theirs = compared.reference, compared.other
+            if mine.place in journals and theirs.place in journals:
+                reference = journals[mine.place].course(mine.measurement, mine.signal)
+                other = journals[theirs.place].course(theirs.measurement, theirs.signal)
+                result = agreement(reference, other, self._within_ns(compared))
+                if result:
+                    found[compared.title] = result
+        return found
+
+    def _within_ns(self, compared: Compared) -> int:
+        """Return half of the slower instrument's period: nearer samples are of the same instant, as far as can be."""
+        names = compared.reference.place, compared.other.place
+        periods_s = [self.settings.source.period_s(place) for place in self.places if place.name in names]
+        return round(max(periods_s) * 0.5e9)
+
+    def finish(self) -> Summary:
+        """Stop collectors, let the database catch up, and return what became of everything."""
+        for switch in self._switches:
+            switch.look(math.inf)
+        until_ns = boottime_ns() - MARGIN_NS
+        seconds = (until_ns - self.since_ns) / 1e9
+        for worker in self.workers.values():
+            worker.ask_to_stop()
+        exit_codes = {name: worker.await_end() for name, worker in self.workers.items()}
+        journals = {name: Journal(journal.reader, self.since_ns) for name, journal in self.journals.items()}
+        for journal in journals.values():
+            journal.update()
+        caught_up = self._catch_up()
+        boot_id = system_clock().boot_id
+        database = self.database
+        summary = Summary(
+            seconds=seconds,
+            instruments={n: self._report(n, journal, until_ns, exit_codes[n]) for n, journal in journals.items()},
+            agreement=self.agreement(journals),
+            database=database.url if database else "none: the journals are the store",
+            read_back=read_back(list(journals.values()), boot_id, database, DATABASE) if database else None,
+            replay=self._check_replay(journals),
+        )
+        problems = [*problems_of(summary), *([] if caught_up else ["the database did not take everything in time"])]
+        return replace(summary, problems=problems)
+
+    def _catch_up(self) -> bool:
+        """Send what is not sent yet; return whether all of it is confirmed."""
+        if not self.shipper:
+            return True
+        self.shipper.ask_to_stop()
+        self.shipper.await_end()
+        log, config = self.settings.folder / "ship.log", str(self.settings.folder / "ship.toml")
+        last = Worker("ship", ["ship", config, "--once"], log, {TOLD_BY: str(self._clock)})
+        return last.run(CATCH_UP_S) == 0
+
+    def _report(self, name: str, journal: Journal, until_ns: int, exit_code: int | None) -> Report:
+        stamps = journal.stamps()
+        source = self.settings.source
+        is_replay = isinstance(source, Recorded)
+        [place] = [place for place in self.places if place.name == name]
+        return Report(
+            account=account(self._server.stations[name].sent, stamps, journal.up_ns(), until_ns),
+            rows=journal.rows,
+            events=dict(Counter(event.kind for event in journal.events)),
+            gaps=gaps(
+                stamps, journal.events, source.period_s(place), "no value in the recording" if is_replay else "?"
+            ),
+            restarts=self.workers[name].restarts,
+            exit_code=exit_code,
+        )
+
+    def _check_replay(self, journals: Mapping[str, Journal]) -> ReplayReport | None:
+        source = self.settings.source
+        if not isinstance(source, Recorded):
+            return None
+        replay = source.replay
+        return ReplayReport(
+            speed=source.speed,
+            rows=len(replay.began_ns),
+            of_rows=len(replay.recording.rows),
+            seconds=(replay.began_ns[-1] - replay.began_ns[0]) / 1e9 if replay.began_ns else 0.0,
+            stalls=replay.stalls,
+            latest_s=replay.latest_s,
+            instruments={
+                place.name: check_replay(
+                    replay, place.name, place.instrument, self._server.stations[place.name].sent, journals[place.name]
+                )
+                for place in self.places
+            },
+        )
+
+
+def boottime_ns() -> int:
+    """Return CLOCK_BOOTTIME."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def check_faults(settings: Settings) -> None:
+    """ConfigError for a fault that its target does not have."""
+    own = {place.name: AMOUNTS for place in settings.source.places}
+    kinds: Mapping[str, Mapping[str, float]] = {**own, **BENCH_FAULTS}
+    problems = []
+    for target, fault in settings.faults:
+        if target not in kinds:
+            problems.append(f"fault: no target {target!r}; there are: {', '.join(kinds)}")
+        elif fault.kind not in kinds[target]:
+            problems.append(f"fault: {target} has no {fault.kind!r}; it has: {', '.join(kinds[target])}")
+        elif (target, fault.kind) == ("t7", "hold"):
+            problems.append("fault: t7 is on TCP and cannot be held by another program; use unplug or silence")
+    if problems:
+        raise ConfigError(problems)

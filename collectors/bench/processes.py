@@ -1,0 +1,85 @@
+"""Child processes of the bench: started again when they end by themselves, stopped with everything they kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+RESTART_S = 0.5
+STOP_S = 5.0
+
+
+class Worker:
+    """One `collectors …` process with its log file."""
+
+    def __init__(self, name: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = log
+        self.restarts = 0
+        self._command = [sys.executable, "-m", "collectors", *arguments]
+        self._environment = {**os.environ, **environment}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended_s: float | None = None
+
+    def start(self) -> None:
+        """Start it. Its signals are ours to send: Ctrl-C in a terminal does not reach it."""
+        with self.log.open("ab") as words:
+            self._process = subprocess.Popen(
+                self._command, stdout=words, stderr=words, env=self._environment, start_new_session=True
+            )
+        self._ended_s = None
+
+    @property
+    def exit_code(self) -> int | None:
+        """Return how it ended; None while it runs, or before it was started."""
+        return self._process.poll() if self._process else None
+
+    def supervise(self) -> None:
+        """Start it again a little after it ended."""
+        if self.exit_code is None:
+            return
+        now_s = time.monotonic()
+        if self._ended_s is None:
+            self._ended_s = now_s
+        elif now_s - self._ended_s >= RESTART_S:
+            self.restarts += 1
+            self.start()
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM."""
+        if self._process and self.exit_code is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def await_end(self) -> int | None:
+        """Wait for its end, by force after STOP_S; return its exit code."""
+        if self._process is None:
+            return None
+        try:
+            return self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+    def run(self, timeout_s: float) -> int | None:
+        """Run it to its end; None when it took longer, and was ended."""
+        self.start()
+        assert self._process is not None
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.ask_to_stop()
+            self.await_end()
+            return None
+
+    def last_words(self) -> str:
+        """Return the last line of its log."""
+        try:
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return ""
+        return lines[-1] if lines else ""
