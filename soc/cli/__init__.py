@@ -1,0 +1,84 @@
+"""The `soc` command. Each module here is one subcommand: a click command named COMMAND, found by looking.
+
+Exit codes (sysexits.h): 0 done; 2 wrong usage; 65 a recording cannot be used; 69 a store does not answer; 70 a bug;
+74 a file cannot be read or written; 78 cell file or option.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pkgutil import iter_modules
+
+import click
+
+from soc.errors import BeliefError, CellError, OptionError, SeriesError, SocError
+
+
+def exit_code(error: SocError | OSError) -> int:
+    """Return the exit code that an expected error asks for."""
+    from soc.stores._errors import StoreDown, StoreError
+
+    codes: dict[type[Exception], int] = {
+        StoreDown: 69,
+        StoreError: 65,
+        SeriesError: 65,
+        BeliefError: 65,
+        CellError: 78,
+        OptionError: 78,
+        OSError: 74,
+    }
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), 65)
+
+
+def _version() -> str:
+    try:
+        return version("battfleet")
+    except PackageNotFoundError:  # run from a checkout that was never installed
+        return "unknown"
+
+
+class Commands(click.Group):
+    """Imports a subcommand only when it is asked for, so that help does not wait for the numerics."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return every subcommand's name."""
+        return sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the subcommand, or None."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = import_module(f"{__name__}.{cmd_name}").COMMAND
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(_version(), prog_name="soc")
+def cli() -> None:
+    """Estimate the state of charge of battery cells from what was measured, with bounds that hold.
+
+    \b
+    Which cells are known:            soc cells
+    Estimate recordings:              soc estimate a.csv b.csv --cell lg_hg2 --out-dir results
+    Look at one:                      soc plot a.csv --cell lg_hg2 --out a.png
+    Compare the filters:              soc compare a.csv --cell lg_hg2
+    As a service:                     soc estimate --follow 'influx:http://localhost:8086/bat?device=t7' …
+    Shell completion (bash):          eval "$(_SOC_COMPLETE=bash_source soc)"
+
+    Recordings have the columns time_s, current_a (positive charges), voltage_v and temperature_degc.
+    """
+
+
+def main() -> None:
+    """Run the command line; expected errors become one message and their exit code."""
+    try:
+        cli.main(standalone_mode=True)
+    except (SocError, OSError) as error:
+        print(f"soc: {error}", file=sys.stderr)
+        sys.exit(exit_code(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Where recordings come from and where estimates go; each module here is one store, found by looking.
+
+    cycle.csv, -            a CSV file, standard input       soc.stores.csv
+    cycle.parquet           a Parquet file                   soc.stores.parquet
+    journal:/var/lib/collectors?device=t7                    soc.stores.journal
+    influx:http://host:8086/bat?device=t7                    soc.stores.influx
+
+A place is a string: the scheme before its first colon, or else the suffix of the file, names the module. Each has
+`read(place, rules, since_s, until_s) -> Recording`; those that can be written to have `Writer(place, tags, columns)`.
+
+A recording is read in chunks, so memory does not grow with its length. Times from stores are seconds since 1970.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from pkgutil import iter_modules
+from types import TracebackType
+from typing import Any, Protocol, Self, cast
+
+from soc.stores._columns import Columns, Rules
+from soc.stores._errors import StoreDown, StoreError
+from soc.stores._results import FILE_COLUMNS, SIGNALS, Results
+
+__all__ = ["Columns", "Recording", "Results", "Rules", "StoreDown", "StoreError", "Writer", "read", "writer"]
+
+NAMES = sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_"))
+CHUNK_ROWS = 131_072
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Columns of one recording, in pieces, under our names; `header` is what the recording says about itself."""
+
+    place: str
+    chunks: Iterator[Columns]
+    header: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Writer(Protocol):
+    """Takes results in order; what `write` returned for is stored. Used as a context: an error leaves no half file."""
+
+    def write(self, results: Results) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Store(Protocol):
+    """What a module here offers."""
+
+    def read(
+        self, place: str, rules: Rules, since_s: float | None = None, until_s: float | None = None
+    ) -> Recording: ...
+
+
+def name_of(place: str) -> str:
+    """The store that a place belongs to. Raises `StoreError` if there is none."""
+    scheme = place.partition(":")[0]
+    name = "csv" if place == "-" else scheme if scheme in NAMES else PurePath(place).suffix.lower().lstrip(".")
+    if name not in NAMES:
+        raise StoreError(f"{place}: no store for this; there are {', '.join(NAMES)} (by file suffix or as `name:…`)")
+    return name
+
+
+def find(place: str) -> Store:
+    """The module for a place. Raises `StoreError` if there is none."""
+    return cast("Store", importlib.import_module(f"{__name__}.{name_of(place)}"))
+
+
+def read(
+    place: str, rules: Rules | None = None, since_s: float | None = None, until_s: float | None = None
+) -> Recording:
+    """The recording at a place, by default all of it, else what is later than `since_s` and not than `until_s`.
+
+    Raises `StoreError` naming place and column, `StoreDown` if a server does not answer.
+    """
+    return find(place).read(place, rules or Rules(), since_s, until_s)
+
+
+def writer(place: str, tags: Mapping[str, str] | None = None, *, all_columns: bool = False) -> Writer:
+    """What takes results at a place; `tags` mark them where the store knows tags, `all_columns`: in files, too.
+
+    Raises `StoreError` if the place cannot be written to.
+    """
+    store = find(place)
+    if not hasattr(store, "Writer"):
+        raise StoreError(f"{place}: this store cannot be written to; give a .csv or .parquet file or influx:…")
+    return cast("Writer", store.Writer(place, tags or {}, SIGNALS if all_columns else FILE_COLUMNS))
+
+
+def appender(place: str, tags: Mapping[str, str] | None = None) -> Writer:
+    """What adds results to those that a place already has, for a service; repeats do no harm.
+
+    Raises `StoreError` if the place cannot be added to.
+    """
+    store = find(place)
+    if hasattr(store, "Appender"):
+        return cast("Writer", store.Appender(place, SIGNALS))
+    if name_of(place) == "influx":
+        return writer(place, tags)
+    raise StoreError(f"{place}: this store cannot be added to; give influx:… or a .csv file")

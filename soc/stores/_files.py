@@ -1,0 +1,62 @@
+"""Files that are whole or absent, and the values in which a file's header line describes its recording."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from soc.stores._errors import StoreError
+
+HEADER_KEYS = {"cell": str, "soc0": float, "soc0_sd": float, "temperature_degc": float}
+"""What a header may tell us; other keys are somebody else's and are left alone."""
+
+
+def path_of(place: str, store: str) -> Path:
+    """The path of a file place, which may begin with the store's name and a colon."""
+    return Path(place.removeprefix(f"{store}:"))
+
+
+def parse_header(text: str, where: str) -> Mapping[str, Any]:
+    """The header of this JSON text. Raises `StoreError` for what is not an object or has a value of the wrong kind."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise StoreError(f'{where}: the first line is not "# {{json}}": {error}') from error
+    if not isinstance(values, dict):
+        raise StoreError(f"{where}: expected a JSON object after #, got {text.strip()!r}")
+    header = {}
+    for key, kind in HEADER_KEYS.items():
+        value = values.get(key)
+        if value is None:
+            continue
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (isinstance(value, str) if kind is str else is_number):
+            raise StoreError(f"{where}: {key}: expected {'text' if kind is str else 'a number'}, got {value!r}")
+        header[key] = kind(value)
+    return header
+
+
+@contextmanager
+def whole_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """A file that takes this name only when the block ends well; `-` is standard output.
+
+    Raises `StoreError` if it cannot be made.
+    """
+    if str(path) == "-":
+        yield sys.stdout.buffer if "b" in mode else sys.stdout
+        return
+    part = path.with_name(path.name + ".part")
+    try:
+        file = part.open(mode) if "b" in mode else part.open(mode, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror}") from error
+    try:
+        with file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

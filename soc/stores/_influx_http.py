@@ -1,0 +1,127 @@
+"""One keep-alive connection to an InfluxDB: InfluxQL rows out, lines in. 1.x and 2.x alike.
+
+    GET  /query?db=…&q=…&epoch=ns&chunked=true          one JSON object per chunk
+    POST /write?db=…&rp=…&precision=ns                  line protocol
+
+Source: InfluxDB 1.8 API reference and "InfluxDB 1.x compatibility API" of 2.x.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from soc.stores._errors import StoreDown, StoreError
+from soc.stores._influx_place import Place
+
+CONNECT_S = 10.0
+ANSWER_S = 60.0
+CHUNK_ROWS = 10_000
+AGAIN = (408, 429)  # besides all 5xx: the server says "not now"
+
+
+class Server:
+    """Asks and writes; opens the connection when it is needed, and anew after it broke."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._connection: http.client.HTTPConnection | None = None
+        self._headers = _authorisation(place)
+
+    def query(self, statement: str) -> Iterator[Mapping[str, Any]]:
+        """The series (`tags`, `columns`, `values`) of an InfluxQL statement; times in ns; a series may come in pieces.
+
+        Raises `StoreDown` if the server does not answer, `StoreError` with its words if it refuses.
+        """
+        parts = {"db": self._place.database, "q": statement, "epoch": "ns"}
+        path = "/query?" + urlencode({**parts, "chunked": "true", "chunk_size": str(CHUNK_ROWS)})
+        response = self._ask("GET", path, None)
+        try:
+            for line in response:
+                yield from self._series(line, statement)
+        except (OSError, http.client.HTTPException) as error:
+            raise self._lost(error) from error
+
+    def _series(self, line: bytes, statement: str) -> Iterator[Mapping[str, Any]]:
+        if not line.strip():
+            return
+        try:
+            answer = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise StoreDown(f"{self._place.url}: the answer broke off: {error}") from error
+        for result in answer.get("results", [answer]):
+            if "error" in result:
+                raise StoreError(f"{self._place.url}: {result['error']} (asked: {statement})")
+            yield from result.get("series", ())
+
+    def write(self, lines: Sequence[str]) -> None:
+        """Store these lines. Raises `StoreDown` or `StoreError` with the server's words."""
+        parts = {"db": self._place.database, "rp": self._place.rp, "precision": "ns"}
+        path = "/write?" + urlencode({key: value for key, value in parts.items() if value})
+        self._ask("POST", path, "\n".join(lines).encode()).read()
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> http.client.HTTPResponse:
+        """The answer, its body not read yet; an old connection that was closed meanwhile is opened once more."""
+        for fresh in (self._connection is None, True):
+            try:
+                connection = self._connected()
+                connection.request(method, path, body, self._headers)
+                response = connection.getresponse()
+                break
+            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
+                self.close()
+                if fresh:
+                    raise self._lost(error) from error
+            except (OSError, http.client.HTTPException) as error:
+                raise self._lost(error) from error
+        if response.status >= 300:
+            self._refused(response)
+        return response
+
+    def _refused(self, response: http.client.HTTPResponse) -> None:
+        try:
+            words = response.read(4096).decode("utf-8", "replace").strip()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._lost(error) from error
+        self.close()
+        text = f"{self._place.url}, database {self._place.database}: {response.status} {response.reason}: {words}"
+        if response.status >= 500 or response.status in AGAIN:
+            raise StoreDown(text)
+        raise StoreError(text)
+
+    def _lost(self, error: Exception) -> StoreDown:
+        self.close()
+        return StoreDown(f"{self._place.url}: no answer: {error or type(error).__name__}")
+
+    def _connected(self) -> http.client.HTTPConnection:
+        if self._connection is None:
+            parts = urlsplit(self._place.url)
+            assert parts.hostname is not None, "the place was checked"
+            if parts.scheme == "https":
+                context = ssl.create_default_context(cafile=self._place.ca_file or None)
+                self._connection = http.client.HTTPSConnection(
+                    parts.hostname, parts.port, timeout=CONNECT_S, context=context
+                )
+            else:
+                self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=CONNECT_S)
+            self._connection.connect()
+            self._connection.sock.settimeout(ANSWER_S)
+        return self._connection
+
+
+def _authorisation(place: Place) -> dict[str, str]:
+    """The header that says who we are: Basic for a user, Token for a token, none for neither."""
+    if place.user:
+        return {"Authorization": "Basic " + base64.b64encode(f"{place.user}:{place.secret}".encode()).decode()}
+    return {"Authorization": f"Token {place.secret}"} if place.secret else {}

@@ -1,0 +1,36 @@
+"""What is written: a piece of an estimate in the vocabulary's words, with the model's identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+SIGNALS = (
+    "soc",
+    "soc_lo",
+    "soc_hi",
+    "soc_counted",
+    "innovation_v",
+    "innovation_bound_v",
+    "current_offset_a",
+    "ocv_v",
+)
+"""The fields of the measurement `soc`; their meaning is in the collectors' vocabulary."""
+
+FILE_COLUMNS = ("soc", "soc_lo", "soc_hi")
+"""What a file gets besides `time_s`, unless it asks for all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Signals at times (rising, s), NaN where a signal has no value there; `model` and `version` made them."""
+
+    time_s: Array
+    signals: Mapping[str, Array]
+    model: str
+    version: str = field(default="")

@@ -1,0 +1,88 @@
+"""Parquet files: columns as in CSV; the JSON of a CSV's first line may stand in the file's metadata, key `battfleet`.
+
+Read in batches of rows and written in row groups, so memory does not grow with the file. Timestamps become seconds
+since 1970.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from soc.stores import CHUNK_ROWS, Recording
+from soc.stores._columns import Columns, Rules, Source
+from soc.stores._errors import StoreError
+from soc.stores._files import parse_header, path_of, whole_file
+from soc.stores._results import Results
+from soc.stores.csv import within
+
+METADATA_KEY = b"battfleet"
+
+
+def read(place: str, rules: Rules, since_s: float | None = None, until_s: float | None = None) -> Recording:
+    """The recording in a Parquet file, batch by batch. Raises `StoreError` naming file and column."""
+    path = path_of(place, "parquet")
+    try:
+        file = pq.ParquetFile(path)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror or error}") from error
+    except pa.ArrowInvalid as error:
+        raise StoreError(f"{path}: not a Parquet file: {error}") from error
+    sources = rules.resolve(file.schema_arrow.names, str(path))
+    text = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
+    header = parse_header(text.decode(), f"{path}, metadata") if text else {}
+    chunks = _chunks(file, str(path), sources)
+    return Recording(place, within(chunks, since_s, until_s), header)
+
+
+def _chunks(file: pq.ParquetFile, where: str, sources: Mapping[str, Source]) -> Iterator[Columns]:
+    """The columns under our names, some rows at a time."""
+    wanted = sorted({source.column for source in sources.values()})
+    with file:
+        for batch in file.iter_batches(CHUNK_ROWS, columns=wanted):
+            raw = {name: _numbers(batch.column(name), name, where) for name in wanted}
+            yield {ours: source.of(raw[source.column]) for ours, source in sources.items()}
+
+
+def _numbers(column: pa.Array, name: str, where: str) -> NDArray[np.float64]:
+    """The column as doubles, NaN where it has no value; times as seconds since 1970."""
+    try:
+        if pa.types.is_timestamp(column.type):
+            return np.asarray(column.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy(zero_copy_only=False)) * 1e-9
+        values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise StoreError(f"{where}: column {name} is {column.type}, expected numbers: {error}") from error
+    return values
+
+
+class Writer:
+    """Takes results into a Parquet file; `columns` besides `time_s`."""
+
+    def __init__(self, place: str, tags: Mapping[str, str], columns: Sequence[str]) -> None:  # noqa: ARG002 - files know no tags
+        self._path = path_of(place, "parquet")
+        self._schema = pa.schema([(name, pa.float64()) for name in ("time_s", *columns)])
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Begin the file."""
+        file = self._stack.enter_context(whole_file(self._path))
+        self._writer = self._stack.enter_context(pq.ParquetWriter(file, self._schema, compression="zstd"))
+        return self
+
+    def write(self, results: Results) -> None:
+        """Add rows."""
+        columns: dict[str, Any] = {"time_s": results.time_s, **results.signals}
+        self._writer.write_table(pa.table({name: columns[name] for name in self._schema.names}, schema=self._schema))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the file; after an error there is none."""
+        self._stack.__exit__(kind, error, trace)
