@@ -51,8 +51,7 @@ def tables(cell: CellParameters, states: int) -> Tables:
     resistances = [_on_grid(cell, _resistance(r, linear, arrhenius)) for r in (cell.r0_ohm, *cell.r_ohm)]
     hysteresis = [_on_grid(cell, linear @ m) for m in (cell.m_v, cell.m0_v)]
     noise = cell.noise
-    bias = np.hypot(noise.bias_v, noise.ocv_sd_v)
-    trust = [_on_grid(cell, linear @ noise.error_v), _on_grid(cell, linear @ bias), _slopes(ocv)]
+    trust = [_on_grid(cell, linear @ noise.error_v), _on_grid(cell, linear @ noise.bias_v), _slopes(ocv)]
     rows = (cell.capacity_ah, cell.efficiency, cell.gamma, 1 / cell.charge_transfer_a)
     rows += (noise.error_time_s, noise.bias_time_s, noise.resistance_sd, *cell.tau_s)
     return Tables(

@@ -19,6 +19,9 @@ class Options(NamedTuple):
     coloured: bool = True  # Σ_v = σ²·(1 + 2 t_c/Δt): a coloured error is one look per 2 t_c, at any sampling rate
     bias_state: bool = True  # the slow voltage error as a state; otherwise it joins the coloured error
     error_scale: float = 1.0  # times the cell's error_v
+    ocv_sd_v: float = (
+        math.nan
+    )  # sd of the OCV table's own error: voltage makes z no better known than this over its slope
     bias_scale: float = 1.0  # times the cell's bias_v
     sensor_v: float = math.nan  # sd of white voltage noise
     resistance_scale: float = 1.0  # times the cell's resistance_sd
@@ -94,6 +97,7 @@ PLAIN = Options(
     error_scale=0.0,
     resistance_scale=0.0,
     bias_scale=0.0,
+    ocv_sd_v=0.0,
     current_time_s=math.inf,
     capacity_sd=0.0,
     hysteresis_sd=0.0,
@@ -115,6 +119,7 @@ def settings(chosen: Options, cell: CellParameters) -> Options:
         "sensor_v": cell.noise.sensor_v,
         "current_sd_a": cell.noise.current_sd_a,
         "capacity_sd": cell.noise.capacity_sd,
+        "ocv_sd_v": cell.noise.ocv_sd_v,
         "reference_sd": cell.noise.reference_sd,
         "offset_sd_a": cell.nominal_ah / 100,
         "full_voltage_v": 3.45 if cell.chemistry.upper().startswith("LFP") else cell.voltage_max_v - 0.01,

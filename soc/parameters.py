@@ -72,7 +72,8 @@ class Noise:
     `error_v` [T, z], `error_time_s` [T]: voltage error of the model, and its correlation time (30..300 s).
     `bias_v` [T, z], `bias_time_s` [T]: its slow part, a first-order Gauss–Markov process (1000..3000 s).
     `resistance_sd` [T]: relative error of the overpotential (R0·i + Σ R_j·i_Rj), coloured like `error_v`.
-    `ocv_sd_v`: error of the OCV table, joined to the bias.
+    `ocv_sd_v`: error of the OCV table, which time does not average out: no voltage makes z better known than this
+    divided by the curve's slope.
     `capacity_sd`: relative error of counted charge; the walk of z reaches it after a throughput of one capacity.
     `sensor_v`: white noise of the voltage sensor.
     `current_sd_a`: white noise of one current sample, the process noise of the filters.

@@ -16,7 +16,7 @@ from soc.compiled import compiled
 from soc.filters import Samples
 from soc.models.correct import keep_positive, monitor, report
 from soc.models.linear import predict
-from soc.models.sample import SEEN, STEP_SIZE, prepare
+from soc.models.sample import EXCESS_VAR, SEEN, STEP_SIZE, prepare
 from soc.options import Options
 
 Array = NDArray[np.float64]
@@ -48,6 +48,7 @@ def run(
             ):
                 seen, var = predict(tables, o, x, P, step, S, D, gradient, gain)
                 keep_positive(tables, P, S, memory)
+                var -= step[EXCESS_VAR]
                 if step[SEEN] > 0.0:
                     r = v - seen
                     monitor(memory, r / math.sqrt(var))

@@ -16,7 +16,7 @@ from soc.compiled import compiled
 from soc.filters import Samples
 from soc.models.correct import anchor, correct, report
 from soc.models.linear import predict
-from soc.models.sample import SEEN, STEP_SIZE, prepare
+from soc.models.sample import EXCESS_VAR, SEEN, STEP_SIZE, prepare
 from soc.options import Options
 
 Array = NDArray[np.float64]
@@ -51,4 +51,5 @@ def run(
                     r = v - seen
                     correct(tables, o, x, P, memory, step, (r, var), gain, S)
                     anchor(tables, o, x, P, memory, step, v, gain, S)
+                var -= step[EXCESS_VAR]
             report(tables, o, x, P, out, k, r, var)

@@ -18,7 +18,7 @@ from soc.cell import Tables
 from soc.compiled import compiled
 from soc.filters import Samples
 from soc.models import correct, linear, motion, sample
-from soc.models.sample import CURRENT_SD, OUTPUT_SHARE, SEEN, VOLTAGE_VAR
+from soc.models.sample import CURRENT_SD, EXCESS_VAR, OUTPUT_SHARE, SEEN, VOLTAGE_VAR
 from soc.options import Options
 
 Array = NDArray[np.float64]
@@ -66,7 +66,7 @@ def _step(
         return math.nan, math.nan
     ukf.update(now[2], R=r_var)
     x[:], P[:] = ukf.x, 0.5 * (ukf.P + ukf.P.T)
-    innovation, var = float(ukf.y.item()), float(ukf.S.item())
+    innovation, var = float(ukf.y.item()), float(ukf.S.item() - step[EXCESS_VAR])
     monitor(memory, innovation / math.sqrt(var))
     clamp(tables, x, memory)
     return innovation, var

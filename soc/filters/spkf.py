@@ -23,6 +23,7 @@ from soc.models.motion import move, see, spread
 from soc.models.sample import (
     CURRENT_SD,
     ETA_NOW,
+    EXCESS_VAR,
     GAMMA_NOW,
     MEAN_CURRENT,
     OUTPUT_SHARE,
@@ -68,6 +69,7 @@ def run(
                     r = v - seen
                     correct(tables, o, x, P, memory, step, (r, var), gain, S)
                     anchor(tables, o, x, P, memory, step, v, gain, S)
+                var -= step[EXCESS_VAR]
             report(tables, o, x, P, out, k, r, var)
 
 

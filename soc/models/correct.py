@@ -3,6 +3,9 @@
 The covariance is updated as P − L·P_xyᵀ − P_xy·Lᵀ + L·P_y·Lᵀ, which also holds when a state is not corrected (L = 0
 there): the frozen current offset is *considered*, neither learned nor forgotten. Whatever was repaired is
 counted.
+
+Gate, bump and monitor compare the innovation with what it should be, its variance without the part that only stands
+for the colour of the error; the gain is made with that part.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 from soc.belief import Memory
 from soc.cell import Tables
 from soc.compiled import inlined
-from soc.models.sample import CAPACITY_NOW, SLOPE_NOW
+from soc.models.sample import CAPACITY_NOW, EXCESS_VAR, SLOPE_NOW
 from soc.options import Options
 from soc.sigma import cholesky, rebuild
 
@@ -42,21 +45,31 @@ def correct(
 ) -> None:
     """Correct x and P by the innovation; `seen` is (r, P_y), `gain` comes as P_xy and is used up."""
     r, var = seen
+    expected = var - step[EXCESS_VAR]
     Z = len(tables.pairs) + 1
-    monitor(memory, r / math.sqrt(var))
-    if _is_fault(o, memory, r, var):
+    monitor(memory, r / math.sqrt(expected))
+    if _is_fault(o, P, Z, memory, r, expected):
         return
+    known = _known_by_curve(o, P[Z, Z], step[SLOPE_NOW])
     frozen = -1
     if o.offset_state and step[SLOPE_NOW] < o.offset_slope_v:
         frozen = Z + 1
         memory[Memory.FROZEN_OFFSET] += 1
     _update(tables, x, P, r, var, gain, frozen)
     clamp(tables, x, memory)
-    _bump(o, P, Z, memory, r, var)
-    P[Z, Z] = max(P[Z, Z], o.soc_floor * o.soc_floor)
+    P[Z, Z] = max(P[Z, Z], known, o.soc_floor * o.soc_floor)
+    _bump(o, P, Z, memory, r, expected)
     if P[Z, Z] < o.gate_sd * o.gate_sd:
         memory[Memory.CONVERGED] = 1.0
     keep_positive(tables, P, S, memory)
+
+
+@inlined
+def _known_by_curve(o: Options, var: float, slope_v: float) -> float:
+    """The variance of z below which a voltage cannot take it: that of the curve's own error, or what it was before."""
+    if o.ocv_sd_v * o.ocv_sd_v >= var * slope_v * abs(slope_v):
+        return var if o.ocv_sd_v > 0.0 else 0.0
+    return (o.ocv_sd_v / slope_v) ** 2
 
 
 @inlined
@@ -79,8 +92,8 @@ def monitor(memory: Array, normalised: float) -> None:
 
 
 @inlined
-def _is_fault(o: Options, memory: Array, r: float, var: float) -> bool:
-    """Whether the sample is to be left out: far off while z is known, and not for long."""
+def _is_fault(o: Options, P: Array, Z: int, memory: Array, r: float, var: float) -> bool:
+    """Whether the sample is to be left out: far off while z is known. After a while it is z that is not known."""
     if r * r <= o.gate_sigma * o.gate_sigma * var or memory[Memory.CONVERGED] == 0.0:
         memory[Memory.GATE_SINCE] = math.nan
         return False
@@ -90,6 +103,7 @@ def _is_fault(o: Options, memory: Array, r: float, var: float) -> bool:
     if time_s - memory[Memory.GATE_SINCE] > o.gate_limit_s:
         memory[Memory.CONVERGED] = 0.0
         memory[Memory.GATE_OPENED] += 1
+        P[Z, Z] = max(P[Z, Z], o.soc_sd_max * o.soc_sd_max)
         return False
     memory[Memory.GATED] += 1
     return True

@@ -64,7 +64,8 @@ KEY_DT, KEY_T = 18, 19  # what the following were computed for
 RECENT = 20  # weight of this sample in running means
 SEEN = 21  # 1: there is a voltage to learn from
 MEAN_CURRENT = 22  # CURRENT less the believed offset, A
-DECAY = 25  # a_1 .. a_n
+EXCESS_VAR = 25  # what VOLTAGE_VAR has on top of the error's own variance because it is coloured, V²
+DECAY = 26  # a_1 .. a_n
 STEP_SIZE = DECAY + 3
 
 OUTSIDE_K = 2.0  # so far outside the tested temperatures is not worth a word
@@ -256,12 +257,15 @@ def _set_voltage_noise(tables: Tables, o: Options, x: Array, P: Array, step: Arr
     error = (o.error_scale * tables.trust[row, k, ERROR_V]) ** 2 + (relative * drop) ** 2
     bias = (o.bias_scale * tables.trust[row, k, BIAS_V]) ** 2
     looks = 2.0 / step[DT] if o.coloured else 0.0
-    step[VOLTAGE_VAR] = o.sensor_v * o.sensor_v + error * (1.0 + looks * tables.rows[row, ERROR_TIME])
+    step[EXCESS_VAR] = error * looks * tables.rows[row, ERROR_TIME]
+    step[VOLTAGE_VAR] = o.sensor_v * o.sensor_v + error + step[EXCESS_VAR]
     if o.bias_state:
         B = len(tables.states) - 1
         P[B, B] += bias * (1.0 / (step[DECAY_B] * step[DECAY_B]) - 1.0)
     else:
-        step[VOLTAGE_VAR] += bias * (1.0 + looks * tables.rows[row, BIAS_TIME])
+        excess = bias * looks * tables.rows[row, BIAS_TIME]
+        step[EXCESS_VAR] += excess
+        step[VOLTAGE_VAR] += bias + excess
 
 
 @inlined
