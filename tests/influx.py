@@ -126,6 +126,9 @@ class Influx:
         """Let it hang: connections are taken, nothing is answered. `thaw` wakes it."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        status = Path(f"/proc/{self.process.pid}/status")
+        while not re.search(r"^State:\s+T", status.read_text(encoding="utf-8"), re.MULTILINE):
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         """Let it go on."""

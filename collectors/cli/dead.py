@@ -15,6 +15,7 @@ from collectors.errors import CollectorError, ConfigError
 from collectors.shipper import config
 from collectors.shipper.answers import Verdict, judge
 from collectors.shipper.config import ShipConfig
+from collectors.shipper.delivery import Refusal
 from collectors.shipper.store import DeadLetter, Store
 
 SHOWN = 100
@@ -70,8 +71,8 @@ def list_letters(
     as_json: bool,
 ) -> None:  # fmt: skip
     """List refused lines: number, sink, collector, reason, when, the server's words."""
-    _, store = _open(path)
-    letters = store.dead(sink, collector, reason, ids, limit)
+    with _open(path)[1] as store:
+        letters = store.dead(sink, collector, reason, ids, limit)
     for letter in letters:
         if as_json:
             click.echo(json.dumps(letter._asdict()))
@@ -91,8 +92,9 @@ def show_letters(
     path: Path, ids: tuple[int, ...], sink: str | None, collector: str | None, reason: str | None, as_json: bool
 ) -> None:
     """Show refused lines whole: the line itself and everything that is known about it."""
-    _, store = _open(path)
-    for letter in store.dead(sink, collector, reason, ids):
+    with _open(path)[1] as store:
+        letters = store.dead(sink, collector, reason, ids)
+    for letter in letters:
         if as_json:
             click.echo(json.dumps(letter._asdict()))
             continue
@@ -113,10 +115,11 @@ def resend_letters(
     """
     loaded, store = _open(path)
     stored = refused = 0
-    for name in [s.name for s in loaded.sinks if sink in (None, s.name)]:
-        letters = [letter for letter in store.dead(name, collector, reason, ids) if letter.reason != "unencodable"]
-        some = _resend(loaded, store, name, letters)
-        stored, refused = stored + some, refused + len(letters) - some
+    with store:
+        for name in [s.name for s in loaded.sinks if sink in (None, s.name)]:
+            letters = [letter for letter in store.dead(name, collector, reason, ids) if letter.reason != "unencodable"]
+            some = _resend(loaded, store, name, letters)
+            stored, refused = stored + some, refused + len(letters) - some
     click.echo(json.dumps({"stored": stored, "refused": refused}) if as_json else f"{stored} stored, {refused} refused")
     if refused:
         sys.exit(76)
@@ -124,25 +127,23 @@ def resend_letters(
 
 def _resend(loaded: ShipConfig, store: Store, name: str, letters: Sequence[DeadLetter]) -> int:
     """Return how many the sink has taken; CollectorError when it does not answer as a database would."""
-    from collectors.shipper.delivery import Refusal
     from collectors.shipper.service import open_post
 
-    post = open_post(loaded, name)
     stored = 0
-    for letter in letters:
-        answer = post.ask([letter.line])
-        verdict = judge(answer, len(letter.line))
-        if verdict is Verdict.STORED:
-            stored += 1
-            store.dig_out([letter.id])
-            store.forget_types(name, letter.line.partition(" ")[0].partition(",")[0])
-        elif verdict in (Verdict.REFUSED, Verdict.EXPIRED):
-            reason = verdict.name.lower()
-            store.bury(name, letter.collector, letter.seq, [Refusal(letter.line, answer.status, reason, answer.text)])
-        else:
-            raise CollectorError(
-                f"sink {name}: {answer.status or 'no answer'}: {answer.text}; {stored} stored before that"
-            )
+    with open_post(loaded, name) as post:
+        for letter in letters:
+            answer = post.ask([letter.line])
+            verdict = judge(answer, len(letter.line))
+            if verdict is Verdict.STORED:
+                stored += 1
+                store.dig_out([letter.id])
+                store.forget_types(name, letter.line.partition(" ")[0].partition(",")[0])
+            elif verdict in (Verdict.REFUSED, Verdict.EXPIRED):
+                refusal = Refusal(letter.line, answer.status, verdict.name.lower(), answer.text)
+                store.bury(name, letter.collector, letter.seq, [refusal])
+            else:
+                words = f"{answer.status or 'no answer'}: {answer.text}"
+                raise CollectorError(f"sink {name}: {words}; {stored} stored before that")
     return stored
 
 
@@ -157,9 +158,9 @@ def delete_letters(
     """Delete refused lines here, for good. They are still in the journal as long as that is kept."""
     if as_json and not yes:
         raise click.UsageError("--json needs --yes: there is nobody to ask")
-    _, store = _open(path)
-    letters = store.dead(sink, collector, reason, ids)
-    if letters and not yes:
-        click.confirm(f"Delete {len(letters)} refused lines for good?", abort=True)
-    store.dig_out([letter.id for letter in letters])
+    with _open(path)[1] as store:
+        letters = store.dead(sink, collector, reason, ids)
+        if letters and not yes:
+            click.confirm(f"Delete {len(letters)} refused lines for good?", abort=True)
+        store.dig_out([letter.id for letter in letters])
     click.echo(json.dumps({"deleted": len(letters)}) if as_json else f"{len(letters)} deleted")

@@ -304,10 +304,12 @@ class Courier:
         self._store.set_health(self.sink, self.health._replace(lines_sent=self.lines_sent))
 
     def _look(self) -> None:
-        """Note how far behind each collector is, for the reports; not more often than every LOOK_S."""
+        """Look at what others may have changed, and how far behind each collector is; at most every LOOK_S."""
         if time.monotonic() - self._looked_s < LOOK_S:
             return
         self._looked_s = time.monotonic()
+        self.types.clear()  # `collectors dead resend` may have found that the sink takes another type now
+        self.types |= self._store.types(self.sink)
         for name, reading in list(self.readings.items()):
             marks = self.marks[name]
             rows = max(0, reading.source.newest_seq() - marks.live)

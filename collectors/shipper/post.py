@@ -14,7 +14,9 @@ import http.client
 import socket
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Self
 from urllib.parse import urlencode, urlsplit
 
 from collectors.shipper.answers import Answer
@@ -115,14 +117,21 @@ class Post:
             self.close()
         return Answer(response.status, text.strip(), float(retry_after) if retry_after.isdecimal() else None)
 
+    def __enter__(self) -> Self:
+        """Return itself; closed at the block's end."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
     def abort(self) -> None:
         """Break the request that another thread waits for: it answers as if the connection were lost."""
         connection = self._connection
-        if connection is not None and connection.sock is not None:
-            try:
-                connection.sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                return  # closed already
+        sock = None if connection is None else connection.sock
+        if sock is not None:
+            with suppress(OSError):  # closed already
+                sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Give the connection back; the next `send` makes a new one."""

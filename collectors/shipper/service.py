@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ class Service:
         try:
             committer.put(Event("shipper_start", ", ".join(f"{s.name}: {s.url}" for s in self._config.sinks)))
             for lane in self.lanes:
-                lane.start(lambda courier=lane.courier: courier.run(self._config.ship.interval_s))  # type: ignore[misc]
+                lane.start(partial(lane.courier.run, self._config.ship.interval_s))
             notify("READY=1\nSTATUS=starting")
             while not stopping():
                 self._tick(committer)
@@ -160,6 +161,13 @@ class Service:
                 lane.thread.join(max(0.0, until_s - time.monotonic()))
             if lane.is_running:  # stuck in a name lookup or a connect: its marks are whole all the same
                 lane.courier.save()
+
+    def close(self) -> None:
+        """Give back connections and ship.db; not while a courier still runs."""
+        if not any(lane.is_running for lane in self.lanes):
+            for lane in self.lanes:
+                lane.post.close()
+            self.store.close()
 
     def _tick(self, committer: Committer) -> None:
         self._raise_failures()
@@ -276,7 +284,10 @@ def run(config: ShipConfig, *, once: bool = False, as_json: bool = False) -> Non
         raise ConfigError(f"{config.path}: [ship] state_dir: no such folder: {config.ship.state_dir}")
     with the_only_one(config.ship.state_dir):
         service = Service(config, system_clock(), _print_json if as_json else _log)
-        (service.run_once if once else service.run)(lambda: bool(stops))
+        try:
+            (service.run_once if once else service.run)(lambda: bool(stops))
+        finally:
+            service.close()
 
 
 def _print_json(facts: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from collectors.errors import JournalError, JournalNewer
 from collectors.journal.records import ClockStep
@@ -151,9 +151,16 @@ class Store:
         self._lock = threading.RLock()
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-            self._prepare()
         except sqlite3.Error as error:
             raise JournalError(f"{path}: {error}; is the folder there, and may this user write it?") from error
+        try:
+            self._prepare()
+        except sqlite3.Error as error:
+            self._db.close()
+            raise JournalError(f"{path}: {error}; move it away to begin anew: everything is sent again") from error
+        except JournalNewer:
+            self._db.close()
+            raise
 
     def _prepare(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -164,6 +171,14 @@ class Store:
         if version < VERSION:
             script = f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION};"
             self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {script} COMMIT;")
+
+    def __enter__(self) -> Self:
+        """Return itself; closed at the block's end."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
 
     def close(self) -> None:
         """Close the file; saved is what was saved."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -25,9 +27,21 @@ from tests.influx import Influx
 NOW_NS = time.time_ns() // 10**9 * 10**9
 
 
-def post(influx: Influx, database: str, **changes: Any) -> Post:
-    usual = SinkConfig("lab", "influxdb1", influx.url, database, user=influx.writer, password_file="made at run time")
-    return Post(replace(usual, **changes), influx.password)
+class MakesPosts(Protocol):
+    """Gives a connection to a database, with some settings changed."""
+
+    def __call__(self, database: str, **changes: Any) -> Post: ...
+
+
+@pytest.fixture
+def post(influx: Influx) -> Iterator[MakesPosts]:
+    with ExitStack() as opened:
+
+        def make(database: str, **changes: Any) -> Post:
+            usual = SinkConfig("lab", "influxdb1", influx.url, database, user=influx.writer, password_file="made up")
+            return opened.enter_context(Post(replace(usual, **changes), influx.password))
+
+        yield make
 
 
 def carry(connection: Post, lines: list[str]) -> Delivered:
@@ -49,16 +63,15 @@ def good(count: int, measurement: str = "battery") -> list[str]:
 
 
 @pytest.mark.parametrize("gzip_level", [0, 1, 6])
-def test_good_lines_are_answered_with_204_and_are_there(influx: Influx, gzip_level: int) -> None:
+def test_good_lines_are_answered_with_204_and_are_there(influx: Influx, post: MakesPosts, gzip_level: int) -> None:
     database = influx.create_database()
-    connection = post(influx, database, gzip_level=gzip_level)
+    connection = post(database, gzip_level=gzip_level)
     for _ in range(2):  # the second time they overwrite themselves
         assert connection.ask(good(1000)) == Answer(204)
     assert influx.count(database, "value") == 1000
-    connection.close()
 
 
-def test_every_kind_of_value_comes_back_as_it_was(influx: Influx) -> None:
+def test_every_kind_of_value_comes_back_as_it_was(influx: Influx, post: MakesPosts) -> None:
     database = influx.create_database()
     texts = ["plain", 'a "quoted" \\ word', "two\nlines", "tab\tand, comma=equals", "é ± 電", ""]
     numbers = [0.1, -0.0, 1e-7, 5e-324, 1.7976931348623157e308, 123456789.12345678]
@@ -72,7 +85,7 @@ def test_every_kind_of_value_comes_back_as_it_was(influx: Influx) -> None:
         Column(texts),
     ]
     stamps = NOW_NS + np.arange(6)
-    connection = post(influx, database)
+    connection = post(database)
     assert connection.ask(encode(Chunk(1, 1, stream, "b", stamps, columns), stamps)) == Answer(204)
     (series,) = influx.query('SELECT number, count, "on", "te xt,=" FROM "all kinds, of" GROUP BY *', database)
     assert series["tags"] == {"ta,g =": "va, l=ue"}
@@ -80,7 +93,6 @@ def test_every_kind_of_value_comes_back_as_it_was(influx: Influx) -> None:
         assert stamp == NOW_NS + row
         assert (number, count, on) == (numbers[row], columns[1].values[row], bool(row % 2))
         assert text == texts[row]
-    connection.close()
 
 
 @pytest.mark.parametrize(
@@ -100,9 +112,11 @@ def test_every_kind_of_value_comes_back_as_it_was(influx: Influx) -> None:
         "too long a number",
     ],  # not the lines: they hold the time
 )
-def test_one_bad_line_is_found_and_all_others_are_stored(influx: Influx, bad: str, words: str) -> None:
+def test_one_bad_line_is_found_and_all_others_are_stored(
+    influx: Influx, post: MakesPosts, bad: str, words: str
+) -> None:
     database = influx.create_database()
-    connection = post(influx, database)
+    connection = post(database)
     assert connection.ask(good(1)) == Answer(204)
     batch = good(200)
     batch.insert(120, bad)
@@ -111,31 +125,28 @@ def test_one_bad_line_is_found_and_all_others_are_stored(influx: Influx, bad: st
     assert [refusal.line for refusal in done.refused] == [bad]
     assert words in done.refused[0].error
     assert influx.count(database, "value") == 200
-    connection.close()
 
 
-def test_a_conflict_says_the_type_that_the_server_has(influx: Influx) -> None:
-    connection = post(influx, influx.create_database())
+def test_a_conflict_says_the_type_that_the_server_has(influx: Influx, post: MakesPosts) -> None:
+    connection = post(influx.create_database())
     connection.ask(good(1))
     answer = connection.ask([f"battery,device=d value=1i {NOW_NS}"])
     found = TYPE_CONFLICT.search(answer.text)
     assert found
     assert found.groups() == ("value", "battery", "float")
-    connection.close()
 
 
-def test_points_older_than_the_policy_are_expired_and_newer_ones_stored(influx: Influx) -> None:
+def test_points_older_than_the_policy_are_expired_and_newer_ones_stored(influx: Influx, post: MakesPosts) -> None:
     database = influx.create_database(retention="1d")
-    connection = post(influx, database)
+    connection = post(database)
     old = [f"battery,device=d value=1.0 {NOW_NS - 10 * 86_400 * 10**9 + n}" for n in range(300)]
     done = carry(connection, old + good(300))
     assert {(refusal.reason, refusal.status) for refusal in done.refused} == {("expired", 400)}
     assert [refusal.line for refusal in done.refused] == old
     assert influx.count(database, "value") == 300
-    connection.close()
 
 
-def test_what_a_person_must_put_right_is_held(influx: Influx) -> None:
+def test_what_a_person_must_put_right_is_held(influx: Influx, post: MakesPosts) -> None:
     database = influx.create_database()
     influx.query("CREATE DATABASE other")
     cases: list[tuple[dict[str, str], int, Verdict]] = [
@@ -146,27 +157,25 @@ def test_what_a_person_must_put_right_is_held(influx: Influx) -> None:
         ({"retention_policy": "nothing"}, 500, Verdict.FAULT),
     ]
     for changes, status, verdict in cases:
-        connection = post(influx, **{"database": database, **changes})
+        connection = post(**{"database": database, **changes})
         answer = connection.ask(good(1))
         assert (answer.status, judge(answer, 100)) == (status, verdict), answer
-        connection.close()
 
 
-def test_a_body_over_the_servers_limit_is_halved_until_it_passes(influx: Influx) -> None:
+def test_a_body_over_the_servers_limit_is_halved_until_it_passes(influx: Influx, post: MakesPosts) -> None:
     database = influx.create_database()
-    connection = post(influx, database, gzip_level=0)
+    connection = post(database, gzip_level=0)
     long = "x" * 1_000_000
     batch = [f'notes,device=d text="{long}" {NOW_NS + n}' for n in range(40)]  # 40 MB; the server takes 25
     answer = connection.ask(batch)
     assert judge(answer, 40_000_000) is Verdict.TOO_LARGE
     assert carry(connection, batch) == Delivered()
     assert influx.count(database, "text") == 40
-    connection.close()
 
 
-def test_a_server_that_is_gone_or_hangs_is_an_unknown_outcome(tmp_path: Path, influx: Influx) -> None:
+def test_a_server_that_is_gone_or_hangs_is_an_unknown_outcome(tmp_path: Path, influx: Influx, post: MakesPosts) -> None:
     database = influx.create_database()
-    connection = post(influx, database, answer_s=0.3)
+    connection = post(database, answer_s=0.3)
     assert connection.ask(good(1)) == Answer(204)
     influx.freeze()
     try:
@@ -176,21 +185,20 @@ def test_a_server_that_is_gone_or_hangs_is_an_unknown_outcome(tmp_path: Path, in
     assert answer.status is None
     assert judge(answer, 100) is Verdict.UNKNOWN
     assert connection.ask(good(1)) == Answer(204)
-    connection.close()
-    nowhere = post(influx, database, url="http://127.0.0.1:9")
+    nowhere = post(database, url="http://127.0.0.1:9")
     answer = nowhere.ask(good(1))
     assert (answer.status, answer.sent_whole) == (None, True)
     assert "refused" in answer.text
 
 
-def test_a_whole_journal_arrives_stamp_by_stamp(influx: Influx, tmp_path: Path) -> None:
+def test_a_whole_journal_arrives_stamp_by_stamp(influx: Influx, post: MakesPosts, tmp_path: Path) -> None:
     database = influx.create_database()
     store = Store(tmp_path / "ship.db")
     journal = TwinJournal(store.path)
     journal.sync(offset_ns=NOW_NS - 10**12)
     for n in range(500):
         journal.append([n * 10**9, n * 10**9 + 1])
-    connection = post(influx, database)
+    connection = post(database)
     courier = Courier("lab", store, connection, batch_lines=200)
     courier.add(Reading("mppt", journal, store, "lab", courier.types))
     courier.run_once()
@@ -198,5 +206,4 @@ def test_a_whole_journal_arrives_stamp_by_stamp(influx: Influx, tmp_path: Path) 
     assert [stamp - NOW_NS + 10**12 for stamp, _ in series["values"]] == [value for _, value in series["values"]]
     assert len(series["values"]) == journal.rows()
     assert not store.dead()
-    connection.close()
     store.close()

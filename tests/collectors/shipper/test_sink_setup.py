@@ -67,9 +67,8 @@ def test_influxdb1_is_made_once_and_then_left_alone(old: Path, influx: Influx) -
     assert second.exit_code == 0
     assert second.output.endswith("nothing to change\n")
     assert run("check", old).exit_code == 0
-    post = open_post(load(old), "lab")
-    assert post.ask([LINE]).status == 204
-    post.close()
+    with open_post(load(old), "lab") as post:
+        assert post.ask([LINE]).status == 204
     (policies,) = influx.query(f'SHOW RETENTION POLICIES ON "bat {old.parent.name}"')
     assert [row[:2] for row in policies["values"]] == [["raw", "720h0m0s"]]
 
@@ -144,9 +143,8 @@ def test_influxdb2_is_made_once_and_then_left_alone(new: tuple[Path, StandIn]) -
     assert set_up(path, "--keep", "52w").output.endswith("nothing to change\n")
     assert server.changes == done
     assert run("check", path).exit_code == 0
-    post = open_post(load(path), "cloud")
-    assert post.ask([LINE]).status == 204
-    post.close()
+    with open_post(load(path), "cloud") as post:
+        assert post.ask([LINE]).status == 204
     assert server.points[0].fields == {"voltage_v": 12.5}
 
 
