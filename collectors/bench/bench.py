@@ -24,6 +24,7 @@ from collectors.bench.influx import DATABASE, Influx, PrivateInflux
 from collectors.bench.ledger import Journal, account, gaps
 from collectors.bench.processes import Worker
 from collectors.bench.readback import check_replay, read_back
+from collectors.bench.replay import Replay
 from collectors.bench.rig import SINK, Place, Recorded, Source, build, collector_toml, ship_toml
 from collectors.bench.sensors import Agreement, agreement
 from collectors.bench.summary import ReplayReport, Report, Summary, problems_of
@@ -207,10 +208,14 @@ class Bench:
         )
 
     @property
+    def replay(self) -> Replay | None:
+        """Return the replay, if the source is a recording."""
+        return self.settings.source.replay if isinstance(self.settings.source, Recorded) else None
+
+    @property
     def is_over(self) -> bool:
         """Return whether a replay has come to its end; a simulation has none."""
-        source = self.settings.source
-        return isinstance(source, Recorded) and source.replay.is_over
+        return self.replay is not None and self.replay.is_over
 
     def tick(self) -> None:
         """Do what is due: faults, restarts, what is new in the journals. Several times a second."""
@@ -235,13 +240,19 @@ class Bench:
         found = {}
         for compared in COMPARED:
             mine, theirs = compared.reference, compared.other
-            if mine.place in journals and theirs.place in journals:
+            if self._has(mine) and self._has(theirs):
                 reference = journals[mine.place].course(mine.measurement, mine.signal)
                 other = journals[theirs.place].course(theirs.measurement, theirs.signal)
                 result = agreement(reference, other, self._within_ns(compared))
                 if result:
                     found[compared.title] = result
         return found
+
+    def _has(self, quantity: Quantity) -> bool:
+        """Return whether the source has something for this quantity."""
+        if self.replay:
+            return f"{quantity.measurement}.{quantity.signal}" in self.replay.recording.keys(quantity.place)
+        return True
 
     def _within_ns(self, compared: Compared) -> int:
         """Return half of the slower instrument's period: nearer samples are of the same instant, as far as can be."""
@@ -287,35 +298,37 @@ class Bench:
 
     def _report(self, name: str, journal: Journal, until_ns: int, exit_code: int | None) -> Report:
         stamps = journal.stamps()
-        source = self.settings.source
-        is_replay = isinstance(source, Recorded)
         [place] = [place for place in self.places if place.name == name]
+        period_s = self.settings.source.period_s(place)
+        no_event = "no value in the recording" if self.replay else "the collector was late"
         return Report(
             account=account(self._server.stations[name].sent, stamps, journal.up_ns(), until_ns),
             rows=journal.rows,
             events=dict(Counter(event.kind for event in journal.events)),
-            gaps=gaps(
-                stamps, journal.events, source.period_s(place), "no value in the recording" if is_replay else "?"
-            ),
+            gaps=gaps(stamps, journal.events, period_s, no_event),
             restarts=self.workers[name].restarts,
             exit_code=exit_code,
         )
 
     def _check_replay(self, journals: Mapping[str, Journal]) -> ReplayReport | None:
-        source = self.settings.source
-        if not isinstance(source, Recorded):
+        replay = self.replay
+        if replay is None:
             return None
-        replay = source.replay
         return ReplayReport(
-            speed=source.speed,
-            rows=len(replay.began_ns),
+            speed=replay.speed,
+            rows=min(len(replay.began_ns), len(replay.recording.rows)),
             of_rows=len(replay.recording.rows),
             seconds=(replay.began_ns[-1] - replay.began_ns[0]) / 1e9 if replay.began_ns else 0.0,
             stalls=replay.stalls,
             latest_s=replay.latest_s,
             instruments={
                 place.name: check_replay(
-                    replay, place.name, place.instrument, self._server.stations[place.name].sent, journals[place.name]
+                    replay,
+                    place.name,
+                    place.instrument,
+                    self._server.stations[place.name].sent,
+                    journals[place.name],
+                    place.talks,
                 )
                 for place in self.places
             },

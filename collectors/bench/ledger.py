@@ -152,7 +152,8 @@ class Account:
 def account(sent: SentLog, stamps: IntArray, up_ns: IntArray, until_ns: int) -> Account:
     """Return what became of everything sent before `until_ns`, given what the journal holds.
 
-    `stamps` are those of its samples, `up_ns` those of the events that say that the link is up. The longest stretches of untouched samples are compared by count: as many rows must lie in each stretch's time.
+    `stamps` are those of its samples, `up_ns` those of the events that say that the link is up. Stretches of untouched
+    samples are compared by count: as many rows must lie in each stretch's time.
     """
     sent_ns = np.array(sent.boottime_ns, np.int64)
     sent_ns = sent_ns[sent_ns < until_ns]
@@ -208,7 +209,9 @@ class Gap:
 
 GAP_PERIODS = 2.5
 AROUND_NS = 1_000_000_000
-NO_CAUSE = frozenset({"link_up", "collector_start", "collector_stop", "back_in_range"})
+NO_CAUSE = frozenset(
+    {"link_up", "collector_start", "collector_stop", "back_in_range", "input_back", "object_refused", "slots_skipped"}
+)
 """Events that come with a gap and do not explain it."""
 
 

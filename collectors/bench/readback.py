@@ -97,19 +97,31 @@ class ReplayCheck:
     """The most that a sample's time is off its second of the recording at the declared speed, in real seconds."""
 
 
-def check_replay(replay: Replay, name: str, instrument: Instrument, sent: SentLog, journal: Journal) -> ReplayCheck:
+def check_replay(
+    replay: Replay, name: str, instrument: Instrument, sent: SentLog, journal: Journal, talks: bool
+) -> ReplayCheck:
     """Return how an instrument's journal compares with the recording.
 
-    The fake's log says to which row each message belongs, and samples are kept in the order of their messages. Which
-    message the first sample came with is known only to a few (a busy collector reads several at once): it is the one
-    for which most values are right. A wrong one cannot pass, because then values differ wherever the recording moves.
+    The fake's log says to which row each message belongs. A sample of an instrument that is asked came with the last
+    message before its stamp. One that talks by itself may have several messages waiting when the collector looks, but
+    they are kept in order; with which of them the first sample came is known only to a few: it is the one for which
+    most values are right. A wrong one cannot pass, because then values differ wherever the recording moves.
     """
     stamps = journal.stamps()
-    tries = [_check(replay, name, instrument, journal, marks) for marks in _alignments(sent, stamps)]
+    alignments = _in_order(sent, stamps) if talks else [_last_before(sent, stamps)]
+    tries = [_check(replay, name, instrument, journal, marks) for marks in alignments]
+    tries = tries or [_check(replay, name, instrument, journal, {})]
     return max(tries, key=lambda check: (check.equal, -check.different - check.invented))
 
 
-def _alignments(sent: SentLog, stamps: IntArray) -> Iterator[dict[int, int]]:
+def _last_before(sent: SentLog, stamps: IntArray) -> dict[int, int]:
+    """Return every stamp's row, by the last message before it."""
+    at = np.searchsorted(np.array(sent.boottime_ns, np.int64), stamps + EARLY_NS, side="right") - 1
+    marks = np.array([*sent.marks, LEAD_IN], np.int64)  # with no message before it, at = -1: the lead-in
+    return dict(zip(stamps.tolist(), marks[at].tolist(), strict=True))
+
+
+def _in_order(sent: SentLog, stamps: IntArray) -> Iterator[dict[int, int]]:
     """Give, for each message that can have been the first sample's, every stamp's row."""
     sent_ns = np.array(sent.boottime_ns, np.int64)
     marks = np.array([*sent.marks, LEAD_IN], np.int64)

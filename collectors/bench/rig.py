@@ -46,6 +46,8 @@ class Place:
     """What of the truth it sees: measurements ("battery.") or quantities."""
     counted: frozenset[str]
     """What makes a message a sample: see `collectors.fakes.serve.Station`."""
+    talks: bool = False
+    """Whether it speaks by itself, unasked."""
 
     def seen(self, truth: Mapping[str, float]) -> dict[str, float | None]:
         """Return its part of the truth."""
@@ -61,6 +63,7 @@ PLACES: Mapping[str, Place] = {
             MPPT,
             ("battery.", "solar.", "charger.", "load.current_a", "load.power_w"),
             frozenset({"battery.voltage_v", "battery.current_a"}),
+            talks=True,
         ),
         Place("load", "ea_el3000a", LOAD, ("load.",), frozenset({"load.voltage_v"})),
         Place(
@@ -72,6 +75,13 @@ PLACES: Mapping[str, Place] = {
         ),
     )
 }
+
+
+def place_of(kind: str) -> Place:
+    """Return the place of this kind on the bench; for other kinds one that sees everything exactly."""
+    usual = next((place for place in PLACES.values() if place.kind == kind), None)
+    return usual or Place(kind, kind, Instrument(1.0), ("",), frozenset())
+
 
 T7_CHANNELS = (
     {
@@ -96,7 +106,7 @@ class Simulated:
 
     def world(self, place: Place) -> World:
         """Return the truth through this instrument's sensors."""
-        view = View(place.instrument, self._seed + list(PLACES).index(place.name))
+        view = View(place.instrument, self._seed + sum(map(ord, place.name)))
 
         def see(time_s: float) -> Mapping[str, float | None]:
             return view.see(place.seen(self._battery.at(time_s * self.speed)))
@@ -169,7 +179,7 @@ class Recorded:
 
     def period_s(self, place: Place) -> float:
         """Return how often this instrument speaks."""
-        return 1.0 / self.speed / (SAYS_PER_ROW if place.name == "mppt" else SAMPLES_PER_ROW)
+        return 1.0 / self.speed / (SAYS_PER_ROW if place.talks else SAMPLES_PER_ROW)
 
     def fake_options(self, place: Place) -> dict[str, Any]:
         """Return what its fake needs to be told: no noise or counters of its own."""
@@ -184,7 +194,7 @@ class Recorded:
         """Return what goes into the collector's [device] table."""
         options: dict[str, dict[str, Any]] = {
             "mppt": {"extra_period_s": 0.0},
-            "load": {"pause_s": 0.0, "status": False, "retries": 0, "timeout_s": max(0.01, 1.0 / self.speed)},
+            "load": {"pause_s": 0.0, "status": False, "retries": 0},
             "t7": {"channels": T7_CHANNELS},
         }
         return options[place.name]

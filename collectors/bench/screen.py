@@ -1,0 +1,162 @@
+"""What a run of the bench looks like: a live table, a line for logs, the summary at the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from collectors.bench.bench import Bench
+from collectors.bench.ledger import Journal
+from collectors.bench.sensors import Agreement
+from collectors.bench.summary import Report, Summary
+from collectors.signals import VOCABULARY
+
+SHOWN = (
+    ("battery", "voltage_v"),
+    ("battery", "current_a"),
+    ("solar", "power_w"),
+    ("load", "voltage_v"),
+    ("load", "current_a"),
+)
+CLOCK_STATES = VOCABULARY["collector"]["clock_state"].codes or {}
+RATE_SPAN_NS = 5_000_000_000
+
+
+def live(bench: Bench) -> Group:
+    """Return the table of what every instrument says now, how far they agree, and how the database is."""
+    return Group(_instruments(bench), _agreements(bench.agreement()), Text(_state(bench), no_wrap=True))
+
+
+def line(bench: Bench) -> str:
+    """Return the same in one line."""
+    parts = [
+        f"{name}: {' '.join(_newest(journal)) or 'no sample yet'} ({_rate_hz(journal):.1f}/s)"
+        for name, journal in bench.journals.items()
+    ]
+    return f"{bench.now_s:6.1f} s  " + "  ".join([*parts, _state(bench)])
+
+
+def _instruments(bench: Bench) -> Table:
+    table = Table(title=f"battfleet virtual bench, {bench.now_s:.0f} s", expand=True)
+    for heading in ("instrument", "says", "samples", "per s", "skipped", "errors", "reconnects", "queue", "clock"):
+        table.add_column(heading, justify="left" if heading in ("instrument", "says", "clock") else "right")
+    for place in bench.places:
+        journal, own = bench.journals[place.name], bench.journals[place.name].own()
+        counts = [f"{own.get(name, 0):.0f}" for name in ("skipped", "errors", "reconnects", "queue_rows")]
+        table.add_row(
+            f"{place.name} ({place.kind})",
+            "  ".join(_newest(journal)) or "no sample yet",
+            str(journal.rows),
+            f"{_rate_hz(journal):.1f}",
+            *counts,
+            CLOCK_STATES.get(int(own.get("clock_state", -1)), "?"),
+        )
+    return table
+
+
+def _newest(journal: Journal) -> list[str]:
+    """Return the newest value of each quantity that is shown, with its unit."""
+    found = []
+    for measurement, signal in SHOWN:
+        course = journal.course(measurement, signal)
+        if len(course.values):
+            unit = VOCABULARY[measurement][signal].unit
+            found.append(f"{measurement} {course.values[-1]:.3f} {unit}")
+    return found
+
+
+def _rate_hz(journal: Journal) -> float:
+    """Return the instrument's samples per second, lately."""
+    rates = [0.0]
+    for series in journal.measured().values():
+        stamps = [stamp for stamp in series.boottime_ns[-100:] if stamp > series.boottime_ns[-1] - RATE_SPAN_NS]
+        if len(stamps) > 1:
+            rates.append((len(stamps) - 1) * 1e9 / (stamps[-1] - stamps[0]))
+    return max(rates)
+
+
+def _agreements(found: Mapping[str, Agreement]) -> Table:
+    table = Table(expand=True)
+    for heading in ("agreement", "pairs", "mean difference", "deviation", "median", "gain"):
+        table.add_column(heading, justify="left" if heading == "agreement" else "right")
+    for title, agreement in found.items():
+        table.add_row(title, *_agreement_cells(title, agreement))
+    return table
+
+
+def _agreement_cells(title: str, found: Agreement) -> list[str]:
+    unit = "mV" if " V:" in title else "mA"
+    sizes = (found.residual_mean, found.residual_std, found.residual_median)
+    gain = "" if found.gain is None else f"{found.gain:.3f}"
+    return [str(found.pairs), *(f"{1000 * size:.1f} {unit}" for size in sizes), gain]
+
+
+def _state(bench: Bench) -> str:
+    """Return how replay and database stand."""
+    parts = []
+    replay = bench.replay
+    if replay:
+        speed = f"at {replay.speed:g}×, latest {1000 * replay.latest_s:.0f} ms late"
+        parts.append(f"replay: row {max(replay.row, 0)} of {len(replay.recording.rows)} {speed}")
+    health = bench.health
+    if bench.database is None:
+        parts.append("database: none, the journals are the store")
+    elif health is None:
+        parts.append(f"database: {bench.database.url}, nothing sent yet")
+    else:
+        why = f" ({health.why})" if health.why else ""
+        sent = f"{health.lines_sent} lines sent, {bench.unsent()} commits waiting"
+        parts.append(f"database: {bench.database.url} {health.state}{why}, {sent}")
+    return "; ".join(parts)
+
+
+def summary_lines(summary: Summary) -> Iterator[str]:
+    """Give the summary for a person."""
+    yield f"after {summary.seconds:.1f} s:"
+    for name, report in summary.instruments.items():
+        yield f"  {name:5} {_account(report)}"
+        yield from (f"        {text}" for text in _gap_lines(report))
+    for title, found in summary.agreement.items():
+        pairs, mean, deviation, median, gain = _agreement_cells(title, found)
+        more = f", gain {gain}" if gain else ""
+        yield f"  {title}: mean difference {mean}, deviation {deviation}, median {median}{more} ({pairs} pairs)"
+    yield f"  database: {summary.database}"
+    if summary.read_back:
+        back = summary.read_back
+        same = "the same" if back.is_same else "NOT the same"
+        wrong = f"{back.missing} missing, {back.different} different, {back.extra} extra"
+        yield f"  read back: {same}: {back.rows} rows with {back.values} values; in the database {wrong}"
+    yield from _replay_lines(summary)
+    yield from (f"  PROBLEM {problem}" for problem in summary.problems)
+    if not summary.problems:
+        yield "  nothing was lost"
+
+
+def _account(report: Report) -> str:
+    account = report.account
+    intact = account.kept + account.lost
+    share = f"{100 * account.kept / intact:.2f} %" if intact else "nothing"
+    touched = f", {account.harmed} harmed by faults" if account.harmed else ""
+    opening = f", {account.opening} said before the collector was ready" if account.opening else ""
+    return f"{account.kept} of {intact} samples kept ({share}){touched}{opening}; {report.restarts} restarts"
+
+
+def _gap_lines(report: Report) -> Iterator[str]:
+    for cause, number in Counter(gap.cause for gap in report.gaps).most_common():
+        seconds = sum(gap.seconds for gap in report.gaps if gap.cause == cause)
+        yield f"{number} gaps, {seconds:.2f} s in all: {cause}"
+
+
+def _replay_lines(summary: Summary) -> Iterator[str]:
+    replay = summary.replay
+    if not replay:
+        return
+    late = f"at most {1000 * replay.latest_s:.0f} ms late, {len(replay.stalls)} stalls"
+    yield f"  replay: {replay.rows} of {replay.of_rows} rows at {replay.speed:g}× in {replay.seconds:.1f} s; {late}"
+    for name, check in replay.instruments.items():
+        wrong = f"{check.missing} missing, {check.different} different, {check.invented} where the recording has a gap"
+        yield f"  {name:5} {check.equal} of {check.values} recorded values are in the journal; {wrong}"
