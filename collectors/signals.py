@@ -280,6 +280,8 @@ EVENTS: Mapping[str, EventKind] = {
     "file_salvaged": EventKind("what a damaged journal file still gave"),
     "file_thinned": EventKind("the size limit made a journal file keep its roll-ups only", is_loss=True),
     "file_dropped": EventKind("the size limit made a journal file go", is_loss=True),
+    "file_deleted": EventKind("a journal file that every sink has, or that is older than wanted, was deleted"),
+    "late_rows": EventKind("rows came after younger ones of their series and were stamped just after those"),
     "journal_over_cap": EventKind("the journal is larger than allowed and nothing may be deleted"),
     "row_damaged": EventKind("a stored row cannot be trusted and is left out", is_loss=True),
     "wal_large": EventKind("a reader keeps the journal's write-ahead log from shrinking"),

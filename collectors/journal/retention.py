@@ -185,7 +185,7 @@ class Retention:
     def _drop(self, file: Sealed, sealed: list[Sealed], why: str, lost: bool = False) -> None:
         loss = "; not every sink has it" if lost and self._settings.sinks else ""
         span = f"seq {file.first_seq} to {file.last_seq}, {file.points} points"
-        self._report("file_dropped", f"{file.path.name}: {span}: {why}{loss}")
+        self._report("file_dropped" if lost else "file_deleted", f"{file.path.name}: {span}: {why}{loss}")
         _unlink(file.path)
         sealed.remove(file)
         self._known.pop(file.path, None)

@@ -79,9 +79,9 @@ class Timeline:
 
     def intervals(self, start_ns: int, end_ns: int) -> list[tuple[int, int]]:
         """Return the stretches of boottime, each [from, to), whose wall time lies in [start_ns, end_ns)."""
-        ends = [s.start_ns for s in self.segments[1:]] + [2**63 - 1]
+        ends = [*(s.start_ns for s in self.segments[1:]), 2**63 - 1]
         found = []
-        for i, (segment, end) in enumerate(zip(self.segments, ends, strict=True)):
+        for i, (segment, end) in enumerate(zip(self.segments, ends, strict=False)):
             if segment.state == UNSYNCHRONISED:
                 continue
             begin = 0 if i == 0 else segment.start_ns

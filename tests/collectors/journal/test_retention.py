@@ -55,7 +55,7 @@ def test_over_the_cap_only_what_every_sink_has_goes(bench: Bench, tmp_path: Path
     writer = four_files(bench, settings(sinks=("lab", "office"), cap_mib=0.2))
     shipped(tmp_path, lab=3, office=1)
     assert upkeep(bench, writer) == ALL[1:]
-    assert bench.kinds() == ["file_dropped"]
+    assert bench.kinds() == ["file_deleted"]
     assert "j-00000001.db: seq 1 to 1, 100 points: shipped" in bench.events[0][1]
 
 

@@ -90,7 +90,7 @@ def test_intervals_are_the_inverse_of_the_way_to_wall(
 ) -> None:
     timeline = resolve(steps)
     wall, known = timeline.to_wall(np.array(stamps, dtype=np.int64))
-    intervals = timeline.intervals(start, start + width) if steps else []
+    intervals = timeline.intervals(start, start + width)
     for stamp, w, k in zip(stamps, wall.tolist(), known.tolist(), strict=True):
         inside = any(low <= stamp < high for low, high in intervals)
         assert inside == (k and start <= w < start + width)

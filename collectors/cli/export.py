@@ -1,0 +1,154 @@
+"""`collectors export`: the journal as CSV, Parquet or line protocol."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from collectors import config
+from collectors.clock import system_clock
+from collectors.errors import ConfigError, JournalError
+from collectors.journal import when
+from collectors.journal.reader import JournalReader
+from collectors.journal.records import UNSYNCHRONISED, Span
+from collectors.journal.tableout import STDOUT, Layout, opened
+from collectors.journal.timeline import resolve
+from collectors.shipper.reading import collectors_of
+
+SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".lp": "lp"}
+EVER_NS = 2**63 - 1
+
+
+def chosen_readers(state_dir: Path, names: tuple[str, ...]) -> list[JournalReader]:
+    """Return readers of the named collectors, or of all; ConfigError naming what is not there."""
+    there = collectors_of(state_dir)
+    missing = [name for name in names if name not in there]
+    if missing or not there:
+        has = ", ".join(there) or "no journal"
+        raise ConfigError(f"{state_dir}: no journal of {', '.join(missing) or 'any collector'}; there is: {has}")
+    return [JournalReader(state_dir / name) for name in names or there]
+
+
+def _form(form: str | None, output: Path) -> str:
+    found = form or SUFFIXES.get(output.suffix) or ("csv" if output == STDOUT else None)
+    if found is None:
+        raise ConfigError(f"{output}: expected a name ending in {', '.join(SUFFIXES)}, or --format")
+    return found
+
+
+def _point(text: str, option: str) -> int:
+    look = system_clock().look()
+    try:
+        return when.parse(text, look.boottime_ns + look.offset_ns)
+    except ValueError as error:
+        raise ConfigError(f"{option} {error}") from error
+
+
+@contextmanager
+def _progress(shown: bool, start_ns: int, end_ns: int) -> Iterator[Callable[[Span], None]]:
+    """Give a function that takes each span; draws a bar on standard error, along the time that is exported."""
+    if not shown:
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rows]:,} rows"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+        known = start_ns > 0 and end_ns < EVER_NS
+        task = progress.add_task("exporting", total=end_ns - start_ns if known else None, rows=0)
+        rows = 0
+
+        def show(span: Span) -> None:
+            nonlocal rows
+            rows += len(span.wall_ns)
+            progress.update(task, completed=int(span.wall_ns[-1]) - start_ns if known else None, rows=rows)
+
+        yield show
+
+
+@click.command("export")
+@click.argument("names", nargs=-1, metavar="[COLLECTOR]...")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    default=STDOUT,
+    help="File to write; its suffix (.csv, .parquet, .lp) is the format. Default: standard output.",
+)
+@click.option("--format", "form", type=click.Choice(["csv", "parquet", "lp"]), help="If the suffix does not say it.")
+@click.option("--from", "start", metavar="TIME", help="First time, or an age such as -2h. Default: the beginning.")
+@click.option("--to", "end", metavar="TIME", help="First time that is left out. Default: everything.")
+@click.option("--measurement", help="Only this measurement, for example battery.")
+@click.option("--device", help="Only rows with this tag `device`.")
+@click.option(
+    "--state",
+    "state_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=config.default_state_dir,
+    help="Where journals live; default $STATE_DIRECTORY, else ./.state.",
+)
+@click.option("--progress/--no-progress", default=None, help="Draw a bar. Default: when standard error is a terminal.")
+def COMMAND(  # noqa: N802
+    names: tuple[str, ...],
+    output: Path,
+    form: str | None,
+    start: str | None,
+    end: str | None,
+    measurement: str | None,
+    device: str | None,
+    state_dir: Path,
+    progress: bool | None,
+) -> None:
+    """Write what the journals hold as CSV, Parquet or InfluxDB line protocol. No database is needed.
+
+    Times are UTC unless they carry a zone. Within a series rows come in order of time; a file appears when it is
+    whole. Samples whose time is not known yet are left out (see `collectors clock`). Exit 74 if damaged rows were
+    left out.
+
+    \b
+    collectors export -o all.parquet
+    collectors export mppt --from -2h --measurement battery
+    collectors export --from 2026-05-28T10:00 --to 2026-05-28T12:00 -o morning.csv
+    collectors export --format lp | influx write --bucket bench
+    """  # fmt: skip
+    readers = chosen_readers(state_dir, names)
+    start_ns = 0 if start is None else _point(start, "--from")
+    end_ns = EVER_NS if end is None else _point(end, "--to")
+    wanted = [
+        stream
+        for reader in readers
+        for stream in reader.streams()
+        if measurement in (None, stream.measurement) and device in (None, stream.tags.get("device"))
+    ]
+    if not wanted:
+        raise ConfigError(f"{state_dir}: nothing has measurement {measurement or 'any'}, device {device or 'any'}")
+    shown = sys.stderr.isatty() and output != STDOUT if progress is None else progress
+    with opened(output, _form(form, output), Layout.of(wanted)) as table, _progress(shown, start_ns, end_ns) as show:
+        for reader in readers:
+            for span in reader.range(start_ns, end_ns, measurement):
+                if device in (None, span.stream.tags.get("device")):
+                    table.write(span)
+                    show(span)
+    _warn(readers)
+
+
+def _warn(readers: list[JournalReader]) -> None:
+    """Say what is not in the export; JournalError if damage was the reason."""
+    for reader in readers:
+        unknown = [
+            boot.boot_id
+            for boot in reader.boots()
+            if any(segment.state == UNSYNCHRONISED for segment in resolve(boot.steps).segments)
+        ]
+        for boot_id in unknown:
+            click.echo(f"{reader.collector}: boot {boot_id}: some samples have no known time and are left out; "
+                       "see collectors clock", err=True)  # fmt: skip
+    damage = [(reader.collector, found) for reader in readers for found in reader.take_damage()]
+    if damage:
+        listed = "\n".join(f"{name}/{d.file}: {d.table} {d.row}: {d.why}" for name, d in damage)
+        raise JournalError(f"{len(damage)} damaged rows were left out, the rest was exported:\n{listed}")

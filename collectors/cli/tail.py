@@ -1,0 +1,129 @@
+"""`collectors tail`: the newest readings, and what comes next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from collectors import config
+from collectors.cli.export import chosen_readers
+from collectors.clock import system_clock
+from collectors.journal.reader import JournalReader
+from collectors.journal.records import Chunk, EventRecord
+from collectors.journal.when import iso
+
+LOOK_S = 0.5
+"""Between looks for new rows: the collectors commit once a second."""
+
+
+def row_objects(reader: JournalReader, chunk: Chunk) -> Iterator[dict[str, Any]]:
+    """Yield each row as plain data; `time` is None while the boot's clock is not known."""
+    wall_ns, known = reader.to_wall(chunk.boot_id, chunk.boottime_ns)
+    for i, (boottime_ns, wall, is_known) in enumerate(
+        zip(chunk.boottime_ns.tolist(), wall_ns.tolist(), known.tolist(), strict=True)
+    ):
+        yield {
+            "time": iso(wall, 3) if is_known else None,
+            "boottime_s": boottime_ns / 1e9,
+            "collector": reader.collector,
+            "measurement": chunk.stream.measurement,
+            "tags": dict(chunk.stream.tags),
+            "values": {
+                field.name: float(column.values[i])
+                for field, column in zip(chunk.stream.fields, chunk.columns, strict=True)
+                if column.missing is None or not column.missing[i]
+            },
+        }
+
+
+def event_object(reader: JournalReader, event: EventRecord) -> dict[str, Any]:
+    """Return the event as plain data."""
+    wall_ns, known = reader.to_wall(event.boot_id, np.array([event.boottime_ns], dtype=np.int64))
+    return {
+        "time": iso(int(wall_ns[0]), 3) if known[0] else None,
+        "boottime_s": event.boottime_ns / 1e9,
+        "collector": reader.collector,
+        "event": event.kind,
+        "detail": event.detail,
+    }
+
+
+def _say(found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    time = found["time"] or f"boot +{found['boottime_s']:.3f} s"
+    if "event" in found:
+        click.echo(f"{time}  {found['collector']}  {found['event']}: {found['detail']}")
+        return
+    own = {k: v for k, v in found["tags"].items() if k not in ("bench", "device", "kind", "battery")}
+    what = " ".join([found["measurement"], *(f"{k}={v}" for k, v in own.items())])
+    values = " ".join(f"{name}={value:.10g}" for name, value in found["values"].items())
+    click.echo(f"{time}  {found['collector']}  {what}  {values or '(no value)'}")
+
+
+def _follow(readers: list[JournalReader], measurement: str | None, as_json: bool, for_s: float | None) -> None:
+    clock = system_clock()
+    end_s = None if for_s is None else clock.monotonic_s() + for_s
+    cursors = {reader.collector: reader.newest_seq() for reader in readers}
+    while end_s is None or clock.monotonic_s() < end_s:
+        clock.sleep_s(LOOK_S)
+        for reader in readers:
+            batch = reader.after(cursors[reader.collector])
+            fresh = [c for c in batch.chunks if c.lo > cursors[reader.collector]]
+            cursors[reader.collector] = batch.hi
+            for chunk in _of(fresh, measurement):
+                for row in row_objects(reader, chunk):
+                    _say(row, as_json)
+            for event in batch.events:
+                _say(event_object(reader, event), as_json)
+
+
+def _of(chunks: list[Chunk], measurement: str | None) -> list[Chunk]:
+    return [c for c in chunks if measurement in (None, c.stream.measurement)]
+
+
+@click.command("tail")
+@click.argument("names", nargs=-1, metavar="[COLLECTOR]...")
+@click.option("-n", "--rows", type=click.IntRange(min=0), default=1, help="Newest rows of each series. Default: 1.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, events included, until Ctrl-C.")
+@click.option("--for", "for_s", type=float, metavar="SECONDS", help="Follow for so long.")
+@click.option("--measurement", help="Only this measurement, for example battery.")
+@click.option(
+    "--state",
+    "state_dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=config.default_state_dir,
+    help="Where journals live; default $STATE_DIRECTORY, else ./.state.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+def COMMAND(  # noqa: N802
+    names: tuple[str, ...],
+    rows: int,
+    follow: bool,
+    for_s: float | None,
+    measurement: str | None,
+    state_dir: Path,
+    as_json: bool,
+) -> None:
+    """Show the newest readings of one, several or all collectors, straight from their journals.
+
+    A row whose time is not known yet shows the time since boot.
+
+    \b
+    collectors tail
+    collectors tail mppt -n 10
+    collectors tail --follow --measurement battery --json | jq .values.voltage_v
+    """  # fmt: skip
+    readers = chosen_readers(state_dir, names)
+    for reader in readers:
+        for chunk in _of(reader.tail(rows) if rows else [], measurement):
+            for row in row_objects(reader, chunk):
+                _say(row, as_json)
+    if follow or for_s is not None:
+        _follow(readers, measurement, as_json, for_s)
