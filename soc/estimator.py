@@ -203,6 +203,7 @@ class Estimator:
             v, t, i = (float(c[0]) for c in (chunk.voltage_v, chunk.temperature_degc, chunk.current_a))
             self.belief = self.model.start(v, t, i, *self._start)
         samples = self._samples(chunk)
+        late = _not_after(chunk, self.belief)
         self.belief, outs = self.model.carry(self.belief, samples)
         return Estimate(
             time_s=chunk.time_s,
@@ -212,7 +213,7 @@ class Estimator:
             innovation_sd_v=outs[:, INNOVATION_SD],
             offset_a=outs[:, OFFSET],
             belief=self.belief,
-            warnings=doubts(chunk, self.model.cell),
+            warnings=(*late, *doubts(chunk, self.model.cell)),
         )
 
     def _samples(self, chunk: Series) -> Samples:
@@ -248,6 +249,17 @@ def estimate(
     """
     stream = Estimator(cell, filter, soc0=soc0, soc0_sd=soc0_sd, resume=resume, use_counter=use_counter, **chosen)
     return stream.run(series)
+
+
+def _not_after(chunk: Series, belief: Belief) -> tuple[str, ...]:
+    """A warning if samples are skipped because the belief already knows a later time."""
+    late = int((chunk.time_s <= belief.time_s).sum())
+    if late == 0:
+        return ()
+    return (
+        f"time_s: {late} of {len(chunk)} samples are not after the belief's time {belief.time_s:.9g} s and were "
+        "skipped; if the clock was set back, start anew",
+    )
 
 
 def doubts(series: Series, cell: CellParameters) -> tuple[str, ...]:

@@ -113,6 +113,15 @@ def test_a_stored_belief_goes_on_as_if_never_stored(warm_and_cold_cell):
     assert second.health == whole.health
 
 
+def test_samples_that_the_belief_already_knows_are_skipped_with_a_warning(warm_and_cold_cell):
+    series, _ = cycle(warm_and_cold_cell, n=100)
+    stream = Estimator(warm_and_cold_cell)
+    assert stream.run(series).warnings == ()
+    again = stream.run(series[50:])
+    assert again.warnings[0].startswith("time_s: 50 of 50 samples are not after the belief's time 99 s")
+    assert again.health["skipped"] == 50
+
+
 def test_a_belief_of_another_kind_is_refused(warm_and_cold_cell, vector_cell):
     belief = soc.estimate(cycle(warm_and_cold_cell, n=20)[0], warm_and_cold_cell).belief
     with pytest.raises(BeliefError, match="start anew"):
