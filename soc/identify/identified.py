@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from soc.identify.between import filled
-from soc.identify.dynamic import Fit, Settings, fit
-from soc.identify.noise import HeldOut, held_out, noise_of
+from soc.identify.dynamic import by_temperature, fit, refine
+from soc.identify.fits import Fit, Settings
+from soc.identify.least import rounded
+from soc.identify.noise import Doubt, HeldOut, held_out, noise_of
 from soc.identify.runs import Run, reference_warning
 from soc.ocv import Ocv
 from soc.parameters import CellParameters
 
 Array = NDArray[np.float64]
-
-NOISE_TABLES = ("error_v", "error_time_s", "bias_v", "bias_time_s", "resistance_sd")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class About:
     voltage_max_v: float
     source: str
     procedure: str
-    capacity_sd: float = 0.01
-    reference_sd: float = 0.005
+    doubt: Doubt = field(default_factory=Doubt)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +52,38 @@ def identify(runs: Sequence[Run], ocv: Ocv, about: About, settings: Settings | N
     return Identified(cell_of(filled(found), errors, about), found, tuple(errors), (*found.warnings, *references))
 
 
+def cells_without(known: Identified, about: About) -> Iterator[tuple[Run, CellParameters, str]]:
+    """Each drive cycle with the cell as it would be without it, for judging estimates; and what was left out.
+
+    Left out is the run where its temperature has another of its kind, else the whole temperature. A run at the lowest
+    or highest temperature that is the only one there cannot be left out ("nothing"). Poles and γ, five numbers from
+    all runs, are kept. The noise knows no residual of what was left out.
+    """
+    found, groups = known.fit, by_temperature([e.run for e in known.held_out if e.how != "temperature"])
+    anchors = {a.temperature_degc: a for a in found.anchors}
+    for t, runs in groups.items():
+        for run in (r for r in runs if r.kind == "drive"):
+            others = [r for r in runs if r is not run]
+            if any(r.kind == run.kind for r in others):
+                renewed = refine({t: others}, found.ocv, found.settings, found.tau_s, found.gamma, anchors, 1)
+                errors, rest, how = (
+                    [e for e in known.held_out if e.run is not run],
+                    replace(found, anchors=renewed),
+                    "run",
+                )
+            elif min(anchors) < t < max(anchors):
+                errors = [e for e in known.held_out if e.run.temperature_degc != t]
+                rest = replace(found, anchors=tuple(a for a in found.anchors if a.temperature_degc != t))
+                how = "temperature"
+            else:
+                errors, rest, how = list(known.held_out), found, "nothing"
+            yield run, cell_of(filled(rest), errors, about), how
+
+
 def cell_of(found: Fit, errors: Sequence[HeldOut], about: About) -> CellParameters:
     """The parameters of a fit as filters read them, everything on the fit's knots of z, rounded for a reader."""
     s, anchors = found.settings, found.anchors
-    noise = noise_of(found, errors, s.soc_knots, about.capacity_sd, about.reference_sd)
+    noise = noise_of(found, errors, s.soc_knots, about.doubt)
     return CellParameters(
         name=about.name,
         chemistry=about.chemistry,
@@ -71,7 +98,7 @@ def cell_of(found: Fit, errors: Sequence[HeldOut], about: About) -> CellParamete
         tau_s=rounded(np.repeat(found.tau_s[:, None], len(anchors), axis=1)),
         gamma=rounded(np.full(len(anchors), found.gamma)),
         charge_transfer_a=rounded([a.charge_transfer_a for a in anchors]),
-        noise=replace(noise, **{name: rounded(getattr(noise, name), 3) for name in NOISE_TABLES}),
+        noise=noise,
         sd={name: rounded(value, 2) for name, value in _linear(found, [a.sd for a in anchors]).items()},
         source=about.source,
         procedure=about.procedure,
@@ -95,9 +122,3 @@ def _linear(found: Fit, coefficients: Sequence[Array]) -> dict[str, Array]:
         "m_v": np.array([np.interp(knots, s.m_knots, row) for row in x[:, -1 - n_m : -1]]),
         "m0_v": np.repeat(x[:, -1:], len(knots), axis=1),
     }
-
-
-def rounded(values: ArrayLike, digits: int = 5) -> Array:
-    """The values to so many significant digits: more would only pretend."""
-    array = np.asarray(values, dtype=np.float64)
-    return np.array([float(f"{value:.{digits}g}") for value in array.flat]).reshape(array.shape)

@@ -14,7 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from soc.identify.between import with_rows
-from soc.identify.dynamic import Anchor, Fit, by_temperature, correlation_time, place, predict, refine
+from soc.identify.columns import place
+from soc.identify.dynamic import by_temperature, predict, refine
+from soc.identify.fits import Anchor, Fit
+from soc.identify.least import correlation_time, rounded
 from soc.identify.runs import Run
 from soc.parameters import Noise
 
@@ -23,11 +26,22 @@ Array = NDArray[np.float64]
 SLOW_S = 600.0  # what is left of a residual after a moving mean of this length is its slow part
 LEAST_V = 0.5e-3  # no tester and no model is better than this
 TIME_RANGE_S = (5.0, 300.0)
-BIAS_TIME_RANGE_S = (300.0, 3000.0)
-VISIT_S = 120.0  # a knot of z with less time than this near it takes the error of the whole run
+BIAS_TIME_RANGE_S = (300.0, 3000.0)  # longer, and the bias explains a wrong start away
+VISIT_S = 120.0  # a knot of z with less time than this near it has hardly been seen: the whole run's error holds …
 UNSEEN_FACTOR = 1.5  # … times this
-CALIBRATION = 3.0  # fast errors times this made filters' bounds hold, and errors least, on held-out cycles
-SEEN_FACTOR = 1.5  # residuals of the fit's own data are that much too small (measured on the LG cell's cycles)
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What residuals alone do not say; chosen on held-out cycles: bounds hold, and errors are least.
+
+    `error_factor` times the fast voltage error: its spectrum is not that of one correlation time. `capacity_sd` and
+    `reference_sd` as in `Noise`.
+    """
+
+    error_factor: float = 2.0
+    capacity_sd: float = 0.003
+    reference_sd: float = 0.005
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,26 +91,32 @@ def _error(found: Fit, run: Run, how: str) -> HeldOut:
     return HeldOut(run, run.series.voltage_v - predict(found, run), how)
 
 
-def noise_of(found: Fit, errors: Sequence[HeldOut], knots: Array, capacity_sd: float, reference_sd: float) -> Noise:
+def noise_of(found: Fit, errors: Sequence[HeldOut], knots: Array, doubt: Doubt) -> Noise:
     """The noise section of a cell: per temperature from its held-out residuals, on `knots` of z.
 
     A row that was never tested has the mean of its neighbours, and half of what interpolation missed at the tested
     temperatures nearest to it, left out: they lay twice as far from their neighbours.
     """
-    tested = {a.temperature_degc: _statistics(found, a, _of(errors, a, "run", "nothing"), knots) for a in found.anchors if a.tested}
-    missed = {a.temperature_degc: _rms([e.rms_v for e in _of(errors, a, "temperature")]) for a in found.anchors if a.tested}
+    tested = {
+        a.temperature_degc: _statistics(found, a, _of(errors, a, "run", "nothing"), knots, doubt)
+        for a in found.anchors
+        if a.tested
+    }
+    missed = {
+        a.temperature_degc: _rms([e.rms_v for e in _of(errors, a, "temperature")]) for a in found.anchors if a.tested
+    }
     rows = [tested.get(a.temperature_degc) or _between(a.temperature_degc, tested, missed) for a in found.anchors]
     return Noise(
-        error_v=np.array([r.error_v for r in rows]),
-        error_time_s=np.array([r.error_time_s for r in rows]),
-        bias_v=np.array([r.bias_v for r in rows]),
-        bias_time_s=np.array([r.bias_time_s for r in rows]),
-        resistance_sd=np.array([r.resistance_sd for r in rows]),
+        error_v=rounded([r.error_v for r in rows], 3),
+        error_time_s=rounded([r.error_time_s for r in rows], 3),
+        bias_v=rounded([r.bias_v for r in rows], 3),
+        bias_time_s=rounded([r.bias_time_s for r in rows], 3),
+        resistance_sd=rounded([r.resistance_sd for r in rows], 3),
         ocv_sd_v=0.0,
-        capacity_sd=capacity_sd,
+        capacity_sd=doubt.capacity_sd,
         sensor_v=0.001,
         current_sd_a=0.01 * float(np.median([a.capacity_ah for a in found.anchors])),
-        reference_sd=reference_sd,
+        reference_sd=doubt.reference_sd,
     )
 
 
@@ -132,9 +152,8 @@ class _Statistics:
     resistance_sd: float
 
 
-def _statistics(found: Fit, anchor: Anchor, errors: Sequence[HeldOut], knots: Array) -> _Statistics:
+def _statistics(found: Fit, anchor: Anchor, errors: Sequence[HeldOut], knots: Array, doubt: Doubt) -> _Statistics:
     """Size, colour and kind of the residuals of one temperature."""
-    factor = SEEN_FACTOR if all(e.how == "nothing" for e in errors) else 1.0
     slow = [moving_mean(e.residual_v, _window(e.run)) for e in errors]
     fast = [e.residual_v - s for e, s in zip(errors, slow, strict=True)]
     pol = [_overpotential(found, anchor, e.run) for e in errors]
@@ -148,25 +167,36 @@ def _statistics(found: Fit, anchor: Anchor, errors: Sequence[HeldOut], knots: Ar
     time = np.mean([correlation_time(f[k], s) for f, k, s in zip(fast, kept, steps, strict=True)])
     bias_time = np.mean([correlation_time(f[k], s) for f, k, s in zip(slow, kept, steps, strict=True)])
     return _Statistics(
-        error_v=CALIBRATION * factor * local_rms(socs, rest, steps, knots),
+        error_v=doubt.error_factor * cautious_rms(socs, rest, steps, knots),
         error_time_s=float(np.clip(time, *TIME_RANGE_S)),
-        bias_v=factor * local_rms(socs, [s**2 for s in slow], steps, knots),
+        bias_v=cautious_rms(socs, [s**2 for s in slow], steps, knots),
         bias_time_s=float(np.clip(bias_time, *BIAS_TIME_RANGE_S)),
-        resistance_sd=factor * relative,
+        resistance_sd=relative,
     )
 
 
-def local_rms(socs: Sequence[Array], squares: Sequence[Array], steps_s: Sequence[float], knots: Array) -> Array:
-    """The root mean square near each knot of z; a knot hardly visited takes 1.5 times the whole one's."""
-    total, weight = np.zeros(len(knots)), np.zeros(len(knots))
-    for soc, square, step in zip(socs, squares, steps_s, strict=True):
+def cautious_rms(socs: Sequence[Array], squares: Sequence[Array], steps_s: Sequence[float], knots: Array) -> Array:
+    """The root mean square for each knot of z: half its own, half the whole one's; 1.5 times that where hardly seen.
+
+    A lucky stretch of one recording is not a place where the model is good.
+    """
+    near, seen = local_mean(socs, squares, steps_s, knots)
+    whole = float(np.average(near, weights=seen))
+    near = np.where(seen >= VISIT_S, near, UNSEEN_FACTOR**2 * whole)
+    return np.asarray(np.maximum(np.sqrt((near + whole) / 2), LEAST_V))
+
+
+def local_mean(
+    socs: Sequence[Array], values: Sequence[Array], steps_s: Sequence[float], knots: Array
+) -> tuple[Array, Array]:
+    """The mean of values near each knot of z over time (0 where never), and the time spent there, s."""
+    total, seconds = np.zeros(len(knots)), np.zeros(len(knots))
+    for soc, value, step in zip(socs, values, steps_s, strict=True):
         k, w = place(soc, knots)
         for at, share in ((k, w), (np.minimum(k + 1, len(knots) - 1), 1 - w)):
-            np.add.at(total, at, share * square * step)
-            np.add.at(weight, at, share * step)
-    whole = total.sum() / weight.sum()
-    near = np.where(weight >= VISIT_S, total / np.maximum(weight, 1e-9), UNSEEN_FACTOR**2 * whole)
-    return np.asarray(np.maximum(np.sqrt((near + whole) / 2), LEAST_V))
+            np.add.at(total, at, share * value * step)
+            np.add.at(seconds, at, share * step)
+    return total / np.maximum(seconds, 1e-9), seconds
 
 
 def moving_mean(values: Array, width: int) -> Array:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from soc.identify.dynamic import Settings
+from soc.identify.fits import Settings
 from soc.identify.identified import About
+from soc.identify.noise import Doubt
 from soc.identify.ocv import OcvTest, Script, four_scripts, over_temperature, room_efficiency, slow_pair
 from soc.identify.runs import Run, counted_soc
 from soc.ocv import Ocv
@@ -27,7 +28,8 @@ Read = Callable[[str], Columns]
 METHOD = (
     "OCV: {ocv}. Dynamics: separable bounded least squares on {runs}; poles and γ shared by all temperatures, found by "
     "Nelder–Mead; shift, R(z), M, M0 ≥ 0 linear per temperature, I0 below 5 °C; neighbouring temperatures interpolated "
-    "as filters do. Noise: residuals of runs left out of the fit, fast part × 3. Positive current charges."
+    "as filters do. Noise: residuals of runs left out of the fit, fast part times 2 (4 where the OCV is flat). "
+    "Positive current charges."
 )
 LG_SOURCE = (
     "Fitted by this project to recordings of one cell by P. Kollmeyer, C. Vidal, M. Naguib, M. Skells, "
@@ -96,7 +98,7 @@ def lg_hg2(entries: Sequence[Entry], read: Read) -> Recipe:
     pairs = {e.temperature_degc: _pair(read(e.path)).voltage_v for e in _chosen(entries, "lg_hg2/ocv_c20")}
     runs = tuple(run_of(e, read) for e in _chosen(entries, "lg_hg2/drive_"))
     procedure = METHOD.format(ocv="mean of C/20 discharge and charge, linear in T from 0 °C", runs="drive cycles")
-    about = About("lg_hg2", "NMC", 3.0, 2.8, 4.2, LG_SOURCE, procedure, capacity_sd=0.003)
+    about = About("lg_hg2", "NMC", 3.0, 2.8, 4.2, LG_SOURCE, procedure)
     return Recipe(about, runs, over_temperature(pairs))
 
 
@@ -105,7 +107,16 @@ def panasonic_18650pf(entries: Sequence[Entry], read: Read) -> Recipe:
     (pair,) = (_pair(read(e.path)) for e in _chosen(entries, "panasonic_18650pf/ocv_c20"))
     runs = tuple(run_of(e, read) for e in _chosen(entries, "panasonic_18650pf/drive_"))
     procedure = METHOD.format(ocv="mean of C/20 discharge and charge at 25 °C", runs="drive cycles")
-    about = About("panasonic_18650pf", "NCA", 2.9, 2.5, 4.2, PANASONIC_SOURCE, procedure, 0.02, 0.02)
+    about = About(
+        "panasonic_18650pf",
+        "NCA",
+        2.9,
+        2.5,
+        4.2,
+        PANASONIC_SOURCE,
+        procedure,
+        Doubt(capacity_sd=0.02, reference_sd=0.02),
+    )
     return Recipe(about, runs, Ocv(pair.voltage_v, np.zeros_like(pair.voltage_v)))
 
 
@@ -124,7 +135,7 @@ def a123_26650(entries: Sequence[Entry], read: Read) -> Recipe:
     procedure = METHOD.format(
         ocv="four-script test, linear in T from 5 °C", runs="the dynamic test and the C/30 discharge and charge"
     )
-    about = About("a123_26650", "LFP", 2.05, 2.0, 3.6, A123_SOURCE, procedure, capacity_sd=0.003)
+    about = About("a123_26650", "LFP", 2.05, 2.0, 3.6, A123_SOURCE, procedure, FLAT_DOUBT)
     ocv = over_temperature({t: test.voltage_v for t, test in tests.items()})
     return Recipe(about, (*drives, *slow), ocv, FLAT)
 
@@ -133,7 +144,7 @@ def lfp_1ah2(entries: Sequence[Entry], read: Read, table: Columns) -> Recipe:
     """A 1.2 Ah LFP cell cycled between 20 and 80 %: its OCV table, two long recordings, each cut in two halves."""
     runs = [half for e in _chosen(entries, "lfp_1ah2/flatzone") for half in _halves(run_of(e, read))]
     procedure = METHOD.format(ocv="the source's mean OCV table", runs="both recordings, halves held out in turn")
-    about = About("lfp_1ah2", "LFP", 1.2, 2.0, 3.6, LFP_SOURCE, procedure, capacity_sd=0.003)
+    about = About("lfp_1ah2", "LFP", 1.2, 2.0, 3.6, LFP_SOURCE, procedure, FLAT_DOUBT)
     ocv = Ocv.of_points(table["soc_ref"], table["ocv_mean_v"])
     return Recipe(about, tuple(runs), ocv, replace(FLAT, tau_start_s=(5.0, 50.0, 600.0)))
 
@@ -142,6 +153,8 @@ def lfp_1ah2(entries: Sequence[Entry], read: Read, table: Columns) -> Recipe:
 FLAT = Settings(
     tau_start_s=(5.0, 60.0, 1000.0), tau_range_s=(0.7, 8000.0), gamma_start=60.0, ridge_m=1e-5, evaluations=160
 )
+
+FLAT_DOUBT = Doubt(error_factor=4.0)
 
 
 def _chosen(entries: Sequence[Entry], beginning: str) -> list[Entry]:
@@ -180,4 +193,6 @@ def _slow_runs(
 
 def _halves(run: Run) -> list[Run]:
     middle = len(run.series) // 2
-    return [replace(run[part], name=f"{run.name} {k}/2") for k, part in ((1, slice(0, middle)), (2, slice(middle, None)))]
+    return [
+        replace(run[part], name=f"{run.name} {k}/2") for k, part in ((1, slice(0, middle)), (2, slice(middle, None)))
+    ]
