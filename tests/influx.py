@@ -108,6 +108,7 @@ class Influx:
             self.query(f"CREATE USER {self.admin} WITH PASSWORD '{self.password}' WITH ALL PRIVILEGES", user="")
             self.query(f"CREATE USER {self.writer} WITH PASSWORD '{self.password}'")
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code != 401:  # 401: started again, the users are there
                 raise
 

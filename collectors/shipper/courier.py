@@ -11,11 +11,14 @@ from __future__ import annotations
 import logging
 import random
 import re
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
+from collectors.errors import JournalError
 from collectors.shipper.answers import Answer
 from collectors.shipper.batches import Ahead, Batch, batches
 from collectors.shipper.delivery import BatchLimit, Delivered, Refusal, Send, Wait, deliver
@@ -102,6 +105,7 @@ class Courier:
         self._known_good: str | None = None
         self._saved_s, self._saved_lines = time.monotonic(), 0
         self._looked_s = -LOOK_S
+        self._unreadable: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def add(self, reading: Reading) -> None:
@@ -140,25 +144,38 @@ class Courier:
         busy = False
         for name, reading in list(self.readings.items()):
             marks = self.marks[name]
-            newest = reading.source.newest_seq()
-            if newest - marks.live > LIVE_LAG:
-                with self._lock:
-                    marks.split(newest)
-            busy |= self._ship(reading, marks, None)
+            with self._readable(name):
+                newest = reading.source.newest_seq()
+                if newest - marks.live > LIVE_LAG:
+                    with self._lock:
+                        marks.split(newest)
+                busy |= self._ship(reading, marks, None)
         return busy
 
+    @contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        """Let a journal that cannot be read (a newer version's, say) hold up nothing but itself; it is tried again."""
+        try:
+            yield
+        except JournalError as error:
+            if self._unreadable.get(name) != str(error):
+                self._unreadable[name] = str(error)
+                log.error("sink %s: %s", self.sink, error)
+                self._on_event("journal_unreadable", f"{self.sink}: {error}")
+        else:
+            self._unreadable.pop(name, None)
+
     def backlog_turn(self) -> bool:
-        """Ship one window of the collector that is furthest behind; return whether there was any."""
-        waiting = [
-            (name, span) for name, marks in self.marks.items() for span in marks.spans if self._is_due(name, span)
-        ]
-        if not waiting:
-            return False
-        name, span = max(waiting, key=lambda item: item[1].upto - item[1].after)
-        return self._ship(self.readings[name], self.marks[name], span)
+        """Ship one window of the longest span that may be shipped; return whether there was any."""
+        spans = [(name, span) for name, marks in self.marks.items() for span in marks.spans]
+        for name, span in sorted(spans, key=lambda item: item[1].after - item[1].upto):
+            with self._readable(name):
+                if self._is_due(name, span):
+                    return self._ship(self.readings[name], self.marks[name], span)
+        return False
 
     def _is_due(self, name: str, span: Span) -> bool:
-        if name not in self.readings:  # its journal is gone; the marks stay in case it comes back
+        if name not in self.readings:  # a journal that is gone may come back: its marks stay
             return False
         return span.boot_id is None or self.readings[name].clock_has_news(span.boot_id)
 
@@ -300,8 +317,11 @@ class Courier:
         """Put the marks and the sink's state on the disk now."""
         with self._lock:
             self._saved_s, self._saved_lines = time.monotonic(), self.lines_sent
-            self._store.save(self.sink, self.marks)
-        self._store.set_health(self.sink, self.health._replace(lines_sent=self.lines_sent))
+            try:
+                self._store.save(self.sink, self.marks)
+                self._store.set_health(self.sink, self.health._replace(lines_sent=self.lines_sent))
+            except sqlite3.OperationalError as error:  # a full disk: marks that lag cost a resend, nothing else
+                log.warning("sink %s: marks not saved: %s", self.sink, error)
 
     def _look(self) -> None:
         """Look at what others may have changed, and how far behind each collector is; at most every LOOK_S."""
@@ -311,6 +331,8 @@ class Courier:
         self.types.clear()  # `collectors dead resend` may have found that the sink takes another type now
         self.types |= self._store.types(self.sink)
         for name, reading in list(self.readings.items()):
+            if name in self._unreadable:
+                continue
             marks = self.marks[name]
             rows = max(0, reading.source.newest_seq() - marks.live)
             rows += sum(max(0, span.upto - span.after) for span in marks.spans)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collectors.errors import JournalNewer
 from collectors.journal.records import SET_BY_PERSON, SYNCHRONISED, UNSYNCHRONISED, ClockStep
 from collectors.shipper.courier import LIVE_LAG, Courier
 from collectors.shipper.reading import Reading
@@ -258,6 +260,48 @@ def test_a_journal_that_is_far_ahead_does_not_fill_the_spans(store: Store) -> No
     assert len(carried.marks["mppt"].spans) == 1
     carried.run_once()
     assert len(server.points) == journal.rows()
+
+
+class Unreadable(TwinJournal):
+    """A journal that a newer program wrote."""
+
+    def newest_seq(self) -> int:
+        """Refuse."""
+        raise JournalNewer("j-00000001.db: version 99")
+
+
+def test_a_journal_that_cannot_be_read_holds_up_no_other(store: Store) -> None:
+    told: list[tuple[str, str]] = []
+    server = TwinServer()
+    journals = [Unreadable(store.path, "a"), TwinJournal(store.path, "b")]
+    carried = Courier("lab", store, server, on_event=lambda *event: told.append(event))
+    for journal in journals:
+        carried.add(Reading(journal.name, journal, store, "lab", carried.types))
+    journals[1].sync()
+    journals[1].append([1])
+    carried.run_once()
+    carried.run_once()
+    assert server.stamps() == [OFFSET_NS + 1]
+    assert told == [("journal_unreadable", "lab: j-00000001.db: version 99")]
+    assert carried.marks["a"].confirmed == 0
+
+
+def test_a_full_disk_costs_a_resend_and_nothing_else(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, server = TwinJournal(store.path), TwinServer()
+    journal.sync()
+    journal.append([1])
+    carried = courier(store, server, journal)
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "save", full)
+        carried.run_once()
+    assert server.stamps() == [OFFSET_NS + 1]
+    assert store.marks("lab") == {}
+    carried.save()
+    assert store.marks("lab")["mppt"].confirmed == 1
 
 
 MOODS = ["store", "store", "store", "store and stay silent", "silent", "503", "500", "429", "413"]
