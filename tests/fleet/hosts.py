@@ -1,0 +1,296 @@
+"""Real Debian hosts for tests: systemd-nspawn containers with an overlay each, on a bridge of their own.
+
+    with Lab(tmp_path) as lab:
+        pi = lab.start("pi", "trixie")            # boots, waits for ssh
+        pi.run("systemctl is-system-running")     # as the user `admin`, who has sudo, over ssh
+        pi.cut(); pi.join()                       # the network cable
+        pi.reboot()
+
+Needs root, systemd-nspawn, debootstrap, nft, overlayfs. The root file systems are made once and kept in
+$XDG_CACHE_HOME/battfleet (else ~/.cache/battfleet), as are the packages that hosts fetch. Hosts share the
+controller's kernel: no udev events, no hardware watchdog, no time setting, and on cgroup v1 no enforced limits.
+A host's clock counts as synchronised, as the container has no say in it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "battfleet"
+MIRROR = "http://deb.debian.org/debian"
+PACKAGES = (
+    "systemd,systemd-sysv,dbus,libpam-systemd,netbase,openssh-server,python3,python3-apt,iproute2,ca-certificates,"
+    "sudo,udev,procps"
+)
+TOOLS = ("systemd-nspawn", "debootstrap", "nft", "ip", "mount", "ssh", "ssh-keygen")
+BOOT_S = 60.0
+STOP_S = 20.0
+USER = "admin"
+
+IMAGE_SETUP = """
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+rm -f /etc/ssh/ssh_host_*
+systemctl enable -q systemd-networkd ssh
+systemctl mask -q console-getty.service getty.target
+printf '127.0.0.1 localhost\\n::1 localhost\\n' >/etc/hosts
+cat >/etc/systemd/system/host-keys.service <<'UNIT'
+[Unit]
+Description=Make this host's ssh keys
+Before=ssh.service
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/ssh-keygen -A
+[Install]
+WantedBy=multi-user.target
+UNIT
+systemctl enable -q host-keys.service
+cat >/etc/tmpfiles.d/synchronised.conf <<'CONF'
+d /run/systemd/timesync 0755 root root -
+f /run/systemd/timesync/synchronized 0644 root root -
+CONF
+useradd --create-home --shell /bin/bash --groups sudo admin
+printf 'admin ALL=(ALL) NOPASSWD: ALL\\n' >/etc/sudoers.d/admin
+chmod 0440 /etc/sudoers.d/admin
+"""
+"""What a freshly flashed card has beyond Debian's minimum: a user with sudo, ssh, a network, a clock."""
+
+NSPAWN_LOOP = """
+root=$1 machine=$2 bridge=$3 packages=$4 stop=''
+trap 'stop=1; kill -TERM $child' TERM
+while :; do
+  systemd-nspawn -q -D "$root" -M "$machine" --boot --register=no --keep-unit --network-bridge="$bridge" \\
+    --resolv-conf=copy-host --link-journal=no --bind="$packages:/var/cache/apt/archives" </dev/null &
+  child=$!
+  wait $child; code=$?
+  while kill -0 $child 2>/dev/null; do wait $child; code=$?; done
+  [ -n "$stop" ] || [ $code = 0 ] && break
+  rm -rf "/run/systemd/nspawn/propagate/$machine"
+  sleep 0.2
+done
+"""
+"""systemd-nspawn ends with 133 when the guest reboots and cannot start it again by itself without machined."""
+
+
+def why_not() -> str | None:
+    """Return why hosts cannot be booted here, or None."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "booting hosts needs root on Linux"
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        return (
+            f"booting hosts needs {', '.join(missing)}: apt-get install systemd-container debootstrap nftables "
+            "openssh-client iproute2"
+        )
+    return None
+
+
+def shell(*command: str, text: str | None = None) -> str:
+    """Return the standard output of a local command; its whole output is in the error when it fails."""
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{shlex.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def image(suite: str) -> Path:
+    """Return the root file system of this Debian release, made when it is not in the cache yet."""
+    whole = CACHE / f"image-{suite}-1"
+    if not whole.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        draft = CACHE / f"image-{suite}.{os.getpid()}"
+        try:
+            shell("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(draft), MIRROR)
+            sources = f"deb {MIRROR} {suite} main\ndeb {MIRROR}-security {suite}-security main\n"
+            (draft / "etc/apt/sources.list").write_text(sources)
+            shell("chroot", str(draft), "/bin/sh", "-c", IMAGE_SETUP)
+            draft.rename(whole)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return whole
+
+
+def await_true(what: str, holds: Callable[[], bool], within_s: float, every_s: float = 0.2) -> None:
+    """Return when it holds; TimeoutError saying what did not come."""
+    deadline_s = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{what}: not within {within_s:.0f} s")
+        time.sleep(every_s)
+
+
+class Host:
+    """One booted host."""
+
+    def __init__(self, lab: Lab, name: str, suite: str, address: str) -> None:
+        """Plan it; `start` boots it."""
+        self.name, self.suite, self.address = name, suite, address
+        self.machine = f"{lab.bridge}-{name[:5]}"
+        self.folder = lab.folder / name
+        self._lab = lab
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def root(self) -> Path:
+        """Return where its file system is mounted on the controller."""
+        return self.folder / "root"
+
+    def start(self) -> None:
+        """Mount and boot it; return when ssh answers."""
+        upper = self.folder / "upper"
+        network = upper / "etc/systemd/network"
+        for folder in (network, self.folder / "work", self.root):
+            folder.mkdir(parents=True, exist_ok=True)
+        gateway = self._lab.gateway
+        (network / "10-host0.network").write_text(
+            f"[Match]\nName=host0\n[Network]\nAddress={self.address}/24\nGateway={gateway}\n"
+        )
+        (upper / "etc/hostname").write_text(f"{self.name}\n")
+        layers = f"lowerdir={image(self.suite)},upperdir={upper},workdir={self.folder / 'work'}"
+        shell("mount", "-t", "overlay", f"battfleet-{self.name}", "-o", layers, str(self.root))
+        keys = self.root / "home" / USER / ".ssh"
+        keys.mkdir(mode=0o700)
+        (keys / "authorized_keys").write_text(self._lab.key.with_suffix(".pub").read_text())
+        shell("chown", "-R", "--reference", str(keys.parent), str(keys))
+        self.boot()
+
+    def boot(self) -> None:
+        """Boot it, or boot it again after `pull_the_plug`."""
+        packages = CACHE / f"packages-{self.suite}"
+        (packages / "partial").mkdir(parents=True, exist_ok=True)
+        with (self.folder / "console.log").open("ab") as console:
+            arguments = ["bash", "-c", NSPAWN_LOOP, "_", str(self.root), self.machine, self._lab.bridge, str(packages)]
+            self._process = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True
+            )
+        self.await_ssh()
+
+    def await_ssh(self, within_s: float = BOOT_S) -> None:
+        """Return when its ssh server greets."""
+        await_true(f"ssh of {self.name} ({self.folder / 'console.log'})", self._greets, within_s, 0.1)
+
+    def _greets(self) -> bool:
+        try:
+            with socket.create_connection((self.address, 22), timeout=1) as connection:
+                return connection.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        """Switch it off in order, and take its file system away."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+            self._process = None
+        subprocess.run(["umount", "-l", str(self.root)], check=False, capture_output=True)
+        shutil.rmtree(f"/run/systemd/nspawn/propagate/{self.machine}", ignore_errors=True)
+
+    def ssh(self, *command: str) -> list[str]:
+        """Return the command line that runs this on the host as the user `admin`."""
+        return ["ssh", *self._lab.ssh_options, f"{USER}@{self.address}", *command]
+
+    def try_run(self, command: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a shell command as root on the host, whatever comes of it."""
+        return subprocess.run(
+            self.ssh("sudo", "sh", "-c", shlex.quote(command)), input=text, capture_output=True, text=True, check=False
+        )
+
+    def run(self, command: str, text: str | None = None) -> str:
+        """Return the standard output of a shell command run as root on the host; RuntimeError when it fails."""
+        done = self.try_run(command, text)
+        if done.returncode:
+            raise RuntimeError(f"{self.name}: {command}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def boot_started(self) -> str:
+        """Return what differs from boot to boot: when its service manager began."""
+        return self.run("systemctl show --value -p UserspaceTimestampMonotonic")
+
+    def reboot(self) -> None:
+        """Reboot it; return when ssh answers again."""
+        before = self.boot_started()
+        self.try_run("systemctl reboot")
+
+        def is_back() -> bool:
+            done = self.try_run("systemctl show --value -p UserspaceTimestampMonotonic")
+            return done.returncode == 0 and done.stdout != before
+
+        await_true(f"{self.name} back after its reboot", is_back, BOOT_S)
+
+    def cut(self) -> None:
+        """Pull its network cable."""
+        shell("ip", "link", "set", f"vb-{self.machine}"[:15], "down")
+
+    def join(self) -> None:
+        """Plug its network cable in again."""
+        shell("ip", "link", "set", f"vb-{self.machine}"[:15], "up")
+
+
+class Lab:
+    """A bridge with hosts. Nothing is left behind when the with-block ends, except what is in the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Plan it; entering the with-block makes the network."""
+        self.folder = folder
+        number = secrets.randbelow(200)
+        self.bridge = f"bf{number}"
+        self.network = ipaddress.ip_network(f"10.231.{number}.0/24")
+        self.gateway = str(self.network[1])
+        self.key = folder / "key"
+        self.hosts: dict[str, Host] = {}
+        self._stack = ExitStack()
+
+    @property
+    def ssh_options(self) -> list[str]:
+        """Return the options of ssh that make it ask nobody and leave no trace in the user's files."""
+        return [
+            "-i", str(self.key), "-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}",
+            "-o", "StrictHostKeyChecking=accept-new", "-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR",
+        ]  # fmt: skip
+
+    def __enter__(self) -> Self:
+        """Make the bridge, let hosts out to the package mirror, and make a key."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shell("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
+        with ExitStack() as stack:
+            shell("ip", "link", "add", self.bridge, "type", "bridge")
+            stack.callback(shell, "ip", "link", "del", self.bridge)
+            shell("ip", "addr", "add", f"{self.gateway}/24", "dev", self.bridge)
+            shell("ip", "link", "set", self.bridge, "up")
+            # Forwarding stays on when we leave: another lab of another test run may need it.
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+            rule = f'ip saddr {self.network} oifname != "{self.bridge}" masquerade'
+            table = f"table ip {self.bridge} {{ chain post {{ type nat hook postrouting priority srcnat; {rule}; }}; }}"
+            shell("nft", "-f", "-", text=table)
+            stack.callback(shell, "nft", "delete", "table", "ip", self.bridge)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop every host, take everything down."""
+        self._stack.close()
+
+    def start(self, name: str, suite: str) -> Host:
+        """Return a new host, booted."""
+        host = Host(self, name, suite, str(self.network[11 + len(self.hosts)]))
+        self.hosts[name] = host
+        self._stack.callback(host.stop)
+        host.start()
+        return host
