@@ -18,7 +18,8 @@ SIZE = 201
 GRID: Array = np.linspace(0.0, 1.0, SIZE)
 CELLS = SIZE - 1
 END_CELLS = 10  # the slope beyond an end is the mean over so many cells (5 %) next to it …
-END_SLOPE_MAX_V = 2.0  # … and at most this, V per unit of z (20 mV per %)
+END_SLOPE_MAX_V = 2.0  # … at most this, V per unit of z (20 mV per %) …
+END_SLOPE_SHARE = 0.5  # … and at least this share of the whole curve's mean slope: no cell is flat beyond its ends
 TINY_SLOPE_V = 1e-4  # makes flat stretches invertible, V per unit of z
 SLOPE_REACH = 0.01  # a slope is the central difference over ± this much z, never that of one cell
 
@@ -66,7 +67,8 @@ def end_slopes(table: Array) -> tuple[float, float]:
     width = END_CELLS / CELLS
     low = (table[END_CELLS] - table[0]) / width
     high = (table[-1] - table[-1 - END_CELLS]) / width
-    return float(np.clip(low, TINY_SLOPE_V, END_SLOPE_MAX_V)), float(np.clip(high, TINY_SLOPE_V, END_SLOPE_MAX_V))
+    least = float(np.clip(END_SLOPE_SHARE * (table[-1] - table[0]), TINY_SLOPE_V, END_SLOPE_MAX_V))
+    return float(np.clip(low, least, END_SLOPE_MAX_V)), float(np.clip(high, least, END_SLOPE_MAX_V))
 
 
 def read(table: Array, soc: ArrayLike) -> Array:
