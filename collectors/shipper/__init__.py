@@ -7,6 +7,8 @@
 Promise    every row whose time is known reaches every sink at least once, with the same bytes each time, so that
            the effect is exactly once; what a sink refuses for good is kept with its words. Nothing else is ever
            dropped, however often or long a sink fails.
+Limit      InfluxDB Cloud may refuse points after it has said 204, which cannot be seen from here: look at its bucket
+           of rejected points.
 
 config     ship.toml                              service    the process: threads, reports, systemd
 reading    journal to lines, stamps frozen        courier    one sink's order of work: live first, backlog beside

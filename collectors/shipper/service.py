@@ -143,6 +143,8 @@ class Service:
         try:
             while any(lane.is_running for lane in self.lanes) and not stopping():
                 self._raise_failures()
+                for lane in self.lanes:
+                    _break_off(lane)
                 time.sleep(0.02)
         finally:
             self.stop()

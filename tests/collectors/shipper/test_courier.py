@@ -262,6 +262,22 @@ def test_a_journal_that_is_far_ahead_does_not_fill_the_spans(store: Store) -> No
     assert len(server.points) == journal.rows()
 
 
+def test_a_backlog_whose_files_are_gone_is_over(store: Store) -> None:
+    journal, server = TwinJournal(store.path), TwinServer()
+    journal.sync()
+    for n in range(100):
+        journal.append([n])
+    carried = courier(store, server, journal)
+    carried.live_round()
+    assert carried.marks["mppt"].spans
+    journal.hot.clear()
+    journal.seq = 0
+    while carried.backlog_turn():
+        pass
+    assert not carried.marks["mppt"].spans
+    assert carried.marks["mppt"].confirmed == 100
+
+
 class Unreadable(TwinJournal):
     """A journal that a newer program wrote."""
 

@@ -222,6 +222,57 @@ def test_systemd_hears_that_it_is_ready_alive_and_held(host: Host, tmp_path: Pat
     assert host.password not in errors
 
 
+def test_nothing_is_sent_before_its_time_is_known_and_then_all_of_it_at_the_true_time(
+    host: Host, influx: Influx
+) -> None:
+    wrong_ns, true_ns = 10**18, time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    tell(host.told, wrong_ns, state=0)
+    with host.collecting() as written:
+        wait_for(lambda: JournalReader(host.state / "mppt").newest_seq() > 2, "some commits")
+        assert host.ship_once()["lines_sent"] == 0
+        tell(host.told, true_ns, state=1)
+        early = written[0]
+        wait_for(lambda: written[0] > early + 100, "rows after the step")
+    host.ship_once()
+    assert influx.count(host.database, "voltage_v", "battery") == written[0]
+    (series,) = influx.query("SELECT voltage_v FROM battery", host.database)
+    assert all(abs(row[0] - time.time_ns()) < 120 * 10**9 for row in series["values"])
+    assert on_server(influx, host.database) == host.in_journals()
+
+
+def test_an_answer_that_drips_in_for_ever_is_broken_off(host: Host) -> None:
+    with host.collecting():
+        time.sleep(0.2)
+    seen: list[bytes] = []
+
+    def serve() -> None:
+        first, _ = listener.accept()
+        with first:
+            seen.append(first.recv(65536))
+            try:
+                while True:  # each byte comes well within the time-out
+                    first.sendall(b"H")
+                    time.sleep(0.05)
+            except OSError:
+                pass
+        second, _ = listener.accept()
+        with second:
+            while data := second.recv(65536):
+                seen.append(data)
+                second.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        host.point_to(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        host.config.write_text(host.config.read_text().replace("answer_s = 0.7", "answer_s = 0.3\nconnect_s = 0.3"))
+        said = host.ship_once()
+        thread.join(10)
+    assert said["state"] == "ok"
+    assert said["lines_sent"] > 0
+    assert len(seen) >= 2
+
+
 def test_a_network_at_its_worst_loses_nothing_and_doubles_nothing(host: Host, influx: Influx) -> None:
     with faults(influx.port, SEED) as proxy:
         host.point_to(proxy.url)
