@@ -26,7 +26,7 @@ from soc import stores
 from soc.belief import Belief
 from soc.errors import BeliefError, SocError
 from soc.stores import Recording, Results, Rules, StoreDown, StoreError, Writer
-from soc.stream import Setup, Stream
+from soc.stream import Setup, Start, Stream
 from soc.stream import run as through
 
 LOG = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def _catch_up(place: str, rules: Rules, stream: Stream, writer: Writer, state: P
     """Take in all that the place has by now; waits while it is away."""
 
     def pieces() -> Iterable[Results]:
-        return through(stores.read(place, rules, stream.last_s, time.time() - settle_s), stream)
+        return through(stores.read(place, rules, stream.intake.last_s, time.time() - settle_s), stream)
 
     pause_s = PAUSE_LEAST_S
     while True:
@@ -172,8 +172,8 @@ def resumed(setup: Setup, path: Path) -> Stream:
     """
     beliefs = load(path)
     try:
-        return Stream(setup, beliefs, strict=False)
+        return Stream(setup, resume=beliefs, strict=False)
     except BeliefError as error:
         old = next(iter(beliefs.values()))
         LOG.warning("%s: %s; its state of charge is kept", path, error)
-        return Stream(setup, start=(old["z"], old.sd("z"), old.time_s), strict=False)
+        return Stream(setup, start=Start(old["z"], old.sd("z"), old.time_s), strict=False)

@@ -52,6 +52,7 @@ class Wishes:
     def setup(self, recording: Recording, filter_name: str, *, counted: bool = False) -> Setup:
         """How to estimate this recording: the command line wins over its header. Raises `CellError`, `OptionError`."""
         from soc.estimator import SOC_SD
+        from soc.intake import Pack
         from soc.shipped import cell
         from soc.stream import Setup
 
@@ -70,9 +71,7 @@ class Wishes:
             filter=filter_name,
             soc0=chosen("soc0"),
             soc0_sd=SOC_SD if soc0_sd is None else soc0_sd,
-            temperature_degc=chosen("temperature_degc"),
-            series=self.series,
-            parallel=self.parallel,
+            pack=Pack(self.series, self.parallel, chosen("temperature_degc")),
             counted=counted,
             options=self.options,
         )

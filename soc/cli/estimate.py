@@ -124,7 +124,7 @@ def _run_all(jobs: Sequence[Job], wish: Wishes, taken: dict[str, Any]) -> list[S
 def _estimate(job: Job, wish: Wishes, filter_name: str, all_columns: bool) -> dict[str, Any]:
     """Estimate one recording; return what is to be said about it."""
     from soc import stores
-    from soc.stream import Stream, run
+    from soc.stream import Stream, placed, run
 
     begun_s = time.perf_counter()
     recording = stores.read(job.place, wish.rules())
@@ -133,18 +133,19 @@ def _estimate(job: Job, wish: Wishes, filter_name: str, all_columns: bool) -> di
     with stores.writer(job.out, all_columns=all_columns) as writer:
         for last in run(recording, stream):
             writer.write(last)
-        warnings = stream.finish(job.place)
+        with placed(job.place):
+            warnings = stream.finish()
     assert last is not None, "finish() refuses a recording without results"
     return {
         "recording": job.place,
         "out": job.out,
         "model": last.model,
         "version": last.version,
-        "rows": stream.rows,
-        "used": stream.used,
+        "rows": stream.intake.rows,
+        "used": stream.intake.used,
         "seconds": round(time.perf_counter() - begun_s, 3),
         **{f"{name}_end": round(float(last.signals[name][-1]), 6) for name in ("soc", "soc_lo", "soc_hi")},
-        "warnings": list(warnings),
+        "warnings": warnings,
         "health": stream.beliefs[filter_name].counters,
     }
 

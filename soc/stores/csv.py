@@ -1,8 +1,8 @@
 """CSV files, and standard input and output as `-`.
 
 Reading: an optional first line `# {json}` (see `_files.HEADER_KEYS`), then names, then numbers; separated by comma,
-semicolon or tab, whichever the line of names has. An empty cell, NaN and null are missing values. What is not a number
-is named with its line and column, all of them up to ten.
+semicolon or tab, whichever the line of names has. An empty cell, NaN and null are missing values. Times may be ISO 8601
+with a zone and become seconds since 1970. What is not a number is named with its line and column, up to ten of them.
 
 Writing: `time_s,soc,soc_lo,soc_hi`, times as they came, to the last bit; the file appears when it is whole.
 """
@@ -10,7 +10,9 @@ Writing: `time_s,soc,soc_lo,soc_hi`, times as they came, to the last bit; the fi
 from __future__ import annotations
 
 import csv
+import io
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,6 +26,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from soc.stores import Recording
+from soc.stores._arrow import numbers
 from soc.stores._columns import Columns, Rules, Source
 from soc.stores._errors import StoreError
 from soc.stores._files import parse_header, path_of, whole_file
@@ -32,6 +35,9 @@ from soc.stores._results import Results
 MISSING = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "None"]
 SEPARATORS = ",;\t"
 BLOCK_BYTES = 4 << 20  # about 100 000 rows
+LINE_BYTES = 4096
+DATE = re.compile(r"\d{4}-\d\d-\d\d[T ]")
+TIME = pa.timestamp("ns", tz="UTC")
 MOST_MISTAKES = 10
 TAIL_BYTES = 4096  # longer than any row we write
 
@@ -44,6 +50,8 @@ class Head:
     names: Sequence[str]
     separator: str
     lines: int
+    dated: frozenset[str]
+    """Columns whose first value is an ISO 8601 time."""
 
 
 def read(place: str, rules: Rules, since_s: float | None = None, until_s: float | None = None) -> Recording:
@@ -93,7 +101,14 @@ def _head(file: IO[bytes], where: str) -> Head:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise StoreError(f"{where}:{lines}: column {', '.join(twice)} is there more than once")
-    return Head(header, names, separator, lines)
+    return Head(header, names, separator, lines, _dated(file, names, separator))
+
+
+def _dated(file: IO[bytes], names: Sequence[str], separator: str) -> frozenset[str]:
+    """The columns whose first value is a time with a date; the file stays where it is."""
+    ahead = file.peek(LINE_BYTES) if isinstance(file, io.BufferedReader) else b""
+    cells = ahead.partition(b"\n")[0].decode("utf-8", "replace").strip().split(separator)
+    return frozenset(name for name, cell in zip(names, cells, strict=False) if DATE.match(cell))
 
 
 def _text(line: bytes, where: str, number: int) -> str:
@@ -109,7 +124,7 @@ def _chunks(file: IO[bytes], path: Path, where: str, head: Head, sources: Mappin
     try:
         with file, _reader(file, head, wanted) as reader:
             for batch in reader:
-                raw = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in wanted}
+                raw = {name: numbers(batch.column(name), name, where) for name in wanted}
                 yield {ours: source.of(raw[source.column]) for ours, source in sources.items()}
     except pa.ArrowInvalid as error:
         raise StoreError(_mistakes(path, where, head, wanted) or f"{where}: {error}") from error
@@ -121,7 +136,9 @@ def _reader(file: IO[bytes], head: Head, wanted: Sequence[str]) -> pa_csv.CSVStr
         read_options=pa_csv.ReadOptions(column_names=head.names, block_size=BLOCK_BYTES, use_threads=False),
         parse_options=pa_csv.ParseOptions(delimiter=head.separator),
         convert_options=pa_csv.ConvertOptions(
-            column_types={name: pa.float64() for name in wanted}, include_columns=wanted, null_values=MISSING
+            column_types={name: TIME if name in head.dated else pa.float64() for name in wanted},
+            include_columns=wanted,
+            null_values=MISSING,
         ),
     )
 
@@ -152,7 +169,7 @@ def _row_mistakes(row: Sequence[str], names: Sequence[str], wanted: Sequence[str
         yield f"{len(row)} cells, but {len(names)} column names"
         return
     for name, cell in zip(names, row, strict=True):
-        if name in wanted and cell.strip() not in MISSING and not _is_number(cell):
+        if name in wanted and cell.strip() not in MISSING and not (_is_number(cell) or DATE.match(cell)):
             yield f"{name}: {cell!r} is not a number"
 
 

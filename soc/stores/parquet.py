@@ -11,12 +11,11 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from soc.stores import CHUNK_ROWS, Recording
+from soc.stores._arrow import numbers
 from soc.stores._columns import Columns, Rules, Source
 from soc.stores._errors import StoreError
 from soc.stores._files import parse_header, path_of, whole_file
@@ -47,19 +46,8 @@ def _chunks(file: pq.ParquetFile, where: str, sources: Mapping[str, Source]) -> 
     wanted = sorted({source.column for source in sources.values()})
     with file:
         for batch in file.iter_batches(CHUNK_ROWS, columns=wanted):
-            raw = {name: _numbers(batch.column(name), name, where) for name in wanted}
+            raw = {name: numbers(batch.column(name), name, where) for name in wanted}
             yield {ours: source.of(raw[source.column]) for ours, source in sources.items()}
-
-
-def _numbers(column: pa.Array, name: str, where: str) -> NDArray[np.float64]:
-    """The column as doubles, NaN where it has no value; times as seconds since 1970."""
-    try:
-        if pa.types.is_timestamp(column.type):
-            return np.asarray(column.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy(zero_copy_only=False)) * 1e-9
-        values: NDArray[np.float64] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise StoreError(f"{where}: column {name} is {column.type}, expected numbers: {error}") from error
-    return values
 
 
 class Writer:

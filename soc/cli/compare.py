@@ -1,0 +1,66 @@
+"""`soc compare`: all filters side by side on one recording."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from soc.cli._options import recording_options, wishes
+from soc.errors import OptionError
+
+if TYPE_CHECKING:
+    from soc.score import Score
+
+
+@click.command("compare")
+@click.argument("place", metavar="RECORDING")
+@recording_options
+@click.option("--filter", "filters", multiple=True, help="Only these filters; default: all that are installed.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw them, too: a .png, .svg or .pdf file.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each filter; states of charge 0..1.")
+def COMMAND(place: str, filters: tuple[str, ...], plot: Path | None, **taken: Any) -> None:  # noqa: N802
+    """Run every filter over one RECORDING from the same start, with the same cell, and print their scores.
+
+    The reference is the column soc_ref. All filters use one model, so expect small differences: what tells them apart
+    is a wrong start, an offset of the sensor, and the bounds.
+
+    \b
+    soc compare drive.csv --cell lg_hg2 --soc0 0.6 --soc0-sd 0.3
+    soc compare drive.csv --cell lg_hg2 --filter spkf --filter coulomb --plot compare.png
+    """
+    from soc import filters as known
+    from soc.cli._tables import show
+    from soc.cli.score import referenced
+    from soc.estimator import estimate
+    from soc.score import score
+
+    wish, as_json = wishes(taken), taken["as_json"]
+    unknown = sorted(set(filters) - set(known.NAMES))
+    if unknown:
+        raise OptionError(f"no filter {', '.join(unknown)}; there are {', '.join(known.NAMES)}")
+    setup, series, reference = referenced(place, wish, "spkf")
+    soc0, soc0_sd = (float(reference[0]), 0.01) if setup.soc0 is None else (setup.soc0, setup.soc0_sd)
+    scores: dict[str, Score] = {}
+    extra: dict[str, dict[str, Any]] = {}
+    estimates = {}
+    for name in filters or known.NAMES:
+        try:
+            estimate(
+                series[:2], setup.cell, name, soc0=soc0, soc0_sd=soc0_sd, **setup.options
+            )  # compiled before timing
+        except ImportError as error:
+            click.echo(f"soc: {name} left out: {error}", err=True)
+            continue
+        begun = time.perf_counter()
+        found = estimate(series, setup.cell, name, soc0=soc0, soc0_sd=soc0_sd, **setup.options)
+        extra[name] = {"µs/sample": round(1e6 * (time.perf_counter() - begun) / len(series), 2)}
+        scores[name] = score(found.time_s, found.soc, found.sd, reference, found.innovation_v, found.innovation_sd_v)
+        estimates[name] = found
+    show(scores, "filter", extra, as_json=as_json)
+    if plot is not None:
+        from soc import plot as drawing
+
+        drawing.save(drawing.compared(estimates, series.time_s, reference, title=Path(place).name), plot)

@@ -1,0 +1,44 @@
+"""`soc plot`: a recording and its estimate as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from soc.cli._options import recording_options, wishes
+from soc.cli.estimate import FILTERS
+
+
+@click.command("plot")
+@click.argument("place", metavar="RECORDING")
+@recording_options
+@click.option("--filter", "filter_name", type=click.Choice(FILTERS), default="spkf", help="The estimator.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A .png, .svg or .pdf file.")
+@click.option("--raw", is_flag=True, help="Only what was measured: current, voltage, temperature.")
+def COMMAND(place: str, filter_name: str, out: Path, raw: bool, **taken: Any) -> None:  # noqa: N802
+    """Draw a RECORDING with its estimated state of charge, bounds and innovations; and soc_ref where it has one.
+
+    \b
+    soc plot drive.csv --cell lg_hg2 --out drive.png
+    soc plot drive.csv --cell lg_hg2 --raw --out measured.svg
+    """
+    from soc import plot as drawing
+    from soc import stores
+    from soc.estimator import estimate
+    from soc.intake import Intake
+    from soc.stream import whole
+
+    wish = wishes(taken)
+    recording = stores.read(place, wish.rules())
+    setup = wish.setup(recording, filter_name)
+    series, reference = whole(recording, Intake(setup.cell, setup.pack))
+    title = Path(place).name
+    if raw:
+        drawing.save(drawing.recorded(series, title), out)
+        return
+    found = estimate(series, setup.cell, filter_name, soc0=setup.soc0, soc0_sd=setup.soc0_sd, **setup.options)
+    for warning in found.warnings:
+        click.echo(f"soc: {place}: {warning}", err=True)
+    drawing.save(drawing.estimated(series, found, reference, f"{title} · {found.model} · {found.version}"), out)

@@ -1,0 +1,78 @@
+"""`soc score`: how good estimates are, against a recording's own reference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from soc.cli._options import Wishes, recording_options, wishes
+from soc.cli.estimate import FILTERS
+from soc.errors import SeriesError
+
+if TYPE_CHECKING:
+    from soc.score import Score, Trial
+    from soc.stream import Setup
+
+
+@click.command("score")
+@click.argument("places", metavar="RECORDING…", nargs=-1, required=True)
+@recording_options
+@click.option("--filter", "filter_name", type=click.Choice(FILTERS), default="spkf", help="The estimator.")
+@click.option("--trials", is_flag=True, help="Also with a wrong start, offset, noise, 10 s means and a gap.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each row; states of charge 0..1.")
+def COMMAND(places: tuple[str, ...], **taken: Any) -> None:  # noqa: N802 - every module here offers COMMAND
+    """Estimate each RECORDING and compare with its column soc_ref: error, bounds and their coverage after ten minutes.
+
+    rms and worst error, mean half width of the 3σ bound, how often the reference lies in it, time until the error stays
+    below 5 %, and whether innovations are as large (1) and as white (0) as the filter believes. Where no --soc0 is
+    given, the start is the reference's ± 1 %.
+
+    \b
+    soc score drive_*.parquet --cell lg_hg2
+    soc score drive.csv --cell lg_hg2 --trials
+    soc score drive.csv --cell lg_hg2 --soc0 0.5 --soc0-sd 0.3 --filter ekf --json
+    """
+    from soc.cli._tables import show
+
+    wish = wishes(taken)
+    scores: dict[str, Score] = {}
+    for place in places:
+        scores |= scored(place, wish, taken["filter_name"], trials=taken["trials"])
+    show(scores, "recording", {}, as_json=taken["as_json"])
+
+
+def scored(place: str, wish: Wishes, filter_name: str, *, trials: bool) -> dict[str, Score]:
+    """Return the recording's score, and those of its trials. Raises `SeriesError` if it has no reference."""
+    from soc.score import TRIALS, Trial
+
+    setup, series, reference = referenced(place, wish, filter_name)
+    if trials:
+        return {f"{place}: {name}": judged(make(series, reference), setup) for name, make in TRIALS.items()}
+    start = (float(reference[0]), 0.01) if setup.soc0 is None else (setup.soc0, setup.soc0_sd)
+    return {place: judged(Trial(series, reference, *start), setup)}
+
+
+def referenced(place: str, wish: Wishes, filter_name: str) -> tuple[Setup, Any, Any]:
+    """Return the setup, the series and its reference. Raises `SeriesError` if it has none."""
+    import numpy as np
+
+    from soc import stores
+    from soc.intake import Intake
+    from soc.stream import whole
+
+    recording = stores.read(place, wish.rules())
+    setup = wish.setup(recording, filter_name)
+    series, reference = whole(recording, Intake(setup.cell, setup.pack))
+    if not np.isfinite(reference[0]):
+        raise SeriesError(f"{place}: no reference: expected a column soc_ref (0..1), with a value in the first row")
+    return setup, series, reference
+
+
+def judged(trial: Trial, setup: Setup) -> Score:
+    """Return the score of the setup's filter in a trial."""
+    from soc.estimator import estimate
+    from soc.score import score
+
+    found = estimate(trial.series, setup.cell, setup.filter, soc0=trial.soc0, soc0_sd=trial.soc0_sd, **setup.options)
+    return score(found.time_s, found.soc, found.sd, trial.reference, found.innovation_v, found.innovation_sd_v)

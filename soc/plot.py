@@ -1,0 +1,133 @@
+"""Pictures of recordings and estimates, as matplotlib figures: for notebooks, and for files without a display.
+
+Bands are three standard deviations. Hours since the start on the time axis; states of charge in %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soc.errors import OptionError
+from soc.series import Series
+
+try:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise OptionError("plots need matplotlib: pip install 'battfleet[notebooks]'") from error
+
+Array = NDArray[np.float64]
+
+SUFFIXES = (".png", ".svg", ".pdf")
+MOST_POINTS = 4000  # more than a picture has pixels
+ESTIMATE, REFERENCE, MEASURED = "#1f6feb", "#1a1a1a", "#6e7781"
+OTHERS = ("#d1242f", "#1a7f37", "#8250df", "#bf8700")
+
+
+class Estimated(Protocol):
+    """What `soc.estimate` gives."""
+
+    @property
+    def time_s(self) -> Array: ...
+    @property
+    def soc(self) -> Array: ...
+    @property
+    def soc_lo(self) -> Array: ...
+    @property
+    def soc_hi(self) -> Array: ...
+    @property
+    def innovation_v(self) -> Array: ...
+    @property
+    def innovation_sd_v(self) -> Array: ...
+
+
+def recorded(series: Series, title: str = "") -> Figure:
+    """Current, voltage and temperature of a recording."""
+    figure, axes = _stack(3, title, (1.0, 1.0, 0.5))
+    hours, rows = _hours(series.time_s)
+    for axis, values, label in zip(
+        axes,
+        (series.current_a, series.voltage_v, series.temperature_degc),
+        ("current, A\n(+ charges)", "voltage, V", "°C"),
+        strict=True,
+    ):
+        axis.plot(hours, values[rows], color=MEASURED, linewidth=0.8)
+        axis.set_ylabel(label)
+    return figure
+
+
+def estimated(series: Series, found: Estimated, reference: Array | None = None, title: str = "") -> Figure:
+    """Current, the estimate with its bounds (and the reference), and the innovations with theirs."""
+    figure, (current, soc, innovation) = _stack(3, title, (0.6, 1.6, 0.8))
+    hours, rows = _hours(series.time_s)
+    current.plot(hours, series.current_a[rows], color=MEASURED, linewidth=0.7)
+    current.set_ylabel("current, A\n(+ charges)")
+    band(soc, found, "estimate ± 3σ")
+    if reference is not None and np.isfinite(reference).any():
+        soc.plot(hours, 100 * reference[rows], color=REFERENCE, linewidth=1.0, linestyle="--", label="reference")
+    soc.set_ylabel("state of charge, %")
+    soc.legend(loc="best")
+    bound = 3e3 * found.innovation_sd_v[rows]
+    innovation.fill_between(hours, -bound, bound, color=ESTIMATE, alpha=0.15, linewidth=0, label="± 3σ expected")
+    innovation.plot(hours, 1e3 * found.innovation_v[rows], color=MEASURED, linewidth=0.6, label="measured − expected")
+    innovation.set_ylabel("innovation, mV")
+    innovation.legend(loc="best", ncols=2)
+    return figure
+
+
+def compared(estimates: Mapping[str, Estimated], time_s: Array, reference: Array, title: str = "") -> Figure:
+    """The estimates of several filters, and their errors within their own bounds."""
+    figure, (soc, error) = _stack(2, title, (1.2, 1.0))
+    hours, rows = _hours(time_s)
+    soc.plot(hours, 100 * reference[rows], color=REFERENCE, linewidth=1.2, linestyle="--", label="reference")
+    for (name, found), color in zip(estimates.items(), (ESTIMATE, *OTHERS), strict=False):
+        soc.plot(hours, 100 * found.soc[rows], color=color, linewidth=1.2, label=name)
+        error.plot(hours, 100 * (found.soc - reference)[rows], color=color, linewidth=1.0)
+        width = 100 * (found.soc_hi - found.soc)[rows]
+        error.plot(hours, width, color=color, linewidth=0.8, linestyle=":")
+        error.plot(hours, -width, color=color, linewidth=0.8, linestyle=":")
+    soc.set_ylabel("state of charge, %")
+    soc.legend(loc="best")
+    error.axhline(0.0, color=REFERENCE, linewidth=0.6)
+    error.set_ylabel("error, %\n(dotted: ± 3σ)")
+    return figure
+
+
+def band(axis: Axes, found: Estimated, label: str, color: str = ESTIMATE) -> None:
+    """Draw an estimate with its bounds."""
+    hours, rows = _hours(found.time_s)
+    low, high = 100 * found.soc_lo[rows], 100 * found.soc_hi[rows]
+    axis.fill_between(hours, low, high, color=color, alpha=0.2, linewidth=0)
+    axis.plot(hours, 100 * found.soc[rows], color=color, linewidth=1.4, label=label)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure; the suffix says how. Raises `OptionError` for another suffix."""
+    if path.suffix not in SUFFIXES:
+        raise OptionError(f"{path}: expected a name ending in {', '.join(SUFFIXES)}")
+    figure.savefig(path, dpi=130)
+
+
+def _stack(count: int, title: str, heights: tuple[float, ...]) -> tuple[Figure, list[Axes]]:
+    """A figure of panels above each other with one time axis."""
+    figure = Figure(figsize=(9.0, 1.2 + 1.9 * sum(heights)), layout="constrained")
+    axes = list(figure.subplots(count, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0])
+    for axis in axes:
+        axis.grid(visible=True, color="#d0d7de", linewidth=0.5)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.margins(x=0.0)
+    axes[-1].set_xlabel("hours")
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure, axes
+
+
+def _hours(time_s: Array) -> tuple[Array, slice]:
+    """Hours since the start, and which rows are drawn of a long recording."""
+    rows = slice(None, None, max(1, len(time_s) // MOST_POINTS))
+    return (time_s[rows] - time_s[0]) / 3600.0, rows

@@ -1,0 +1,87 @@
+"""Currents to try a cell with. Positive charges; amperes scale with the cell's nominal capacity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soc.errors import OptionError
+from soc.parameters import CellParameters
+
+Array = NDArray[np.float64]
+Random = np.random.Generator
+
+FULL, EMPTY = 1.0, 0.02  # a built-in profile ends here
+DAY_S = 86_400.0
+
+
+def rest(time_s: Array, _: Random) -> Array:
+    """Nothing flows."""
+    return np.zeros_like(time_s)
+
+
+def discharge(time_s: Array, _: Random) -> Array:
+    """C/5 out."""
+    return np.full_like(time_s, -0.2)
+
+
+def charge(time_s: Array, _: Random) -> Array:
+    """C/5 in."""
+    return np.full_like(time_s, 0.2)
+
+
+def cycle(time_s: Array, _: Random) -> Array:
+    """C/2 out for an hour, in for an hour, and so on: half of the cell."""
+    return np.where((time_s // 3600.0) % 2 == 0, -0.5, 0.5)
+
+
+def pulses(time_s: Array, _: Random) -> Array:
+    """Every ten minutes: 10 s at 1C out, 40 s rest, 10 s at 0.75C in, then C/5 out for five minutes, then rest."""
+    since = time_s % 600.0
+    steps = [since < 10, since < 50, since < 60, since < 100, since < 400]
+    return np.select(steps, [-1.0, 0.0, 0.75, 0.0, -0.2], 0.0)
+
+
+def drive(time_s: Array, random: Random) -> Array:
+    """A new demand every 15 s on the average, between 2C out and 0.5C in, C/2 out on the whole."""
+    change = random.random(len(time_s)) < np.diff(time_s, prepend=time_s[0]) / 15.0
+    demand = np.clip(random.normal(-0.5, 0.6, int(change.sum()) + 1), -2.0, 0.5)
+    return np.asarray(demand[np.cumsum(change)])
+
+
+def solar(time_s: Array, random: Random) -> Array:
+    """Days of a house: sun from 7 to 19 h with clouds, a base load, and appliances in the evening."""
+    hour = time_s % DAY_S / 3600.0
+    sun = 0.22 * np.maximum(np.sin((hour - 7.0) / 12.0 * np.pi), 0.0) * (hour > 7.0) * (hour < 19.0)
+    day = (time_s // DAY_S).astype(int)
+    clouds = (
+        random.uniform(0.4, 1.1, day.max() + 1)[day]
+        * random.uniform(0.6, 1.0, len(time_s) // 300 + 1)[np.arange(len(time_s)) // 300]
+    )
+    load = np.where((hour > 18.0) & (hour < 22.0), 0.12, 0.04)
+    return np.asarray(sun * clouds - load)
+
+
+PROFILES: dict[str, Callable[[Array, Random], Array]] = {
+    f.__name__: f for f in (rest, discharge, charge, cycle, pulses, drive, solar)
+}
+
+
+def current(
+    name: str, cell: CellParameters, temperature_degc: float, soc0: float, duration_s: float, period_s: float, seed: int
+) -> tuple[Array, Array]:
+    """Times and current, A, of a built-in profile, until the cell is full or empty. Raises `OptionError`."""
+    if name not in PROFILES:
+        raise OptionError(f"no profile {name!r}; there are {', '.join(PROFILES)}, or give a file")
+    time_s = np.arange(0.0, duration_s + period_s / 2, period_s)
+    amperes = cell.nominal_ah * PROFILES[name](time_s, np.random.default_rng(seed))
+    amperes[0] = 0.0
+    capacity_ah = float(np.interp(temperature_degc, cell.temperature_degc, cell.capacity_ah))
+    soc = soc0 + np.cumsum(amperes) * period_s / 3600.0 / capacity_ah
+    ends = np.flatnonzero((soc > FULL) & (amperes > 0) | (soc < EMPTY) & (amperes < 0))
+    last = int(ends[0]) if len(ends) else len(time_s)
+    if last < 2:
+        raise OptionError(f"profile {name}: the cell is already {'full' if soc0 > 0.5 else 'empty'} at soc0 {soc0:g}")
+    return time_s[:last], amperes[:last]

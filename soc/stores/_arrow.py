@@ -1,0 +1,21 @@
+"""Arrow columns as numpy doubles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from soc.stores._errors import StoreError
+
+
+def numbers(column: pa.Array, name: str, where: str) -> NDArray[np.float64]:
+    """The column as doubles, NaN where it has no value; times as seconds since 1970. Raises `StoreError`."""
+    try:
+        if pa.types.is_timestamp(column.type):
+            column = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64())
+            return np.asarray(column.to_numpy(zero_copy_only=False) / 1e9, dtype=np.float64)
+        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise StoreError(f"{where}: column {name} is {column.type}, expected numbers: {error}") from error
+    return np.asarray(values, dtype=np.float64)

@@ -1,0 +1,87 @@
+"""Signals of several instruments on one time base.
+
+Every sample of the current is a row. To it is joined the newest voltage known at that moment, at most 2 s old, and the
+newest temperature, at most 10 min old (a place may say otherwise). Nothing is interpolated and nothing comes from the
+future; a row without a voltage is a row with a missing value. Times are whole nanoseconds since 1970 until the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soc.stores._columns import Columns
+from soc.stores._select import Group, Selection
+
+Array = NDArray[np.float64]
+Times = NDArray[np.int64]
+Signal = tuple[Times, Array]
+
+SECOND_NS = 10**9
+OF_AGE = {"voltage_v": "voltage_age_s", "temperature_degc": "temperature_age_s"}
+
+
+class Source(Protocol):
+    """A store of tagged measurements."""
+
+    window_ns: int
+    """How long a stretch is fetched at once."""
+
+    def first(self, group: Group, field: str, after: int | None, until: int) -> int | None:
+        """When the field was first seen after one time and not after another; None if it was not."""
+        ...
+
+    def fetch(self, group: Group, fields: Sequence[str], after: int, until: int) -> Mapping[str, Signal]:
+        """Times (rising) and values of each field there."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held open."""
+        ...
+
+
+def ns(seconds: float) -> int:
+    """Whole nanoseconds, rounded to the microsecond: a double has no more of a time since 1970."""
+    return round(seconds * 1e6) * 1000
+
+
+def joined(source: Source, selection: Selection, since_s: float | None, until_s: float | None) -> Iterator[Columns]:
+    """The rows later than the later beginning and not later than the earliest end, a window at a time."""
+    begins = [ns(s) for s in (selection.since_s, since_s) if s is not None]
+    after = max(begins, default=None)
+    until = min(ns(s) for s in (selection.until_s, until_s, time.time()) if s is not None)
+    try:
+        while (first := source.first(*selection.signals["current_a"], after, until)) is not None:
+            end = min(first + source.window_ns, until)
+            yield _window(source, selection, first - 1, end)
+            after = end
+    finally:
+        source.close()
+
+
+def _window(source: Source, selection: Selection, after: int, until: int) -> Columns:
+    """The columns of the samples after one time and not after another."""
+    ages = {name: ns(selection.ages_s[age]) for name, age in OF_AGE.items()}
+    groups: dict[Group, list[str]] = {}
+    for group, field in selection.signals.values():
+        groups.setdefault(group, []).append(field)
+    fetched = {group: source.fetch(group, names, after - max(ages.values()), until) for group, names in groups.items()}
+    found = {name: fetched[group][field] for name, (group, field) in selection.signals.items()}
+    times, current = found["current_a"]
+    own = times > after
+    at = times[own]
+    columns = {name: newest(*found[name], at, age) for name, age in ages.items()}
+    return {"time_s": at / SECOND_NS, "current_a": current[own], **columns}
+
+
+def newest(known: Times, values: Array, at: Times, age: int) -> Array:
+    """For each time the last value known then, NaN where it is older than `age`."""
+    if len(known) == 0:
+        return np.full(len(at), np.nan)
+    k = np.searchsorted(known, at, side="right") - 1
+    fresh = (k >= 0) & (at - known[np.maximum(k, 0)] <= age)
+    return np.where(fresh, values[np.maximum(k, 0)], np.nan)
