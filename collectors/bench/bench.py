@@ -182,7 +182,8 @@ class Bench:
                 reset = partial(self._reset_clock, fault.amount)
                 self._switches.append(Switch(fault, reset, self._tell_clock))
             elif target == "database":
-                assert isinstance(self.database, PrivateInflux)
+                if not isinstance(self.database, PrivateInflux):
+                    raise ConfigError("fault: only a private database can be stopped: use --influx private")
                 self._switches.append(Switch(fault, self.database.stop, self.database.start))
             else:
                 self._server.misbehave(target, fault)

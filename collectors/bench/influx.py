@@ -55,9 +55,7 @@ class Influx:
         """ConfigError when the address is none."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
-            raise ConfigError(
-                f"influx: expected http://HOST:PORT of an InfluxDB 1.x without users, or none, got {url!r}"
-            )
+            raise ConfigError(f"influx: expected auto, none, private or http://HOST:PORT, got {url!r}")
         self.url = url.rstrip("/")
         self._address = parts.hostname, parts.port or 8086
 
@@ -162,21 +160,22 @@ class PrivateInflux(Influx):
 
 
 def find(choice: str, folder: Path) -> Influx | None:
-    """Return the database that is meant: a URL, "none", or "auto": the local one, else a private one, else none.
+    """Return the database that is meant: a URL, "none", "private", or "auto": local, else private, else none.
 
-    Unreachable when a URL was named and nothing answers there.
+    Unreachable when a URL was named and nothing answers there; ConfigError when a private one cannot be had.
     """
     if choice == "none":
         return None
-    if choice != "auto":
+    if choice not in ("auto", "private"):
         named = Influx(choice)
         named.query("SHOW DATABASES")
         return named
-    local = Influx(LOCAL)
-    if local.is_there():
-        return local
-    if shutil.which("influxd") is None:
-        return None
+    if choice == "auto":
+        local = Influx(LOCAL)
+        if local.is_there():
+            return local
+        if shutil.which("influxd") is None:
+            return None
     private = PrivateInflux(folder)
     private.start()
     return private

@@ -31,8 +31,8 @@ LEAST_PERIOD_S = 0.01
 MOST_BAUD = 4_000_000
 SAMPLES_PER_ROW = 2.0
 """A replay's instruments are asked about twice in each row, so that one late question costs nothing."""
-SAYS_PER_ROW = 1.25
-"""What talks by itself does so in the bench's own time: a little more often than once is enough."""
+LEAST_SAY_S = 0.0025
+"""What talks by itself does not do so more often than this: its messages take their time on the wire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,7 @@ class Recorded:
         self.places: Sequence[Place] = [place for place in PLACES.values() if recording.keys(place.name)]
         """The instruments that the recording has."""
         self.replay = Replay(recording, speed, [place.name for place in self.places])
+        self._stations: list[Station] = []
 
     def world(self, place: Place) -> World:
         """Return the instrument's recorded values as its fake understands them.
@@ -163,13 +164,24 @@ class Recorded:
         return see
 
     def each_turn(self, now_s: float) -> float:
-        """Go on with the recording."""
-        return self.replay.advance(now_s)
+        """Go on with the recording.
+
+        Who was asked in a gap, and so had nothing to answer, answers when the gap is over, if the collector still
+        waits. Without that, every gap of a second would cost the collector its whole patience, which at 60 times the
+        speed is many seconds of the recording.
+        """
+        row = self.replay.row
+        next_s = self.replay.advance(now_s)
+        if self.replay.row != row:
+            for station in self._stations:
+                station.ask_again()
+        return next_s
 
     def attach(self, station: Station) -> None:
         """Have the station say which row it has sent."""
         station.mark = lambda: self.replay.row
         station.on_sent = lambda row: self.replay.delivered(station.name, row)
+        self._stations.append(station)
 
     def begin(self, now_s: float) -> None:
         """Start the recording soon, at a time between two questions of the collectors, which ask on a grid."""
@@ -179,7 +191,8 @@ class Recorded:
 
     def period_s(self, place: Place) -> float:
         """Return how often this instrument speaks."""
-        return 1.0 / self.speed / (SAYS_PER_ROW if place.talks else SAMPLES_PER_ROW)
+        period_s = 1.0 / self.speed / SAMPLES_PER_ROW
+        return max(period_s, LEAST_SAY_S) if place.talks else period_s
 
     def fake_options(self, place: Place) -> dict[str, Any]:
         """Return what its fake needs to be told: no noise or counters of its own."""
@@ -194,7 +207,7 @@ class Recorded:
         """Return what goes into the collector's [device] table."""
         options: dict[str, dict[str, Any]] = {
             "mppt": {"extra_period_s": 0.0},
-            "load": {"pause_s": 0.0, "status": False, "retries": 0},
+            "load": {"pause_s": 0.0, "status": False, "retries": 0, "timeout_s": 2.0},
             "t7": {"channels": T7_CHANNELS},
         }
         return options[place.name]

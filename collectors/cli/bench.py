@@ -33,7 +33,11 @@ LINE_S = 5.0
 @click.option("--rows", type=click.IntRange(min=1), help="Only so many seconds of the recording.")
 @click.option("--map", "maps", metavar="PATTERN=INSTRUMENT:KEY", multiple=True, help="What a column of the CSV is.")
 @click.option(
-    "--influx", metavar="URL|none|auto", default="auto", show_default=True, help="InfluxDB 1.x without users."
+    "--influx",
+    metavar="auto|private|none|URL",
+    default="auto",
+    show_default=True,
+    help="An InfluxDB 1.x without users.",
 )
 @click.option(
     "--state", metavar="DIR", type=click.Path(path_type=Path), help="Keep journals, configurations and logs here."
@@ -60,7 +64,7 @@ def COMMAND(  # noqa: N802 - every module here offers COMMAND
     the fakes sent, and whether the database gives the same back. Exit code 1 when anything was lost.
 
     The database is the InfluxDB 1.x on this machine if it asks for no password, else a private one if influxd is
-    installed, else none: then the journals are the store.
+    installed, else none: then the journals are the store. --influx private leaves the machine's own alone.
 
     \b
     Faults, each from START for SECONDS after the beginning:

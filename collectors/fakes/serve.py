@@ -96,6 +96,12 @@ class SentLog:
         self.harmed.append(harmed or self._tail_harmed)
         self._tail_harmed = harmed
 
+    def spoil(self) -> None:
+        """Note that a message without measured values was spoilt: the turn that it belongs to may fail for it."""
+        if self.harmed:
+            self.harmed[-1] = True
+        self._tail_harmed = True
+
 
 class _Waiting(NamedTuple):
     """Bytes on their way to the collector."""
@@ -108,6 +114,8 @@ class _Waiting(NamedTuple):
     """When the message's first byte was on the wire."""
     is_sample: bool
     """Whether this is the last piece of a message with measured values."""
+    measured: bool
+    """Whether the message has measured values."""
     harmed: bool
     """Whether a fault touched the message."""
     mark: int
@@ -144,6 +152,7 @@ class Station:
         self._busy_until_s: dict[str, float] = {}
         self._wire_free_s = -math.inf
         self._is_open = False
+        self._unanswered: tuple[bytes, str] | None = None
 
     def attach(self, wire: Wire, now_s: Callable[[], float]) -> None:
         """Hang it on its wire and start."""
@@ -152,6 +161,7 @@ class Station:
 
     def connected(self, channel: str) -> None:
         """A collector has opened the wire."""
+        self._unanswered = None
         self.sent.connected_ns.append(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         self._fake.connected(self._now_s(), channel)
 
@@ -159,7 +169,15 @@ class Station:
         """Bytes came from the collector."""
         now_s = self._now_s()
         clear = data if self.wire.is_clear() else self.mischief.noise(len(data))
-        self._enqueue(self._fake.receive(clear, now_s, channel), now_s)
+        answers = self._fake.receive(clear, now_s, channel)
+        self._unanswered = None if answers else (clear, channel)
+        self._enqueue(answers, now_s)
+
+    def ask_again(self) -> None:
+        """Let the fake answer what it did not answer before: the world may have a value for it now."""
+        if self._unanswered:
+            data, channel = self._unanswered
+            self.heard(data, channel)
 
     def turn(self, now_s: float) -> float:
         """Do what is due now; return when to be called next at the latest."""
@@ -212,6 +230,7 @@ class Station:
                     channel=out.channel,
                     began_s=start_s,
                     is_sample=is_sample,
+                    measured=measured,
                     harmed=harmed,
                     mark=mark,
                 )
@@ -239,6 +258,8 @@ class Station:
             if due.is_sample:
                 self.sent.add(began_ns, due.harmed, due.mark)
                 self.on_sent(due.mark)
+            elif due.harmed and not due.measured:
+                self.sent.spoil()
         return math.inf
 
 
