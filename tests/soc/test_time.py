@@ -159,8 +159,9 @@ def test_a_dead_band_widens_the_bound_in_proportion_to_time(linear_cell):
     series, _ = soc.simulate(linear_cell, np.arange(n), np.full(n, -0.05), 25.0, 0.9)
     hidden = measured(series, Faults(dead_band_a=0.1), seed=1)
     assert not hidden.current_a.any()
-    plain = soc.estimate(hidden, linear_cell, "coulomb", soc0=0.9, soc0_sd=1e-3, reference_sd=0.0)
-    aware = soc.estimate(hidden, linear_cell, "coulomb", soc0=0.9, soc0_sd=1e-3, reference_sd=0.0, dead_band_a=0.1)
+    given = {"soc0": 0.9, "soc0_sd": 1e-3, "reference_sd": 0.0, "offset_state": False}
+    plain = soc.estimate(hidden, linear_cell, "coulomb", **given)
+    aware = soc.estimate(hidden, linear_cell, "coulomb", **given, dead_band_a=0.1)
     assert plain.sd[-1] < 0.005
     assert aware.sd[-1] == pytest.approx(0.05 * n / 3600 / 2.0, rel=0.1)
 

@@ -108,11 +108,12 @@ def test_the_bound_on_a_plateau_is_as_wide_as_the_curve_is_flat(vector_cell):
     n = 6 * 3600
     current = np.where(np.arange(n) % 3600 < 1800, 0.3, -0.3)
     series, truth = soc.simulate(vector_cell, np.arange(n), current, 25.0, 0.55)
-    result = soc.estimate(series, vector_cell, soc0=0.55, soc0_sd=0.3)
+    cell, known = vector_cell, {"soc0": 0.55, "offset_state": False}
+    result = soc.estimate(series, cell, **known, soc0_sd=0.3)
     slope, ocv_sd = 0.2, 0.002  # the steepest place that was visited, V per unit of z; V
     assert ocv_sd / slope <= result.sd[-1] < 0.1
-    assert soc.estimate(series, vector_cell, soc0=0.55, soc0_sd=0.3, ocv_sd_v=0.01).sd[-1] > 0.05
-    counted_from_known = soc.estimate(series, vector_cell, soc0=0.55, soc0_sd=0.005, ocv_sd_v=0.01)
+    assert soc.estimate(series, cell, **known, soc0_sd=0.3, ocv_sd_v=0.01).sd[-1] > 0.05
+    counted_from_known = soc.estimate(series, cell, **known, soc0_sd=0.005, ocv_sd_v=0.01)
     assert counted_from_known.sd[-1] < 0.02  # the curve's error takes nothing away from what counting knows
     assert np.all(np.abs(result.soc - truth) <= 3 * result.sd)
 
@@ -137,7 +138,7 @@ def test_error_stays_inside_the_stated_deviation(bias_state):
         error = _coloured(rng, n, 0.005, 60.0) + bias
         start = np.clip(0.8 + rng.normal(0, 0.1), 0, 1)
         observed = replace(series, voltage_v=series.voltage_v + error)
-        result = soc.estimate(observed, cell, soc0=start, soc0_sd=0.1, bias_state=bias_state)
+        result = soc.estimate(observed, cell, soc0=start, soc0_sd=0.1, bias_state=bias_state, offset_state=False)
         inside.append(np.mean(np.abs(result.soc - truth)[600:] <= 3 * result.sd[600:]))
         normalised.append(((result.soc - truth)[-1] / result.sd[-1]) ** 2)
     assert np.mean(inside) > 0.99
