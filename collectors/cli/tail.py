@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from collectors import config
 from collectors.cli.export import chosen_readers
 from collectors.clock import system_clock
+from collectors.journal.history import News
 from collectors.journal.reader import JournalReader
 from collectors.journal.records import Chunk, EventRecord
 from collectors.journal.when import iso
@@ -71,20 +72,23 @@ def _follow(readers: list[JournalReader], measurement: str | None, as_json: bool
     clock = system_clock()
     end_s = None if for_s is None else clock.monotonic_s() + for_s
     cursors = {reader.collector: reader.newest_seq() for reader in readers}
+    news = {reader.collector: News() for reader in readers}
+    for reader in readers:
+        for chunk in reader.tail():
+            news[reader.collector].of(chunk)
     while end_s is None or clock.monotonic_s() < end_s:
         clock.sleep_s(LOOK_S)
         for reader in readers:
             batch = reader.after(cursors[reader.collector])
-            fresh = [c for c in batch.chunks if c.lo > cursors[reader.collector]]
             cursors[reader.collector] = batch.hi
-            for chunk in _of(fresh, measurement):
+            for chunk in map(news[reader.collector].of, _of(batch.chunks, measurement)):
                 for row in row_objects(reader, chunk):
                     _say(row, as_json)
             for event in batch.events:
                 _say(event_object(reader, event), as_json)
 
 
-def _of(chunks: list[Chunk], measurement: str | None) -> list[Chunk]:
+def _of(chunks: Sequence[Chunk], measurement: str | None) -> list[Chunk]:
     return [c for c in chunks if measurement in (None, c.stream.measurement)]
 
 

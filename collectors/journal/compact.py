@@ -2,7 +2,8 @@
 
 Blocks    up to BLOCK_ROWS rows of one stream and boot, in order of time. `lo` and `hi` are the least and greatest seq
           of the hot rows that went in; no two blocks share a `hi`, and a hot row is never split. So a cursor that
-          stands at the `hi` of one block, or at the seq of any hot row, misses nothing of the others.
+          stands at the `hi` of one block, or at the seq of any hot row, misses nothing of the others. A block that is
+          not full is taken up again by the next compaction: full blocks need a third less space than short ones.
 Roll-ups  count, least, greatest and sum of every field in bins of RESOLUTIONS_S seconds of boottime. Each hot row is
           compacted once, so bins are simply added up; a bin that is not over yet is completed by the next compaction.
 """
@@ -10,14 +11,15 @@ Roll-ups  count, least, greatest and sum of every field in bins of RESOLUTIONS_S
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
 from collectors.journal.codec import CODEC, Undecodable, decode_block, encode_block
 from collectors.journal.records import Chunk, Column, Damage, FloatArray, IntArray
-from collectors.journal.tables import HOT, Lookup, checksum
+from collectors.journal.tables import BLK, HOT, Lookup, checksum
 
 BLOCK_ROWS = 3600
 RESOLUTIONS_S = (60, 3600)
@@ -49,9 +51,11 @@ def compact(connection: sqlite3.Connection, file: str) -> list[Damage]:
     lookup, damage = Lookup(connection), list[Damage]()
     for stream, boot in connection.execute("SELECT DISTINCT stream, boot FROM hot ORDER BY stream, boot").fetchall():
         query = f"SELECT {HOT} FROM hot WHERE stream=? AND boot=? ORDER BY bt0, seq"  # noqa: S608 - constants
-        rows = connection.execute(query, (stream, boot))
-        for group in _groups(_decoded(rows, lookup, file, damage)):
-            store_block(connection, stream, boot, group, file, damage)
+        chunks = _decoded(connection.execute(query, (stream, boot)), lookup, file, damage)
+        short = _take_short_block(connection, stream, boot, lookup)
+        for group in _groups(chain(short, chunks)):
+            store_block(connection, stream, boot, group, file, damage, counted=len(short))
+            short = []
     connection.execute("DELETE FROM hot WHERE seq<=?", (last,))
     return damage
 
@@ -64,7 +68,23 @@ def _decoded(rows: sqlite3.Cursor, lookup: Lookup, file: str, damage: list[Damag
             damage.append(Damage(file, "hot", row[0], str(error)))
 
 
-def _groups(chunks: Iterator[Chunk]) -> Iterator[list[Chunk]]:
+def _take_short_block(connection: sqlite3.Connection, stream: int, boot: int, lookup: Lookup) -> list[Chunk]:
+    """Delete and return the newest block of the stream if it has room for more rows; it is left if it is damaged."""
+    query = f"SELECT id, {BLK} FROM blk WHERE stream=? AND boot=? ORDER BY bt0 DESC LIMIT 1"  # noqa: S608 - constants
+    row = connection.execute(query, (stream, boot)).fetchone()
+    if row is None:
+        return []
+    try:
+        chunk = lookup.block(row[1:])
+    except Undecodable:
+        return []
+    if len(chunk.boottime_ns) > BLOCK_ROWS * 5 // 6:
+        return []
+    connection.execute("DELETE FROM blk WHERE id=?", row[:1])
+    return [chunk]
+
+
+def _groups(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
     """Yield runs of chunks with at most BLOCK_ROWS rows, or one chunk that alone has more; stamps rise in each."""
     group, rows = list[Chunk](), 0
     for chunk in chunks:
@@ -93,9 +113,18 @@ def join(chunks: Sequence[Chunk]) -> tuple[IntArray, list[Column]]:
 
 
 def store_block(
-    connection: sqlite3.Connection, stream: int, boot: int, group: Sequence[Chunk], file: str, damage: list[Damage]
+    connection: sqlite3.Connection,
+    stream: int,
+    boot: int,
+    group: Sequence[Chunk],
+    file: str,
+    damage: list[Damage],
+    counted: int = 0,
 ) -> None:
-    """Insert the chunks, which are of this stream and boot, as one block, and count them in the roll-ups."""
+    """Insert the chunks, which are of this stream and boot, as one block, and count them in the roll-ups.
+
+    The first `counted` chunks are in the roll-ups already.
+    """
     stamps, columns = join(group)
     payload = encode_block(stamps, columns)
     first_ns, n = int(stamps[0]), len(stamps)
@@ -103,6 +132,9 @@ def store_block(
     crc = checksum(stream, boot, first_ns, n, payload)
     query = "INSERT INTO blk (lo, hi, stream, boot, bt0, bt1, n, codec, crc, payload) VALUES (?,?,?,?,?,?,?,?,?,?)"
     connection.execute(query, (*head, crc, payload))
+    if counted == len(group):
+        return
+    stamps, columns = join(group[counted:])
     for resolution_s in RESOLUTIONS_S:
         bins = bins_of(stamps, columns, resolution_s)
         group_ns = resolution_s * GROUP_BINS[resolution_s] * NS

@@ -43,15 +43,45 @@ class Series(NamedTuple):
 
 def spans(folder: Folder, timeline_of: TimelineOf, window: Window) -> Iterator[Span]:
     """Yield the window's rows, file by file, blocks before hot rows."""
-    times = _Times(timeline_of)
+    times, news = _Times(timeline_of), News()
     for path in folder.files():
         after: int | None = 0
         while after is not None:
             chunks, after = _page(folder, path, after, times, window)
-            for chunk in chunks:
+            for chunk in map(news.of, chunks):
                 span = _cut(chunk, times[chunk.boot_id], window)
                 if span is not None:
                     yield span
+
+
+class News:
+    """Tells which rows of a chunk were not seen yet by one who reads on and on.
+
+    A compaction joins rows that were read already with new ones in one block, which comes again: its `lo` lies at or
+    before the newest seq that was seen of its stream and boot. What was salvaged is old but comes as something new.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str, str], tuple[int, int]] = {}
+
+    def of(self, chunk: Chunk) -> Chunk:
+        """Return the chunk without the rows that were seen; it may be empty."""
+        names = ",".join(field.name for field in chunk.stream.fields)
+        key = (chunk.boot_id, chunk.stream.measurement, f"{canonical(chunk.stream.tags)} {names}")
+        hi, last_ns = self._seen.get(key, (0, -1))
+        if len(chunk.boottime_ns):
+            self._seen[key] = (max(hi, chunk.hi), max(last_ns, int(chunk.boottime_ns[-1])))
+        if chunk.lo > hi:
+            return chunk
+        return pick(chunk, chunk.boottime_ns > last_ns)
+
+
+def pick(chunk: Chunk, rows: npt.NDArray[np.bool_]) -> Chunk:
+    """Return the chunk with only these rows."""
+    columns = [
+        Column(np.asarray(c.values)[rows], None if c.missing is None else c.missing[rows]) for c in chunk.columns
+    ]
+    return replace(chunk, boottime_ns=chunk.boottime_ns[rows], columns=columns)
 
 
 class _Times(dict[str, Timeline]):
@@ -126,10 +156,7 @@ def _cut(chunk: Chunk, timeline: Timeline, window: Window) -> Span | None:
         return None
     if inside.all():
         return Span(chunk.stream, wall_ns, chunk.columns)
-    columns = [
-        Column(np.asarray(c.values)[inside], None if c.missing is None else c.missing[inside]) for c in chunk.columns
-    ]
-    return Span(chunk.stream, wall_ns[inside], columns)
+    return Span(chunk.stream, wall_ns[inside], pick(chunk, inside).columns)
 
 
 def rollups(folder: Folder, timeline_of: TimelineOf, window: Window, resolution_s: int) -> list[RollUp]:
@@ -217,8 +244,8 @@ def tail(folder: Folder, rows: int) -> list[Chunk]:
                     continue
                 whole = joined([c for c in chunks if c.boot_id == chunks[-1].boot_id])
                 key = (whole.stream.measurement, canonical(whole.stream.tags))
-                if key not in found or (path.name and found[key].hi < whole.hi):
-                    found[key] = _last(whole, rows)
+                if key not in found or found[key].hi < whole.hi:
+                    found[key] = pick(whole, np.arange(len(whole.boottime_ns)) >= len(whole.boottime_ns) - rows)
     return sorted(found.values(), key=lambda chunk: chunk.hi)
 
 
@@ -238,10 +265,3 @@ def _newest(
                 found.insert(0, chunk)
                 count += len(chunk.boottime_ns)
     return found
-
-
-def _last(chunk: Chunk, rows: int) -> Chunk:
-    columns = [
-        Column(np.asarray(c.values)[-rows:], None if c.missing is None else c.missing[-rows:]) for c in chunk.columns
-    ]
-    return replace(chunk, boottime_ns=chunk.boottime_ns[-rows:], columns=columns)

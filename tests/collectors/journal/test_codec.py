@@ -16,7 +16,8 @@ from collectors.journal.records import Column, IntArray
 
 BITS = st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack("<d", struct.pack("<Q", bits))[0])
 AWKWARD = st.sampled_from([-0.0, 0.0, 5e-324, -5e-324, 2.0**31, -(2.0**31), 2147483.647, 1e300, np.inf, np.nan])
-DECIMALS = st.integers(-(2**33), 2**33).flatmap(lambda i: st.sampled_from([i / 10.0**k for k in range(8)]))
+DECIMALS = st.integers(-(2**33), 2**33).flatmap(lambda i: st.sampled_from([i / 10.0**k for k in range(11)]))
+PARTS = st.integers(-30_000, 30_000).map(lambda i: i * 60.0 / 25_600)
 
 
 @st.composite
@@ -27,7 +28,7 @@ def rows(draw: st.DrawFn) -> tuple[IntArray, list[Column]]:
     stamps = np.cumsum(np.array(steps, dtype=np.int64)) * unit
     columns = []
     for _ in range(draw(st.integers(0, 4))):
-        kind = draw(st.sampled_from([BITS, AWKWARD, DECIMALS, st.floats()]))
+        kind = draw(st.sampled_from([BITS, AWKWARD, DECIMALS, PARTS, st.floats()]))
         values = np.array(draw(st.lists(kind, min_size=n, max_size=n)), dtype=np.float64)
         missing = draw(st.none() | npst.arrays(np.bool_, n))
         columns.append(Column(values, missing))
@@ -96,3 +97,10 @@ def test_quantised_values_cost_about_a_byte() -> None:
     stamps = np.cumsum(np.full(3600, 1_000_000_000) + noise.normal(0, 50e3, 3600).astype(np.int64))
     columns = [Column(np.round(13.2 + 0.01 * noise.normal(size=3600), 2)) for _ in range(10)]
     assert len(encode_block(stamps, columns)) / 36_000 < 1.0
+
+
+def test_counts_of_a_nominal_value_cost_about_as_little() -> None:
+    noise = np.random.default_rng(1)
+    stamps = np.arange(3600, dtype=np.int64) * 1_000_000_000
+    column = Column(np.round(noise.normal(1000, 3, 3600)) * 60.0 / 25_600)
+    assert len(encode_block(stamps, [column])) / 3600 < 1.0

@@ -21,8 +21,7 @@ from collectors.journal.schema import journal_files
 from collectors.journal.settings import JournalSettings
 from collectors.journal.writer import Writer
 from collectors.reading import Event, Reading
-
-from .conftest import column, fill, read_all
+from tests.collectors.journal.rig import column, fill, read_all
 
 TAGS = {"bench": "b1", "device": "load"}
 FAST = JournalSettings(commit_window_s=0.02, ballast_mib=0.0, min_free_mib=0.0)

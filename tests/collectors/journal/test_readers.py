@@ -18,8 +18,7 @@ from collectors.journal.records import Column, Span
 from collectors.journal.schema import journal_files
 from collectors.journal.settings import JournalSettings
 from collectors.journal.writer import Writer
-
-from .conftest import QUIET, SECOND, Bench, column, read_all, rows
+from tests.collectors.journal.rig import QUIET, SECOND, Bench, column, read_all, rows
 
 START = 1_700_000_000 * SECOND
 

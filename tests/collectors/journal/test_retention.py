@@ -9,8 +9,7 @@ from collectors.journal.records import SYNCHRONISED
 from collectors.journal.schema import journal_files
 from collectors.journal.settings import JournalSettings
 from collectors.journal.writer import Writer
-
-from .conftest import SECOND, Bench, rows
+from tests.collectors.journal.rig import SECOND, Bench, rows
 
 
 def settings(**changes: object) -> JournalSettings:

@@ -16,8 +16,7 @@ from collectors.journal.backlog import Work
 from collectors.journal.records import ClockStep
 from collectors.journal.shipped import read_cursors, read_frozen, shipped_seq
 from collectors.journal.timeline import resolve, step_after, step_by_person, with_frozen
-
-from .conftest import SECOND, Bench
+from tests.collectors.journal.rig import SECOND, Bench
 
 TRUE_S, WRONG_S = 1_700_000_000, 1_600_000_000
 

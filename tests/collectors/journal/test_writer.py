@@ -19,8 +19,7 @@ from collectors.journal.reader import JournalReader
 from collectors.journal.schema import DiskFull, FileSuspect, bad_files, journal_files, kept_files, path_of, read_header
 from collectors.journal.settings import JournalSettings
 from collectors.journal.writer import seal
-
-from .conftest import QUIET, SECOND, Bench, column, event, fill, read_all, rows
+from tests.collectors.journal.rig import QUIET, SECOND, Bench, column, event, fill, read_all, rows
 
 
 def test_every_commit_is_flushed_and_the_settings_are_read_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,8 +218,8 @@ def test_a_file_damaged_at_its_head_is_put_aside_and_a_new_one_begun(bench: Benc
 
 def test_a_file_damaged_in_the_middle_gives_back_what_is_readable(bench: Bench) -> None:
     writer = bench.open()
-    for start in range(0, 3000, 600):
-        work = rows({}, *(i * SECOND for i in range(start, start + 600)))
+    for start in range(0, 16_000, 3200):
+        work = rows({}, *(i * SECOND for i in range(start, start + 3200)))
         work = Work(
             {k: [Row(r.boottime_ns, {"voltage_v": r.boottime_ns * 0.7717}) for r in g] for k, g in work.rows.items()}
         )
@@ -228,7 +227,7 @@ def test_a_file_damaged_in_the_middle_gives_back_what_is_readable(bench: Bench) 
         writer.compact()
     writer.commit(event("kept", boottime_ns=7))
     path = path_of(bench.directory, 1)
-    payload = writer._live.connection.execute("SELECT payload FROM blk WHERE id=3").fetchone()[0]
+    payload = writer._live.connection.execute("SELECT payload FROM blk ORDER BY id LIMIT 1 OFFSET 2").fetchone()[0]
     bench.close(writer)
     spoil(path, path.read_bytes().index(payload[:50]) // 4096 * 4096, 4096)
     writer = bench.open()
@@ -237,8 +236,8 @@ def test_a_file_damaged_in_the_middle_gives_back_what_is_readable(bench: Bench) 
     for _ in range(20):
         writer.upkeep()
     found = sorted(bench.values())
-    assert 1200 <= len(found) < 3000
-    assert set(found) <= {i * SECOND * 0.7717 for i in range(3000)}
+    assert 6400 <= len(found) < 16_000
+    assert set(found) <= {i * SECOND * 0.7717 for i in range(16_000)}
     assert len(found) == len(set(found))
     assert bench.kinds() == ["file_quarantined", "file_salvaged"]
     assert "rows could not be read" in bench.events[-1][1]
