@@ -35,7 +35,7 @@ class Options(NamedTuple):
     hysteresis_on_points: bool = False  # True: each sigma point drives h by its own current, as the textbook
 
     # Offset of the current sensor
-    offset_state: bool = False
+    offset_state: bool = True
     offset_sd_a: float = math.nan  # at the start; nan: C/100
     offset_walk_a: float = 5e-4  # sd of its walk after an hour
     offset_slope_v: float = 0.2  # not corrected while dOCV/dz is below this (V per unit of z; 0.2 is 2 mV per %)
@@ -93,6 +93,7 @@ def options(base: Options | None = None, **values: Any) -> Options:
 # The filter of the textbook: white noises, nothing beyond the plain algorithm. For comparisons and known answers.
 PLAIN = Options(
     coloured=False,
+    offset_state=False,
     bias_state=False,
     error_scale=0.0,
     resistance_scale=0.0,

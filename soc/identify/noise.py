@@ -35,13 +35,14 @@ UNSEEN_FACTOR = 1.5  # … times this
 class Doubt:
     """What residuals alone do not say; chosen on held-out cycles: bounds hold, and errors are least.
 
-    `error_factor` times the fast voltage error: its spectrum is not that of one correlation time. `capacity_sd` and
-    `reference_sd` as in `Noise`.
+    `error_factor` times the fast voltage error: its spectrum is not that of one correlation time. `capacity_sd`,
+    `reference_sd` and `ocv_sd_v` as in `Noise`.
     """
 
     error_factor: float = 2.0
     capacity_sd: float = 0.003
     reference_sd: float = 0.005
+    ocv_sd_v: float = 0.002
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +113,7 @@ def noise_of(found: Fit, errors: Sequence[HeldOut], knots: Array, doubt: Doubt) 
         bias_v=rounded([r.bias_v for r in rows], 3),
         bias_time_s=rounded([r.bias_time_s for r in rows], 3),
         resistance_sd=rounded([r.resistance_sd for r in rows], 3),
-        ocv_sd_v=0.0,
+        ocv_sd_v=doubt.ocv_sd_v,
         capacity_sd=doubt.capacity_sd,
         sensor_v=0.001,
         current_sd_a=0.01 * float(np.median([a.capacity_ah for a in found.anchors])),

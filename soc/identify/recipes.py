@@ -154,7 +154,7 @@ FLAT = Settings(
     tau_start_s=(5.0, 60.0, 1000.0), tau_range_s=(0.7, 8000.0), gamma_start=60.0, ridge_m=1e-5, evaluations=160
 )
 
-FLAT_DOUBT = Doubt(error_factor=4.0)
+FLAT_DOUBT = Doubt(error_factor=4.0, ocv_sd_v=0.003)
 
 
 def _chosen(entries: Sequence[Entry], beginning: str) -> list[Entry]:
