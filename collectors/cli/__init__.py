@@ -8,19 +8,11 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pkgutil import iter_modules
 
 import click
 
 from collectors.errors import CollectorError
-
-
-def _version() -> str:
-    try:
-        return version("battfleet")
-    except PackageNotFoundError:  # run from a checkout that was never installed
-        return "unknown"
 
 
 class Commands(click.Group):
@@ -39,7 +31,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(_version(), prog_name="collectors")
+@click.version_option(package_name="battfleet", prog_name="collectors")
 def cli() -> None:
     """Read battery instruments, keep every sample, ship it to InfluxDB.
 
