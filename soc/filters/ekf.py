@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from soc.cell import Tables
 from soc.compiled import compiled
 from soc.filters import Samples
-from soc.models.correct import anchor, correct, report
+from soc.models.correct import anchor, correct, keep_positive, report
 from soc.models.linear import predict
 from soc.models.sample import EXCESS_VAR, SEEN, STEP_SIZE, prepare
 from soc.options import Options
@@ -51,5 +51,7 @@ def run(
                     r = v - seen
                     correct(tables, o, x, P, memory, step, (r, var), gain, S)
                     anchor(tables, o, x, P, memory, step, v, gain, S)
+                else:
+                    keep_positive(tables, P, S, memory)
                 var -= step[EXCESS_VAR]
             report(tables, o, x, P, out, k, r, var)

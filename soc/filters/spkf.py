@@ -5,7 +5,8 @@ on state, current noise w and voltage noise n; w enters the current, so state an
 
 n moves no state and the voltage only by itself, so its two points add exactly Σ_v to P_y and are not computed. The
 state's equations are linear but for the hysteresis under its own current, so the images of a pair of points lie
-symmetrically around the centre's; `soc.sigma` gives the sums over pairs.
+symmetrically around the centre's; `soc.sigma` gives the sums over pairs. Where the negative centre weight makes a
+variance of their second-order part negative, that part is left out and counted.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from soc.belief import Memory
 from soc.cell import Tables
 from soc.compiled import compiled, inlined
 from soc.filters import Samples
-from soc.models.correct import anchor, correct, report
+from soc.models.correct import anchor, correct, keep_positive, report
 from soc.models.motion import move, see, spread
 from soc.models.sample import (
     CURRENT_SD,
@@ -64,18 +66,29 @@ def run(
                 tables, o, x, P, memory, step, (times[c, k], currents[c, k], v, temperatures[c, k], moved[c, k])
             ):
                 cholesky(P, S, tables.states)
-                seen, var = _predict(tables, o, x, P, step, S, D, point, gain)
+                seen, var = _predict(tables, o, x, P, memory, step, S, D, point, gain)
                 if step[SEEN] > 0.0:
                     r = v - seen
                     correct(tables, o, x, P, memory, step, (r, var), gain, S)
                     anchor(tables, o, x, P, memory, step, v, gain, S)
+                else:
+                    keep_positive(tables, P, S, memory)
                 var -= step[EXCESS_VAR]
             report(tables, o, x, P, out, k, r, var)
 
 
 @inlined
 def _predict(
-    tables: Tables, o: Options, x: Array, P: Array, step: Array, S: Array, D: Array, point: Array, gain: Array
+    tables: Tables,
+    o: Options,
+    x: Array,
+    P: Array,
+    memory: Array,
+    step: Array,
+    S: Array,
+    D: Array,
+    point: Array,
+    gain: Array,
 ) -> tuple[float, float]:
     """Turn x and P into the predicted ones, `gain` into P_xy; give back the expected voltage and its variance."""
     n, H = len(tables.states), len(tables.pairs)
@@ -99,9 +112,13 @@ def _predict(
     sum_of_squares(D, P, tables.states)
     shift_h, shift_v = POINT_WEIGHT * sum_h, POINT_WEIGHT * sum_v
     x[H] += shift_h
-    P[H, H] += BEND_WEIGHT * hh - shift_h * shift_h
-    gain[H] += BEND_WEIGHT * hv - shift_h * shift_v
-    return centre + shift_v, var + BEND_WEIGHT * vv - shift_v * shift_v
+    hh, hv, vv = (BEND_WEIGHT * hh - shift_h**2, BEND_WEIGHT * hv - shift_h * shift_v, BEND_WEIGHT * vv - shift_v**2)
+    if hh < 0.0 or vv < 0.0:
+        memory[Memory.BENDS_LEFT_OUT] += 1
+        return centre + shift_v, var
+    P[H, H] += hh
+    gain[H] += hv
+    return centre + shift_v, var + vv
 
 
 @inlined

@@ -49,6 +49,7 @@ def correct(
     Z = len(tables.pairs) + 1
     monitor(memory, r / math.sqrt(expected))
     if _is_fault(o, P, Z, memory, r, expected):
+        keep_positive(tables, P, S, memory)
         return
     known = _known_by_curve(o, P[Z, Z], step[SLOPE_NOW])
     frozen = -1

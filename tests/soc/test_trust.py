@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import soc
-from soc.estimator import Estimator
+from soc.estimator import Estimator, Model
+from soc.filters import Samples
 from soc.ocv import Ocv
+from soc.options import PLAIN, options
 from soc.parameters import CellParameters
 from soc.series import Series
 from soc.simulation import Faults, measured
@@ -152,6 +154,23 @@ def _coloured(rng: np.random.Generator, n: int, sd: float, t_c: float) -> np.nda
     for k in range(1, n):
         error[k] = a * error[k - 1] + rng.normal(0, sd * np.sqrt(1 - a * a))
     return error
+
+
+def test_a_large_doubt_on_a_bent_curve_leaves_a_positive_covariance():
+    """Many correlated pairs on a sharp knee: the textbook's weighted sum is negative there (n_a = 7, W_0 = -4/3)."""
+    knee = Ocv.of_points([0, 0.5, 0.52, 1], [3.0, 3.0001, 3.4, 3.4001])
+    cell = CellParameters.plain("knee", 2.0, knee, 0.001, [(0.001, 9.0), (0.001, 99.0)])
+    model = Model(cell, "spkf", options(PLAIN, offset_state=True, offset_sd_a=500.0, sensor_v=1e-6, soc_sd_max=9.0))
+    start = model.start(3.2, 25.0, 0.0, 0.51, 0.3)
+    mix = np.eye(5) + 0.9 * np.random.default_rng(0).normal(0, 1, (5, 5))
+    scale = np.diag([1.0, 1.0, 0.3, 0.3, 1.0])
+    belief = replace(start, cov=scale @ mix @ mix.T @ scale)
+    times = np.arange(20.0)
+    columns = (times, np.zeros(20), np.full(20, 3.2), np.full(20, 25.0), np.full(20, np.nan))
+    after, out = model.carry(belief, Samples(*(np.array(c)[None] for c in columns)))
+    assert after.counters["bends_left_out"] > 0
+    assert np.isfinite(out[1:]).all()
+    assert np.linalg.eigvalsh(after.cov).min() > -1e-12
 
 
 def test_output_is_not_clipped_and_a_clamped_state_is_counted(vector_cell):
