@@ -19,6 +19,7 @@ from soc.series import CURRENT_MAX_A, TEMPERATURE_RANGE_DEGC, VOLTAGE_MAX_V, Ser
 
 Array = NDArray[np.float64]
 
+NAMES = ("time_s", "current_a", "voltage_v", "temperature_degc")
 LEAST_ROWS = 2  # the first sample only starts the clock
 UNUSABLE_SHARE = 0.05  # more than this of the rows left out: the recording is not what it seems
 UNUSABLE_ROWS = 20  # … but not for a few rows at its start
@@ -33,11 +34,13 @@ NO_TEMPERATURE = (
 
 @dataclass(frozen=True)
 class Pack:
-    """How the measured battery is made of cells, and its temperature where none was measured (yet)."""
+    """How the measured battery is made of cells; its temperature where none was measured (yet)."""
 
     series: int = 1
     parallel: int = 1
     temperature_degc: float | None = None
+    use_counter: bool = False
+    """Take the charge between samples from the instrument's counter, column charge_ah."""
 
 
 class Intake:
@@ -50,14 +53,15 @@ class Intake:
         self.cell, self.pack, self.last_s = cell, pack, last_s
         self.rows = self.used = self.missing = self.not_rising = 0
         self._strict = strict
+        self._names = (*NAMES, "charge_ah") if pack.use_counter else NAMES
         self._is_warm = last_s is not None  # a temperature is known from before
 
     def take(self, columns: Mapping[str, ArrayLike]) -> tuple[Series, Array] | None:
         """The usable rows and their reference (NaN without a column `soc_ref`); None if there are none."""
-        arrays = {name: np.array(a, dtype=np.float64) for name, a in columns.items()}
-        count = len(arrays["time_s"])
+        count = len(np.asarray(columns["time_s"]))
         self.rows += count
-        reference = arrays.pop("soc_ref", np.full(count, np.nan))
+        arrays = {name: np.array(columns[name], dtype=np.float64) for name in self._names if name in columns}
+        reference = np.asarray(columns.get("soc_ref", np.full(count, np.nan)), dtype=np.float64)
         arrays["temperature_degc"] = self._temperature(arrays.get("temperature_degc"), count)
         self._scale(arrays)
         rows = self._usable(arrays)

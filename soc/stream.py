@@ -64,7 +64,15 @@ class Stream:
         soc0, soc0_sd = (setup.soc0, setup.soc0_sd) if start is None else (start.soc, start.soc_sd)
         names = dict.fromkeys((setup.filter, "coulomb") if setup.counted else (setup.filter,))
         self._estimators = {
-            name: Estimator(setup.cell, name, soc0=soc0, soc0_sd=soc0_sd, resume=known.get(name), **setup.options)
+            name: Estimator(
+                setup.cell,
+                name,
+                soc0=soc0,
+                soc0_sd=soc0_sd,
+                resume=known.get(name),
+                use_counter=setup.pack.use_counter,
+                **setup.options,
+            )
             for name in names
         }
         last_s = max((belief.time_s for belief in known.values()), default=None if start is None else start.time_s)

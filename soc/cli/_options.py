@@ -42,6 +42,7 @@ class Wishes:
     maps: Sequence[str]
     series: int
     parallel: int
+    use_counter: bool
 
     def rules(self) -> Rules:
         """The rules for the recording's columns. Raises `StoreError`."""
@@ -71,7 +72,7 @@ class Wishes:
             filter=filter_name,
             soc0=chosen("soc0"),
             soc0_sd=SOC_SD if soc0_sd is None else soc0_sd,
-            pack=Pack(self.series, self.parallel, chosen("temperature_degc")),
+            pack=Pack(self.series, self.parallel, chosen("temperature_degc"), self.use_counter),
             counted=counted,
             options=self.options,
         )
@@ -117,6 +118,7 @@ def wishes(taken: dict[str, Any]) -> Wishes:
         maps=taken.pop("maps"),
         series=taken.pop("series"),
         parallel=taken.pop("parallel"),
+        use_counter=taken.pop("use_counter"),
     )
 
 
@@ -138,6 +140,7 @@ _RECORDING = (
     ),
     click.option("--series", type=click.IntRange(1), default=1, help="Cells in series in the measured battery."),
     click.option("--parallel", type=click.IntRange(1), default=1, help="Parallel strings in the measured battery."),
+    click.option("--use-counter", is_flag=True, help="Take the charge between samples from the column charge_ah."),
     click.option(
         "--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the filter; see docs/soc.md."
     ),

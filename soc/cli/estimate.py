@@ -115,6 +115,8 @@ def _run_all(jobs: Sequence[Job], wish: Wishes, taken: dict[str, Any]) -> list[S
             progress.advance()
             try:
                 _report(future.result(), taken["as_json"])
+            except BrokenPipeError:
+                raise  # nobody reads any more: click ends quietly
             except (SocError, OSError) as error:
                 failures.append(error)
                 _say_failure(futures[future].place, error, taken["as_json"])

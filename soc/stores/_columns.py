@@ -3,6 +3,7 @@
     time_s, current_a, voltage_v       needed; positive current charges
     temperature_degc                   needed, as a column or as one given value
     charge_ah, soc_ref                 taken where they are: the instrument's counter, a reference
+    charged_ah, discharged_ah          a tester's two counters, each only rising; for identification
 
 A rule is text: `current_a=I_mA*0.001`, `current_a=-I` (turns the sign), `temperature_degc=T*0.1-273.15`. The right side
 is a column's whole name if there is such a column; else what stands after its name is a factor and an offset.
@@ -24,7 +25,7 @@ Array = NDArray[np.float64]
 Columns = Mapping[str, Array]
 
 NEEDED = ("time_s", "current_a", "voltage_v")
-OPTIONAL = ("temperature_degc", "charge_ah", "soc_ref")
+OPTIONAL = ("temperature_degc", "charge_ah", "charged_ah", "discharged_ah", "soc_ref")
 WORDS = NEEDED + OPTIONAL
 
 NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
