@@ -143,6 +143,10 @@ class Committer:
             stopping = self._stopping
             self._commit(writer)
             if stopping:
+                if self._backlog.rows:
+                    raise JournalError(
+                        f"{self.directory}: {self._backlog.rows} rows are lost: the disk is full at the end"
+                    )
                 return
             wait_s = RETRY_S if self._disk_full else self._settings.commit_window_s
             for fd, _ in poll.poll(wait_s * 1000):
@@ -167,7 +171,8 @@ class Committer:
         """Commit and do the upkeep, in a new file if the disk failed under the live one."""
         try:
             self._commit_once(writer)
-            writer.upkeep()
+            if not self._stopping:
+                writer.upkeep()
         except FileSuspect as error:
             writer.replace_live(error)
             self._commit_once(writer)

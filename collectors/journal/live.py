@@ -235,6 +235,12 @@ class LiveFile:
         self.connection.execute(query, (measurement, tags, text, digest))
         return int(self.connection.execute("SELECT stream FROM stream WHERE hash=?", (digest,)).fetchone()[0])
 
+    def hot_bytes(self) -> int:
+        """Return how much payload waits for its compaction."""
+        with naming(self.path):
+            row = self.connection.execute("SELECT coalesce(sum(length(payload)), 0) FROM hot").fetchone()
+        return int(row[0])
+
     def wal_bytes(self) -> int:
         """Return the size of the WAL."""
         try:

@@ -150,7 +150,10 @@ class Retention:
         for file in [f for f in sealed if f.points]:
             if journal_bytes(self._directory) <= cap:
                 return
-            self._thin(file)
+            try:
+                self._thin(file)
+            except FileSuspect as error:
+                self._put_aside(file.path, str(error))
         for file in list(sealed):
             if journal_bytes(self._directory) <= cap:
                 return
@@ -166,6 +169,7 @@ class Retention:
                 self._known[path] = describe(path)
             except FileSuspect as error:
                 self._put_aside(path, str(error))
+        self._known = {path: file for path, file in self._known.items() if path.exists()}
         return sorted(self._known.values(), key=lambda file: number_of(file.path))
 
     def _is_shipped(self, file: Sealed, shipped_seq: int) -> bool:

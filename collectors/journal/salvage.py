@@ -39,6 +39,7 @@ class Progress:
     after: int = 0
     rows: int = 0
     lost: int = 0
+    """Rows, or whole tables, that could not be read."""
 
     def text(self) -> str:
         """Return it as it is stored."""
@@ -64,6 +65,7 @@ def salvage_slice(live: LiveFile, bad: Path, progress: Progress) -> bool:
             lookup, boots = Lookup(source), {b.boot_id: b for b in read_boots(source)}
     except sqlite3.Error:  # not even the tables' roots: nothing to be had here
         rows, lookup, boots = [], None, {}
+        progress.lost += 1
     with naming(live.path), transaction(live.connection):
         compact(live.connection, live.path.name)  # so that every block's seq is above every hot row's
         for row in rows:
@@ -130,7 +132,8 @@ def _readable(source: sqlite3.Connection, table: str, progress: Progress) -> Ite
     rowid = _ROWID[table]
     try:
         (last,) = source.execute(f"SELECT max({rowid}) FROM {table}").fetchone()  # noqa: S608 - constants
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError:  # nobody knows how many there were
+        progress.lost += 1
         return
     found = 0
     ranges = [(progress.after + 1, last)] if last is not None else []

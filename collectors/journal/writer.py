@@ -71,7 +71,7 @@ class Writer:
             raise
         self._condemned: FileSuspect | None = None
         self._note_bad(None)
-        self._hot_bytes = 0
+        self._hot_bytes = self._live.hot_bytes()
         self._wal_alarm = False
         self._unsealed = [p for p in journal_files(directory)[:-1] if _is_wal(p)]
         self._began_s = clock.monotonic_s()
@@ -134,7 +134,8 @@ class Writer:
         if disk_is_low(self.directory, self._settings):
             self._retention.make_room(self._shipped())
         now_ns = self._clock.boottime_ns()
-        steps = self._clock_steps()
+        with naming(self._live.path):
+            steps = self._clock_steps()
         if not work and not steps:
             return self.seq
         seq = self._live.commit(work, steps, now_ns)
@@ -248,7 +249,7 @@ class Writer:
             if bad.exists() and progress.table and salvage.salvage_slice(self._live, bad, progress):
                 return
             if bad.exists():
-                lost = f"{progress.lost} rows could not be read" if progress.lost else "nothing was lost"
+                lost = f"at least {progress.lost} rows could not be read" if progress.lost else "nothing was lost"
                 self._report("file_salvaged", f"{name}: {progress.rows} points copied, {lost}")
                 self._finish_salvage(bad, keep=progress.lost > 0)
             with naming(self._live.path):
