@@ -16,7 +16,8 @@ def bounded(matrix: Array, right: Array, low: Array, high: Array) -> Array:
     x = np.linalg.solve(factor.T, target)
     if np.all(x >= low) and np.all(x <= high):
         return np.asarray(x)
-    return np.asarray(lsq_linear(factor.T, target, bounds=(low, high), method="bvls").x)
+    solution = lsq_linear(factor.T, target, bounds=(low, high), method="bvls").x
+    return np.clip(solution, low, high)  # it leaves the bounds by a rounding error
 
 
 def bending(knots: Array) -> Array:
