@@ -4,8 +4,8 @@
 #     ensure_venv "$root/.venv" "collectors build"            # the newest supported python3 that is here
 #     ensure_venv "$root/.venv-3.13" "dev build" python3.13   # a particular one
 #
-# Installs exactly what requirements.txt locks, with hashes, and the checkout itself (editable). A stamp remembers for
-# which lock, extras and Python that was, so that the next call costs nothing. Where the system's Python cannot make
+# Installs exactly what requirements.txt locks, with hashes, and the checkout itself (editable). A stamp for each list of
+# extras remembers for which lock and Python that was, so that the next call costs nothing. Where the system's Python cannot make
 # virtual environments (Debian: python3-venv is missing), the package is installed as root or with sudo that asks for
 # nothing; otherwise the line to run is printed.
 
@@ -17,7 +17,7 @@ is_supported() {
   "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
-# find_python [PYTHON]: print the interpreter to use
+# find_python [PYTHON]: print the interpreter to use; 69 when there is none
 find_python() {
   for candidate in ${1:-python3 python3.13 python3.12 python3.11}; do
     if is_supported "$candidate"; then
@@ -25,7 +25,7 @@ find_python() {
       return 0
     fi
   done
-  say "Python 3.11 or newer is needed; ${1:-python3} is none. On Debian 12 or newer run: sudo apt-get install python3"
+  say "Python 3.11 or newer is needed; ${1:-python3} is none or older."
   return 69
 }
 
@@ -69,14 +69,18 @@ pip_install() {
 
 # ensure_venv DIR EXTRAS [PYTHON]: see above
 ensure_venv() {
+  if [ -z "${3:-}" ] && ! find_python >/dev/null 2>&1; then
+    install_packages python3 python3-venv || return
+  fi
   _python=$(find_python "${3:-}") || return
   _version=$("$_python" -c 'import sys; print(sys.version)')
   _stamp="$(cat "$root/requirements.txt" "$root/pyproject.toml" | cksum) $2 $root $_version"
-  if [ -x "$1/bin/python" ] && [ "$(cat "$1/stamp" 2>/dev/null)" = "$_stamp" ]; then
+  _stamp_file="$1/stamp-$(printf '%s' "$2" | tr ' ' '+')"
+  if [ -x "$1/bin/python" ] && [ "$(cat "$_stamp_file" 2>/dev/null)" = "$_stamp" ]; then
     return 0
   fi
   say "setting up $1 ($2): this takes a minute or two, once"
-  rm -f "$1/stamp"
+  rm -f "$_stamp_file"
   if [ "$("$1/bin/python" -c 'import pip, sys; print(sys.version)' 2>/dev/null)" != "$_version" ]; then
     make_venv "$1" "$_python" || return
   fi
@@ -85,5 +89,5 @@ ensure_venv() {
   "$1/bin/python" "$root/scripts/locked.py" $2 >"$1/requirements.txt" || return
   pip_install "$1" --require-hashes -r "$1/requirements.txt" || return
   pip_install "$1" --no-deps --no-build-isolation --editable "$root" || return
-  printf '%s\n' "$_stamp" >"$1/stamp"
+  printf '%s\n' "$_stamp" >"$_stamp_file"
 }

@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 
 from collectors.bench import influx
 from collectors.bench.influx import DATABASE, Influx, PrivateInflux
-from collectors.bench.ledger import Journal, account, gaps
+from collectors.bench.ledger import Gap, Journal, account, gaps
 from collectors.bench.processes import Worker
 from collectors.bench.readback import check_replay, read_back
 from collectors.bench.replay import Replay
@@ -40,6 +40,8 @@ BENCH_FAULTS: Mapping[str, Mapping[str, float]] = {"clock": {"reset": -3600.0}, 
 database is stopped."""
 FAULT_KINDS = {**AMOUNTS, **BENCH_FAULTS["clock"], **BENCH_FAULTS["database"]}
 CATCH_UP_S = 60.0
+TAIL_S, LEAST_TAIL_S = 600.0, 20.0
+"""How much of the bench's time, and of ours at least, is kept in memory for the live table."""
 MARGIN_NS = 300_000_000
 """What is said in the last moment before a collector is asked to stop may be too late for it."""
 
@@ -112,6 +114,7 @@ class Bench:
         self.since_ns = 0
         self.replay_began = False
         self._clock = settings.folder / "clock.json"
+        self._tail_s = max(TAIL_S / settings.source.speed, LEAST_TAIL_S)
         self._switches: list[Switch] = []
         self._stack = ExitStack()
         self._server: Server
@@ -149,7 +152,7 @@ class Bench:
         link = self._server.stations[place.name].wire.link
         sinks = [SINK] if self.database else []
         config.write_text(collector_toml(place, self.settings.source, link, state, sinks), encoding="utf-8")
-        self.journals[place.name] = Journal(JournalReader(state / place.name), self.since_ns, tail_s=600.0)
+        self.journals[place.name] = Journal(JournalReader(state / place.name), self.since_ns, self._tail_s)
         self.workers[place.name] = self._start_worker(stack, place.name, ["run", str(config)])
 
     def _start_shipper(self, stack: ExitStack, database: Influx) -> None:
@@ -197,6 +200,12 @@ class Bench:
     def health(self) -> Health | None:
         """Return how the database is, as the shipper sees it."""
         return self._store.health(SINK) if self._store else None
+
+    def gaps(self, name: str, journal: Journal) -> list[Gap]:
+        """Return the gaps in what this journal holds of an instrument."""
+        [place] = [place for place in self.places if place.name == name]
+        no_event = "no value in the recording" if self.replay else "the collector was late"
+        return gaps(journal.stamps(), journal.events, self.settings.source.period_s(place), no_event)
 
     def unsent(self) -> int:
         """Return how many commits the database has not confirmed."""
@@ -298,15 +307,11 @@ class Bench:
         return last.run(CATCH_UP_S) == 0
 
     def _report(self, name: str, journal: Journal, until_ns: int, exit_code: int | None) -> Report:
-        stamps = journal.stamps()
-        [place] = [place for place in self.places if place.name == name]
-        period_s = self.settings.source.period_s(place)
-        no_event = "no value in the recording" if self.replay else "the collector was late"
         return Report(
-            account=account(self._server.stations[name].sent, stamps, journal.up_ns(), until_ns),
+            account=account(self._server.stations[name].sent, journal.stamps(), journal.up_ns(), until_ns),
             rows=journal.rows,
             events=dict(Counter(event.kind for event in journal.events)),
-            gaps=gaps(stamps, journal.events, period_s, no_event),
+            gaps=self.gaps(name, journal),
             restarts=self.workers[name].restarts,
             exit_code=exit_code,
         )

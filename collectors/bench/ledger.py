@@ -21,7 +21,7 @@ from collectors.fakes.serve import SentLog
 from collectors.journal.reader import JournalReader
 from collectors.journal.records import Chunk, Column, EventRecord, IntArray
 
-EARLY_NS = 100_000
+EARLY_NS = 5_000
 """A sample's stamp may be this much before the fake's note of when it began to send: both round."""
 OPENING_NS = 5_000_000_000
 """A charge controller is listened to for 3 s before it is asked (lab-instruments.md, section 1.2)."""

@@ -42,7 +42,7 @@ def line(bench: Bench) -> str:
 
 def _instruments(bench: Bench) -> Table:
     table = Table(title=f"battfleet virtual bench, {bench.now_s:.0f} s", expand=True)
-    for heading in ("instrument", "says", "samples", "per s", "skipped", "errors", "reconnects", "queue", "clock"):
+    for heading in ("instrument", "says", "rows", "per s", "gaps", "skipped", "errors", "reconnects", "queue", "clock"):
         table.add_column(heading, justify="left" if heading in ("instrument", "says", "clock") else "right")
     for place in bench.places:
         journal, own = bench.journals[place.name], bench.journals[place.name].own()
@@ -52,6 +52,7 @@ def _instruments(bench: Bench) -> Table:
             "  ".join(_newest(journal)) or "no sample yet",
             str(journal.rows),
             f"{_rate_hz(journal):.1f}",
+            str(len(bench.gaps(place.name, journal))),
             *counts,
             CLOCK_STATES.get(int(own.get("clock_state", -1)), "?"),
         )

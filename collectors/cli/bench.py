@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collectors.bench.rig import Source
     from collectors.bench.summary import Summary
 
+LIVELY_SEED = 11
+"""Clouds and load change within the first minute."""
 LOOK_S = 0.25
 SHOW_S = 0.5
 LINE_S = 5.0
@@ -43,7 +45,7 @@ LINE_S = 5.0
     "--state", metavar="DIR", type=click.Path(path_type=Path), help="Keep journals, configurations and logs here."
 )
 @click.option("--fault", "faults", metavar="TARGET:KIND@START[+SECONDS][=AMOUNT]", multiple=True, help="See below.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of everything random.")
+@click.option("--seed", type=int, default=LIVELY_SEED, show_default=True, help="Of everything random.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON and nothing else.")
 def COMMAND(  # noqa: N802 - every module here offers COMMAND
     seconds: float | None,

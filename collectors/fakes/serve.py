@@ -31,6 +31,9 @@ from collectors.fakes.wires import MAX_UNSENT, PtyWire, TcpWire, Wire
 LOOK_S = 0.02
 """How often a serial line that nobody has open is looked at."""
 LONGEST_WAIT_S = 0.5
+SPACING = 1.1
+"""Between two messages that are both late: a little more than the line needs, or who reads both at once, and takes the
+line's time off, would find the second before the first."""
 MOST_WAITING = 1000
 """Pieces on their way: with more, the fake is not asked to say anything by itself."""
 
@@ -246,15 +249,15 @@ class Station:
         """Write what is due; return when the next piece is. A late piece still takes its time on the wire."""
         while self._queue:
             due = self._queue[0]
-            at_s = max(due.at_s, self._wire_free_s + len(due.data) * self.wire.byte_time_s)
+            at_s = max(due.at_s, self._wire_free_s + SPACING * len(due.data) * self.wire.byte_time_s)
             if at_s > now_s:
                 return at_s
             heappop(self._queue)
             if not self.wire.is_open(due.channel):
                 continue
-            self._wire_free_s = now_s
             began_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - round((self._now_s() - due.began_s) * 1e9)
             self.lost_bytes += self.wire.write(due.data, due.channel)
+            self._wire_free_s = self._now_s()
             if due.is_sample:
                 self.sent.add(began_ns, due.harmed, due.mark)
                 self.on_sent(due.mark)
