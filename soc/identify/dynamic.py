@@ -128,12 +128,28 @@ def _one_sided(found: Fit, run: Run, own: Anchor, other: Anchor) -> Array:
 
 
 def _shared(groups: Mapping[float, Sequence[Run]], ocv: Ocv, settings: Settings) -> tuple[Array, float]:
-    """The poles and γ that make the mean of log(rms) over the temperatures least."""
-    pairs = len(settings.tau_start_s)
+    """The poles and γ that make the mean of log(rms) over the temperatures least.
+
+    I0 is of the order of 1C in the cold: that is supposed first, then I0 is searched, then all is searched once more.
+    """
+    tau, gamma = np.array(settings.tau_start_s), settings.gamma_start
+    problems = {t: Problem(g, ocv, settings, tau, gamma, None, {}, None) for t, g in groups.items()}
+    cold = [t for t in problems if t < settings.charge_transfer_below_degc]
+    currents = {t: problem.capacity_ah if t in cold else np.inf for t, problem in problems.items()}
+    tau, gamma = _search(problems, currents, settings, tau, gamma)
+    if cold:
+        currents |= {t: _charge_transfer(problems[t], t) for t in cold}
+        tau, gamma = _search(problems, currents, settings, tau, gamma)
+    return np.sort(tau), gamma
+
+
+def _search(
+    problems: Mapping[float, Problem], currents: Mapping[float, float], settings: Settings, tau_s: Array, gamma: float
+) -> tuple[Array, float]:
+    """The best poles and γ near these, by Nelder–Mead in logarithms; the problems are left with the best."""
+    pairs = len(tau_s)
     low = np.log([settings.tau_range_s[0]] * pairs + [settings.gamma_range[0]])
     high = np.log([settings.tau_range_s[1]] * pairs + [settings.gamma_range[1]])
-    problems = {t: Problem(g, ocv, settings, np.ones(pairs), 1.0, None, {}, None) for t, g in groups.items()}
-    currents = {t: p.capacity_ah if t < settings.charge_transfer_below_degc else np.inf for t, p in problems.items()}
 
     def cost(logs: Array) -> float:
         inside = np.clip(logs, low, high)
@@ -143,7 +159,7 @@ def _shared(groups: Mapping[float, Sequence[Run]], ocv: Ocv, settings: Settings)
             errors.append(np.log(max(problem.solve(currents[t])[2], 1e-9)))
         return float(np.mean(errors) + np.sum((logs - inside) ** 2))
 
-    start = np.log([*settings.tau_start_s, settings.gamma_start])
+    start = np.log([*tau_s, gamma])
     simplex = np.vstack([start, *(start + 0.7 * unit for unit in np.eye(pairs + 1))])
     best = minimize(
         cost,
@@ -151,8 +167,9 @@ def _shared(groups: Mapping[float, Sequence[Run]], ocv: Ocv, settings: Settings)
         method="Nelder-Mead",
         options={"maxfev": settings.evaluations, "initial_simplex": simplex, "xatol": 0.02, "fatol": 1e-4},
     )
+    cost(best.x)
     found = np.exp(np.clip(best.x, low, high))
-    return np.sort(found[:pairs]), float(found[pairs])
+    return found[:pairs], float(found[pairs])
 
 
 def _charge_transfer(problem: Problem, temperature_degc: float) -> float:
