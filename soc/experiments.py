@@ -187,8 +187,7 @@ def _script(folder: Path, place: str, maps: Mapping[str, str]) -> Script:
 
 def _columns(folder: Path, place: str, maps: Mapping[str, str], needed: Sequence[str] = ()) -> dict[str, Array]:
     """All columns of a recording. Raises `StoreError`; `SeriesError` if one that is needed is missing."""
-    is_file = stores.name_of(place) in ("csv", "parquet")
-    where = str(folder / place) if is_file else place
+    where = str(folder / place) if stores.is_file(place) else place
     chunks = list(stores.read(where, Rules(maps)).chunks)
     if not chunks:
         raise SeriesError(f"{where}: no rows")
@@ -210,7 +209,8 @@ def _run(entry: RunEntry, folder: Path, capacities: Mapping[float, float], warni
     with placed(entry.recording):
         series = Series(columns["time_s"], columns["current_a"], columns["voltage_v"], degc, columns.get("charge_ah"))
         soc = columns["soc_ref"] if "soc_ref" in columns else _counted(series, entry, capacity_ah, warnings)
-        return Run(entry.recording, entry.temperature_degc, capacity_ah, entry.efficiency, series, soc)
+        name = Path(entry.recording).name if stores.is_file(entry.recording) else entry.recording
+        return Run(name, entry.temperature_degc, capacity_ah, entry.efficiency, series, soc)
 
 
 def _counted(series: Series, entry: RunEntry, capacity_ah: float, warnings: list[str]) -> Array:

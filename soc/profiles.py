@@ -52,16 +52,17 @@ def drive(time_s: Array, random: Random) -> Array:
 
 
 def solar(time_s: Array, random: Random) -> Array:
-    """Days of a house: sun from 7 to 19 h with clouds, a base load, and appliances in the evening."""
+    """Days of a house: sun from 7 to 19 h through clouds, a base load, appliances in the evening; half a cell a day."""
     hour = time_s % DAY_S / 3600.0
-    sun = 0.22 * np.maximum(np.sin((hour - 7.0) / 12.0 * np.pi), 0.0) * (hour > 7.0) * (hour < 19.0)
-    day = (time_s // DAY_S).astype(int)
-    clouds = (
-        random.uniform(0.4, 1.1, day.max() + 1)[day]
-        * random.uniform(0.6, 1.0, len(time_s) // 300 + 1)[np.arange(len(time_s)) // 300]
-    )
-    load = np.where((hour > 18.0) & (hour < 22.0), 0.12, 0.04)
-    return np.asarray(sun * clouds - load)
+    sun = 0.11 * np.maximum(np.sin((hour - 7.0) / 12.0 * np.pi), 0.0) * ((hour > 7.0) & (hour < 19.0))
+    load = np.where((hour > 18.0) & (hour < 22.0), 0.06, 0.012)
+    return np.asarray(sun * _steps(time_s, DAY_S, 0.4, 1.1, random) * _steps(time_s, 300.0, 0.6, 1.0, random) - load)
+
+
+def _steps(time_s: Array, width_s: float, low: float, high: float, random: Random) -> Array:
+    """A number between two others, a new one for each stretch of time."""
+    stretch = ((time_s - time_s[0]) // width_s).astype(np.int64)
+    return np.asarray(random.uniform(low, high, int(stretch[-1]) + 1)[stretch])
 
 
 PROFILES: dict[str, Callable[[Array, Random], Array]] = {

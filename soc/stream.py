@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,14 +26,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Setup:
-    """How recordings are estimated; `counted`: count beside the estimate, as a comparison."""
+    """How recordings are estimated; `full`: all signals, counting beside the estimate included, not only the three."""
 
     cell: CellParameters
     filter: str = "spkf"
     soc0: float | None = None
     soc0_sd: float = SOC_SD
     pack: Pack = field(default_factory=Pack)
-    counted: bool = False
+    full: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -62,7 +63,7 @@ class Stream:
         """
         self.setup, known = setup, resume or {}
         soc0, soc0_sd = (setup.soc0, setup.soc0_sd) if start is None else (start.soc, start.soc_sd)
-        names = dict.fromkeys((setup.filter, "coulomb") if setup.counted else (setup.filter,))
+        names = dict.fromkeys((setup.filter, "coulomb") if setup.full else (setup.filter,))
         self._estimators = {
             name: Estimator(
                 setup.cell,
@@ -93,27 +94,24 @@ class Stream:
         found = {name: estimator.run(series) for name, estimator in self._estimators.items()}
         main = found[self.setup.filter]
         self._warnings += [w for w in main.warnings if w not in self._warnings]
-        counted = found["coulomb"].soc if self.setup.counted else np.full(len(series), np.nan)
-        return self._results(series, main, counted)
+        signals = {"soc": main.soc, "soc_lo": main.soc_lo, "soc_hi": main.soc_hi}
+        if self.setup.full:
+            signals |= {"soc_counted": found["coulomb"].soc, **self._more(series, main)}
+        return Results(main.time_s, signals, main.model, main.version)
 
     def finish(self) -> list[str]:
         """What is to be said about the whole recording. Raises `SeriesError` if it was too short."""
         return [*self.intake.finish(), *self._warnings]
 
-    def _results(self, series: Series, found: Estimate, counted: Array) -> Results:
-        """The estimate in the vocabulary's words, voltages and currents those of the whole battery again."""
+    def _more(self, series: Series, found: Estimate) -> dict[str, Array]:
+        """What the estimate says besides; voltages and currents are those of the whole battery again."""
         pack, tables = self.setup.pack, self._estimators[self.setup.filter].model.tables
-        signals = {
-            "soc": found.soc,
-            "soc_lo": found.soc_lo,
-            "soc_hi": found.soc_hi,
-            "soc_counted": counted,
+        return {
             "innovation_v": pack.series * found.innovation_v,
             "innovation_bound_v": pack.series * SIGMAS * found.innovation_sd_v,
             "current_offset_a": pack.parallel * found.offset_a,
             "ocv_v": pack.series * ocv_at(tables, found.soc, series.temperature_degc),
         }
-        return Results(found.time_s, signals, found.model, found.version)
 
 
 def run(recording: Recording, stream: Stream) -> Iterator[Results]:
@@ -123,6 +121,15 @@ def run(recording: Recording, stream: Stream) -> Iterator[Results]:
             results = stream.feed(columns)
         if results is not None:
             yield results
+
+
+def ahead(pieces: Iterator[Results]) -> Iterator[Results]:
+    """The same, each next one made while the last is used: the filter and whoever stores its results share the time."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = pool.submit(next, pieces, None)
+            yield piece
 
 
 def whole(recording: Recording, intake: Intake) -> tuple[Series, Array]:

@@ -50,7 +50,7 @@ class Wishes:
 
         return Rules.parse(self.maps)
 
-    def setup(self, recording: Recording, filter_name: str, *, counted: bool = False) -> Setup:
+    def setup(self, recording: Recording, filter_name: str, *, full: bool = False) -> Setup:
         """How to estimate this recording: the command line wins over its header. Raises `CellError`, `OptionError`."""
         from soc.estimator import SOC_SD
         from soc.intake import Pack
@@ -73,7 +73,7 @@ class Wishes:
             soc0=chosen("soc0"),
             soc0_sd=SOC_SD if soc0_sd is None else soc0_sd,
             pack=Pack(self.series, self.parallel, chosen("temperature_degc"), self.use_counter),
-            counted=counted,
+            full=full,
             options=self.options,
         )
 

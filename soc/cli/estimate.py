@@ -79,7 +79,7 @@ def _follow(places: Sequence[str], wish: Wishes, filter_name: str, taken: dict[s
     from soc import live
 
     logging.basicConfig(format="soc: %(message)s")
-    live.run(places[0], wish.rules(), lambda recording: wish.setup(recording, filter_name, counted=True), **taken)
+    live.run(places[0], wish.rules(), lambda recording: wish.setup(recording, filter_name, full=True), **taken)
 
 
 def _plan(places: Sequence[str], out_dir: Path | None, out: str | None) -> list[Job]:
@@ -126,14 +126,14 @@ def _run_all(jobs: Sequence[Job], wish: Wishes, taken: dict[str, Any]) -> list[S
 def _estimate(job: Job, wish: Wishes, filter_name: str, all_columns: bool) -> dict[str, Any]:
     """Estimate one recording; return what is to be said about it."""
     from soc import stores
-    from soc.stream import Stream, placed, run
+    from soc.stream import Stream, ahead, placed, run
 
     begun_s = time.perf_counter()
     recording = stores.read(job.place, wish.rules())
-    stream = Stream(wish.setup(recording, filter_name, counted=all_columns))
+    stream = Stream(wish.setup(recording, filter_name, full=all_columns))
     last = None
     with stores.writer(job.out, all_columns=all_columns) as writer:
-        for last in run(recording, stream):
+        for last in ahead(run(recording, stream)):
             writer.write(last)
         with placed(job.place):
             warnings = stream.finish()

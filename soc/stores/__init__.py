@@ -69,6 +69,11 @@ def name_of(place: str) -> str:
     return name
 
 
+def is_file(place: str) -> bool:
+    """Whether a place is a plain path. Raises `StoreError` if it belongs to no store."""
+    return name_of(place) == PurePath(place).suffix.lower().lstrip(".")
+
+
 def find(place: str) -> Store:
     """The module for a place. Raises `StoreError` if there is none."""
     return cast("Store", importlib.import_module(f"{__name__}.{name_of(place)}"))

@@ -1,7 +1,7 @@
 """Parquet files: columns as in CSV; the JSON of a CSV's first line may stand in the file's metadata, key `battfleet`.
 
 Read in batches of rows and written in row groups, so memory does not grow with the file. Timestamps become seconds
-since 1970.
+since 1970. Results are written as single precision, times as double.
 """
 
 from __future__ import annotations
@@ -55,19 +55,22 @@ class Writer:
 
     def __init__(self, place: str, tags: Mapping[str, str], columns: Sequence[str]) -> None:  # noqa: ARG002 - files know no tags
         self._path = path_of(place, "parquet")
-        self._schema = pa.schema([(name, pa.float64()) for name in ("time_s", *columns)])
+        self._schema = pa.schema([("time_s", pa.float64()), *((name, pa.float32()) for name in columns)])
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         """Begin the file."""
         file = self._stack.enter_context(whole_file(self._path))
-        self._writer = self._stack.enter_context(pq.ParquetWriter(file, self._schema, compression="zstd"))
+        self._writer = self._stack.enter_context(
+            pq.ParquetWriter(file, self._schema, compression="lz4", use_dictionary=False)
+        )
         return self
 
     def write(self, results: Results) -> None:
         """Add rows."""
         columns: dict[str, Any] = {"time_s": results.time_s, **results.signals}
-        self._writer.write_table(pa.table({name: columns[name] for name in self._schema.names}, schema=self._schema))
+        table = [pa.array(columns[field.name].astype(field.type.to_pandas_dtype())) for field in self._schema]
+        self._writer.write_table(pa.table(table, schema=self._schema))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
