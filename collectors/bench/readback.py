@@ -103,12 +103,13 @@ def check_replay(
     """Return how an instrument's journal compares with the recording.
 
     The fake's log says to which row each message belongs. A sample of an instrument that is asked came with the last
-    message before its stamp. One that talks by itself may have several messages waiting when the collector looks, but
-    they are kept in order; with which of them the first sample came is known only to a few: it is the one for which
-    most values are right. A wrong one cannot pass, because then values differ wherever the recording moves.
+    message before its stamp. One that talks by itself may have several messages waiting when the collector looks;
+    they are in the order of its own clock, and with which of them the first sample came is known only to a few: it is
+    the one for which most values are right. A wrong one cannot pass, because then values differ wherever the recording
+    moves.
     """
     stamps = journal.stamps()
-    alignments = _in_order(sent, stamps) if talks else [_last_before(sent, stamps)]
+    alignments = _in_order(sent, _by_own_clock(journal, stamps)) if talks else [_last_before(sent, stamps)]
     tries = [_check(replay, name, instrument, journal, marks) for marks in alignments]
     tries = tries or [_check(replay, name, instrument, journal, {})]
     return max(tries, key=lambda check: (check.equal, -check.different - check.invented))
@@ -119,6 +120,17 @@ def _last_before(sent: SentLog, stamps: IntArray) -> dict[int, int]:
     at = np.searchsorted(np.array(sent.boottime_ns, np.int64), stamps + EARLY_NS, side="right") - 1
     marks = np.array([*sent.marks, LEAD_IN], np.int64)  # with no message before it, at = -1: the lead-in
     return dict(zip(stamps.tolist(), marks[at].tolist(), strict=True))
+
+
+def _by_own_clock(journal: Journal, stamps: IntArray) -> IntArray:
+    """Return the stamps in the order of the charger's uptime, which every message carries.
+
+    A collector that is held up right after a read stamps that read late, and the next one perhaps before it.
+    """
+    uptime = journal.course("charger", "uptime_s")
+    if not np.array_equal(uptime.boottime_ns, stamps):
+        return stamps
+    return stamps[np.argsort(uptime.values, kind="stable")]
 
 
 def _in_order(sent: SentLog, stamps: IntArray) -> Iterator[dict[int, int]]:

@@ -15,12 +15,12 @@ import selectors
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Thread
 from typing import Any, NamedTuple
 
 from collectors.device import Line
@@ -345,12 +345,16 @@ class Server:
 
 @contextmanager
 def serving(server: Server) -> Iterator[Server]:
-    """Serve in a thread of its own for the length of a with-block, and clean up behind it."""
-    thread = Thread(target=server.run, name="fakes", daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-        thread.join()
-        server.close()
+    """Serve in a thread of its own for the length of a with-block, and clean up behind it.
+
+    What ended the serving too early is raised when the block ends.
+    """
+    with ThreadPoolExecutor(1, "fakes") as pool:
+        run = pool.submit(server.run)
+        try:
+            yield server
+        finally:
+            server.stop()
+            wait([run])
+            server.close()
+        run.result()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,23 @@ def test_a_killed_collector_comes_back_and_its_death_is_not_hidden(tmp_path: Pat
     assert report["account"]["lost"] <= 15, "more than the commit window"
     assert report["events"]["collector_start"] == 2
     assert report["account"]["kept"] > 40
+
+
+def test_on_a_terminal_it_shows_a_table_that_lives() -> None:
+    master, slave = os.openpty()
+    command = [sys.executable, "-m", "collectors", "bench", "--influx", "none", "--for", "4"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "40"}
+    process = subprocess.Popen(command, stdout=slave, stderr=slave, env=environment)
+    os.close(slave)
+    shown = b""
+    with suppress(OSError):  # the terminal hangs up when the command ends
+        while data := os.read(master, 65536):
+            shown += data
+    os.close(master)
+    assert process.wait(20) == 0
+    text = shown.decode()
+    for words in ("virtual bench", "mppt (libresolar_mppt)", "agreement", "gaps", "queue", "nothing was lost"):
+        assert words in text
 
 
 def test_nothing_is_left_running_after_a_signal(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from collectors.errors import ConfigError, LinkBusy
 from collectors.fakes import FakeKind, Out, World
 from collectors.fakes.faults import Fault
 from collectors.fakes.serve import Server, Station, serving
+from collectors.fakes.wires import MAX_UNSENT
 
 PATIENCE_S = 5.0
 FAST = Line(baud=115200)
@@ -56,6 +57,16 @@ class Parrot:
 
     def connected(self, now_s: float, channel: str = "") -> None:
         self.connections.append(channel)
+
+
+class Flood(Parrot):
+    """Says 64 KiB at every opportunity."""
+
+    def tick(self, now_s: float) -> Sequence[Out]:
+        return [Out(bytes(65536))]
+
+    def next_tick_s(self) -> float | None:
+        return 0.0
 
 
 PARROT = FakeKind("parrot", Habits, Parrot)
@@ -324,6 +335,26 @@ def test_more_than_the_kernel_takes_waits_and_arrives_whole(server: Server) -> N
         while len(got) < len(sent):
             got += link.recv(65536)
     assert got == sent
+
+
+def test_what_breaks_a_fake_is_not_swallowed(tmp_path: Path) -> None:
+    def broken(_: float) -> Mapping[str, float | None]:
+        raise RuntimeError("this fake is broken")
+
+    with pytest.raises(RuntimeError, match="this fake is broken"), serving(Server()) as server:
+        put_on_pty(server, tmp_path / "ttyP", Habits(period_s=0.01), broken)
+        time.sleep(0.2)
+
+
+def test_a_fake_whose_words_nobody_fetches_holds_back(server: Server) -> None:
+    """The collector is connected and does not read: what waits for it stays bounded."""
+    big = FakeKind("big", Habits, Flood)
+    station = on_server(server, lambda: server.add_tcp(Station("b", big, world, Habits()), {"": 0}))
+    with connect(ports(station)[""]):
+        await_that(lambda: station.wire.unsent() > 0)
+        time.sleep(0.3)
+        assert station.wire.unsent() <= MAX_UNSENT
+        assert station.lost_bytes == 0
 
 
 def test_the_lock_of_the_holder_is_given_back(server: Server, tmp_path: Path) -> None:
