@@ -15,9 +15,9 @@ from collectors.errors import ConfigError, JournalError
 from collectors.journal import when
 from collectors.journal.reader import JournalReader
 from collectors.journal.records import UNSYNCHRONISED, Span
-from collectors.journal.tableout import STDOUT, Layout, opened
 from collectors.journal.timeline import resolve
 from collectors.shipper.reading import collectors_of
+from collectors.tableout import STDOUT, Layout, opened
 
 SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".lp": "lp"}
 EVER_NS = 2**63 - 1

@@ -96,8 +96,13 @@ def encode_block(stamps: IntArray, columns: Sequence[Column]) -> bytes:
     return b"".join(blocks) + frame.flush()
 
 
-def decode_block(payload: bytes, codec: int, n: int, fields: int) -> tuple[IntArray, list[Column]]:
-    """Return stamps and one column for each field; Undecodable if the payload has not exactly that."""
+def decode_block(
+    payload: bytes, codec: int, n: int, fields: int, wanted: range | None = None
+) -> tuple[IntArray, list[Column]]:
+    """Return stamps and one column for each field; Undecodable if the payload has not exactly that.
+
+    `wanted`: decode only these fields' columns, and return only those.
+    """
     if codec != CODEC:
         raise Undecodable(f"codec {codec}, expected {CODEC}")
     most = 2 + 8 * n + fields * (17 + n // 8 + 1 + 8 * n)
@@ -111,9 +116,9 @@ def decode_block(payload: bytes, codec: int, n: int, fields: int) -> tuple[IntAr
     if unit not in (1, 1000):
         raise Undecodable(f"stamp unit {unit}, expected 1 or 1000")
     stamps = np.cumsum(np.cumsum(_unzigzag64(take.planes64(n)))) * unit
-    columns = [_decode_column(take, n) for _ in range(fields)]
+    columns = [_decode_column(take, n, wanted is None or index in wanted) for index in range(fields)]
     take.end()
-    return stamps, columns
+    return stamps, [column for column in columns if column is not None]
 
 
 def _encode_column(column: Column) -> bytes:
@@ -132,11 +137,14 @@ def _encode_column(column: Column) -> bytes:
     return bytes([RAW | flag]) + bitmap + _planes(values.view(np.uint64))
 
 
-def _decode_column(take: _Taker, n: int) -> Column:
+def _decode_column(take: _Taker, n: int, is_wanted: bool) -> Column | None:
     mark = take.bytes(1)[0]
     form = mark & ~WITH_MISSING
     if form >= FORMS and form != RAW:
         raise Undecodable(f"column form {mark}, expected 0 to {FORMS - 1} or {RAW}, or that + {WITH_MISSING}")
+    if not is_wanted:
+        take.bytes(((n + 7) // 8 if mark & WITH_MISSING else 0) + (8 * n if form == RAW else _BASE_STEP.size + 4 * n))
+        return None
     missing = take.bits(n) if mark & WITH_MISSING else None
     if form == RAW:
         values: FloatArray = take.planes64(n).view(np.float64)

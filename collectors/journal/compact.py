@@ -219,13 +219,19 @@ def _snapped(total: FloatArray) -> FloatArray:
         return np.where(np.abs(decimal - total) <= SNAP * np.abs(total), decimal, total)
 
 
-def decode_bins(key: tuple[int, int, int, int], n: int, crc: int, payload: bytes, fields: int) -> Bins:
-    """Return a row of the roll table; `key` is (stream, res, boot, bt). Undecodable if it cannot be trusted."""
+def decode_bins(
+    key: tuple[int, int, int, int], n: int, crc: int, payload: bytes, fields: int, only: int | None = None
+) -> Bins:
+    """Return a row of the roll table; `key` is (stream, res, boot, bt). Undecodable if it cannot be trusted.
+
+    `only`: the one field that is wanted; the others are not decoded.
+    """
     stream, _, boot, group_ns = key
     if checksum(stream, boot, group_ns, n, payload) != crc:
         raise Undecodable(f"roll-up of stream {stream} at {group_ns}: wrong checksum")
-    stamps, columns = decode_block(payload, CODEC, n, 4 * fields)
-    matrix = np.array([c.values for c in columns], dtype=np.float64).reshape(fields, 4, n)
+    wanted = range(4 * fields) if only is None else range(4 * only, 4 * only + 4)
+    stamps, columns = decode_block(payload, CODEC, n, 4 * fields, wanted)
+    matrix = np.array([c.values for c in columns], dtype=np.float64).reshape(-1, 4, n)
     counts = matrix[:, 0]
     least, greatest = np.where(counts, matrix[:, 1], np.inf), np.where(counts, matrix[:, 2], -np.inf)
     return Bins(stamps, counts, least, greatest, matrix[:, 3])

@@ -26,11 +26,12 @@ TimelineOf = Callable[[str], Timeline]
 
 
 class Window(NamedTuple):
-    """What is wanted: rows of [start_ns, end_ns) in wall time, of one measurement or of all."""
+    """What is wanted: rows of [start_ns, end_ns) in wall time, of one measurement or of all; one field or all."""
 
     start_ns: int
     end_ns: int
     measurement: str | None = None
+    field: str | None = None
 
 
 class Series(NamedTuple):
@@ -196,14 +197,33 @@ def _bins_in_file(
         known = lookup.streams.get(stream)
         if known is None or window.measurement not in (None, known.measurement):
             continue
+        only = _index(known, window.field)
+        if only is not None and only < 0:
+            continue
         try:
-            bins = decode_bins((stream, res, boot, bt), n, crc, payload, len(known.fields))
+            bins = decode_bins((stream, res, boot, bt), n, crc, payload, len(known.fields), only)
         except Undecodable as error:
             folder.note_damage(path, "roll", rowid, str(error))
             continue
-        found.append((known, lookup.boot_ids[boot], bins))
-    found += [(c.stream, c.boot_id, bins_of(c.boottime_ns, c.columns, resolution_s)) for c in hot]
+        found.append((_with_field(known, only), lookup.boot_ids[boot], bins))
+    for chunk in hot:
+        only = _index(chunk.stream, window.field)
+        columns = chunk.columns if only is None else chunk.columns[only : only + 1] if only >= 0 else ()
+        if columns:
+            bins = bins_of(chunk.boottime_ns, columns, resolution_s)
+            found.append((_with_field(chunk.stream, only), chunk.boot_id, bins))
     return found
+
+
+def _index(stream: Stream, field: str | None) -> int | None:
+    """Return where the field is in the stream; -1 if it has none of that name, None if all are wanted."""
+    if field is None:
+        return None
+    return next((i for i, spec in enumerate(stream.fields) if spec.name == field), -1)
+
+
+def _with_field(stream: Stream, only: int | None) -> Stream:
+    return stream if only is None else replace(stream, fields=(stream.fields[only],))
 
 
 def _by_field(pieces: Sequence[tuple[Stream, Bins]]) -> Iterator[tuple[FieldSpec, Stream, Bins]]:

@@ -151,9 +151,15 @@ class JournalReader(Folder):
         """
         return history.spans(self, self.timeline, history.Window(start_ns, end_ns, measurement))
 
-    def rollups(self, start_ns: int, end_ns: int, resolution_s: int, measurement: str | None = None) -> list[RollUp]:
-        """Return every field's bins of `resolution_s` (60 or 3600) that begin in [start_ns, end_ns), up to now."""
-        return history.rollups(self, self.timeline, history.Window(start_ns, end_ns, measurement), resolution_s)
+    def rollups(
+        self, start_ns: int, end_ns: int, resolution_s: int, measurement: str | None = None, field: str | None = None
+    ) -> list[RollUp]:
+        """Return every field's bins of `resolution_s` (60 or 3600) that begin in [start_ns, end_ns), up to now.
+
+        Asking for one `field` is several times quicker than picking it out.
+        """
+        window = history.Window(start_ns, end_ns, measurement, field)
+        return history.rollups(self, self.timeline, window, resolution_s)
 
     def tail(self, rows: int = 1) -> list[Chunk]:
         """Return the newest rows of each stream, at most so many; streams of the live file and the one before it."""

@@ -144,6 +144,9 @@ def test_roll_ups_are_what_the_rows_say(bench: Bench) -> None:
     assert found.greatest.tolist() == [max(bins[b]) for b in sorted(bins)]
     assert found.mean.tolist() == pytest.approx([sum(bins[b]) / len(bins[b]) for b in sorted(bins)], rel=1e-12)
     assert not any(r.field.name == "current_a" for r in bench.reader.rollups(START, START + 10**15, 60))
+    (one,) = bench.reader.rollups(START, START + 10**15, 60, field="voltage_v")
+    assert (one.wall_ns.tolist(), one.mean.tolist()) == (found.wall_ns.tolist(), found.mean.tolist())
+    assert bench.reader.rollups(START, START + 10**15, 60, field="nothing") == []
     hours = bench.reader.rollups(START, START + 10**15, 3600, "battery")
     assert sum(r.count.sum() for r in hours) == len(truth)
     assert bench.reader.rollups(START, START + 10**15, 3600, "solar") == []
