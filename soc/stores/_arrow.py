@@ -7,14 +7,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from soc.stores._errors import StoreError
+from soc.stores._join import seconds
 
 
 def numbers(column: pa.Array, name: str, where: str) -> NDArray[np.float64]:
     """The column as doubles, NaN where it has no value; times as seconds since 1970. Raises `StoreError`."""
     try:
         if pa.types.is_timestamp(column.type):
-            column = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64())
-            return np.asarray(column.to_numpy(zero_copy_only=False) / 1e9, dtype=np.float64)
+            whole = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64()).fill_null(0).to_numpy()
+            return np.where(column.is_valid().to_numpy(zero_copy_only=False), seconds(whole), np.nan)
         values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise StoreError(f"{where}: column {name} is {column.type}, expected numbers: {error}") from error

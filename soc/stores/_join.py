@@ -49,6 +49,11 @@ def ns(seconds: float) -> int:
     return round(seconds * 1e6) * 1000
 
 
+def seconds(whole: Times) -> Array:
+    """Nanoseconds as the nearest double of seconds; dividing at once would round twice."""
+    return np.asarray(whole // SECOND_NS + (whole % SECOND_NS) / SECOND_NS, dtype=np.float64)
+
+
 def joined(source: Source, selection: Selection, since_s: float | None, until_s: float | None) -> Iterator[Columns]:
     """The rows later than the later beginning and not later than the earliest end, a window at a time."""
     begins = [ns(s) for s in (selection.since_s, since_s) if s is not None]
@@ -75,7 +80,7 @@ def _window(source: Source, selection: Selection, after: int, until: int) -> Col
     own = times > after
     at = times[own]
     columns = {name: newest(*found[name], at, age) for name, age in ages.items()}
-    return {"time_s": at / SECOND_NS, "current_a": current[own], **columns}
+    return {"time_s": seconds(at), "current_a": current[own], **columns}
 
 
 def newest(known: Times, values: Array, at: Times, age: int) -> Array:

@@ -15,7 +15,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -58,11 +58,10 @@ def read(place: str, rules: Rules, since_s: float | None = None, until_s: float 
     """The recording in a CSV file, block by block. Raises `StoreError` naming file, line and column."""
     path = path_of(place, "csv")
     where = "standard input" if str(path) == "-" else str(path)
-    file = _opened(path)
-    head = _head(file, where)
+    with _opened(path) as file:
+        head = _head(file, where)
     sources = rules.resolve(head.names, where)
-    chunks = _chunks(file, path, where, head, sources)
-    return Recording(place, within(chunks, since_s, until_s), head.header)
+    return Recording(place, within(_chunks(path, where, head, sources), since_s, until_s), head.header)
 
 
 def within(chunks: Iterator[Columns], since_s: float | None, until_s: float | None) -> Iterator[Columns]:
@@ -78,13 +77,20 @@ def within(chunks: Iterator[Columns], since_s: float | None, until_s: float | No
         yield {name: values[~outside] for name, values in chunk.items()}
 
 
-def _opened(path: Path) -> IO[bytes]:
+@contextmanager
+def _opened(path: Path, after_lines: int = 0) -> Iterator[IO[bytes]]:
+    """The file behind so many lines; standard input is where it is and stays open."""
     if str(path) == "-":
-        return sys.stdin.buffer
+        yield sys.stdin.buffer
+        return
     try:
-        return path.open("rb")
+        file = path.open("rb")
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror}") from error
+    with file:
+        for _ in range(after_lines):
+            file.readline()
+        yield file
 
 
 def _head(file: IO[bytes], where: str) -> Head:
@@ -118,11 +124,11 @@ def _text(line: bytes, where: str, number: int) -> str:
         raise StoreError(f"{where}:{number}: not UTF-8 text ({error.reason}); is this a CSV file?") from error
 
 
-def _chunks(file: IO[bytes], path: Path, where: str, head: Head, sources: Mapping[str, Source]) -> Iterator[Columns]:
+def _chunks(path: Path, where: str, head: Head, sources: Mapping[str, Source]) -> Iterator[Columns]:
     """The columns under our names, a block at a time."""
     wanted = sorted({source.column for source in sources.values()})
     try:
-        with file, _reader(file, head, wanted) as reader:
+        with _opened(path, head.lines) as file, _reader(file, head, wanted) as reader:
             for batch in reader:
                 raw = {name: numbers(batch.column(name), name, where) for name in wanted}
                 yield {ours: source.of(raw[source.column]) for ours, source in sources.items()}

@@ -1,0 +1,266 @@
+"""CSV and Parquet in, results out: what is read, what is refused, and with which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from soc import stores
+from soc.stores import Recording, Results, Rules, StoreError
+
+PLAIN = "time_s,current_a,voltage_v,temperature_degc\n0,0,3.7,25\n1,-1.5,3.65,25\n"
+
+
+def columns(recording: Recording) -> dict[str, list[float]]:
+    chunks = list(recording.chunks)
+    return {name: np.concatenate([c[name] for c in chunks]).tolist() for name in chunks[0]}
+
+
+def csv_file(folder: Path, text: str) -> str:
+    path = folder / "a.csv"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def refused(place: str, rules: Rules | None = None) -> str:
+    with pytest.raises(StoreError) as caught:
+        list(stores.read(place, rules).chunks)
+    return str(caught.value)
+
+
+def test_a_plain_csv_has_its_columns(tmp_path: Path) -> None:
+    found = columns(stores.read(csv_file(tmp_path, PLAIN)))
+    assert found == {
+        "time_s": [0.0, 1.0],
+        "current_a": [0.0, -1.5],
+        "voltage_v": [3.7, 3.65],
+        "temperature_degc": [25.0, 25.0],
+    }
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_the_separator_is_the_one_of_the_line_of_names(tmp_path: Path, separator: str) -> None:
+    assert columns(stores.read(csv_file(tmp_path, PLAIN.replace(",", separator))))["voltage_v"] == [3.7, 3.65]
+
+
+def test_a_byte_order_mark_and_windows_lines_are_no_matter(tmp_path: Path) -> None:
+    assert columns(stores.read(csv_file(tmp_path, "\ufeff" + PLAIN.replace("\n", "\r\n"))))["time_s"] == [0.0, 1.0]
+
+
+def test_the_header_line_tells_cell_and_start(tmp_path: Path) -> None:
+    text = '# {"cell": "lg_hg2", "soc0": 0.9, "soc0_sd": 0.02, "temperature_degc": 5, "bench": "ours"}\n' + PLAIN
+    recording = stores.read(csv_file(tmp_path, text))
+    assert recording.header == {"cell": "lg_hg2", "soc0": 0.9, "soc0_sd": 0.02, "temperature_degc": 5.0}
+    assert columns(recording)["time_s"] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [("# {soc0: 1}", "a.csv:1"), ('# {"soc0": "full"}', "soc0: expected a number"), ("# [1]", "JSON object")],
+)
+def test_a_wrong_header_line_is_explained(tmp_path: Path, line: str, word: str) -> None:
+    with pytest.raises(StoreError, match=word):
+        stores.read(csv_file(tmp_path, line + "\n" + PLAIN))
+
+
+def test_missing_values_are_nan(tmp_path: Path) -> None:
+    text = "time_s,current_a,voltage_v,temperature_degc\n0,0,3.7,\n1,NaN,null,25\n"
+    found = columns(stores.read(csv_file(tmp_path, text)))
+    assert (
+        np.isnan(found["temperature_degc"][0]) and np.isnan(found["current_a"][1]) and np.isnan(found["voltage_v"][1])
+    )
+
+
+def test_every_cell_that_is_no_number_is_named_with_line_and_column(tmp_path: Path) -> None:
+    words = refused(csv_file(tmp_path, '# {"soc0": 1}\n' + PLAIN + "2,off,3.6,25\n3,0,3.6\n4,0,3.6,warm\n"))
+    assert "a.csv:5: current_a: 'off' is not a number" in words
+    assert "a.csv:6: 3 cells, but 4 column names" in words
+    assert "a.csv:7: temperature_degc: 'warm' is not a number" in words
+
+
+def test_a_thousand_mistakes_are_not_all_listed(tmp_path: Path) -> None:
+    words = refused(csv_file(tmp_path, PLAIN + "x,x,x,x\n" * 1000))
+    assert words.count("\n") == 10 and words.endswith("perhaps more")
+
+
+def test_missing_columns_are_named_beside_those_that_are_there(tmp_path: Path) -> None:
+    words = refused(csv_file(tmp_path, "t,I,voltage_v\n0,0,3.7\n"))
+    assert "no column time_s, current_a" in words and "t, I, voltage_v" in words and "--map" in words
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# {}\n"])
+def test_an_empty_file_is_an_error(tmp_path: Path, text: str) -> None:
+    assert "empty" in refused(csv_file(tmp_path, text))
+
+
+def test_names_without_rows_are_an_error(tmp_path: Path) -> None:
+    assert "a.csv" in refused(csv_file(tmp_path, "time_s,current_a,voltage_v\n"))
+
+
+def test_a_column_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
+    assert "column voltage_v is there more than once" in refused(
+        csv_file(tmp_path, "time_s,current_a,voltage_v,voltage_v\n")
+    )
+
+
+def test_a_picture_is_no_csv(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
+    assert "not UTF-8" in refused(str(tmp_path / "a.csv"))
+
+
+def test_times_with_a_date_become_seconds_since_1970(tmp_path: Path) -> None:
+    text = "time,current_a,voltage_v\n2026-11-21T00:00:00.250000000Z,0,3.7\n2026-11-21T00:00:01Z,0,3.7\n"
+    found = columns(stores.read(csv_file(tmp_path, text), Rules.parse(["time_s=time"])))
+    assert found["time_s"] == [1795219200.25, 1795219201.0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "values"),
+    [
+        ("current_a=I_mA*0.001", [0.0, -1.5]),
+        ("current_a=-I_mA*0.001", [0.0, 1.5]),
+        ("current_a=-I_mA", [0.0, 1500.0]),
+        ("current_a = I_mA*1e-3+0.5", [0.5, -1.0]),
+        ("current_a=I_mA-273.15", [-273.15, -1773.15]),
+    ],
+)
+def test_a_rule_renames_scales_and_turns(tmp_path: Path, rule: str, values: list[float]) -> None:
+    place = csv_file(tmp_path, "time_s,I_mA,voltage_v\n0,0,3.7\n1,-1500,3.7\n")
+    assert columns(stores.read(place, Rules.parse([rule])))["current_a"] == pytest.approx(values)
+
+
+def test_a_whole_column_name_wins_over_arithmetic(tmp_path: Path) -> None:
+    place = csv_file(tmp_path, "time_s,I-1,I,voltage_v\n0,7,8,3.7\n")
+    assert columns(stores.read(place, Rules.parse(["current_a=I-1"])))["current_a"] == [7.0]
+
+
+@pytest.mark.parametrize("rule", ["current_a", "amps=I", "current_a="])
+def test_a_rule_that_makes_no_sense_is_explained(rule: str) -> None:
+    with pytest.raises(StoreError, match="for example current_a=I_mA"):
+        Rules.parse([rule])
+
+
+def test_a_rule_for_a_column_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    assert "temperature_degc (from 'T')" in refused(csv_file(tmp_path, PLAIN), Rules.parse(["temperature_degc=T"]))
+
+
+def test_parquet_is_read_like_csv(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "when": pa.array([0, 10**9], pa.timestamp("ns", "UTC")),
+            "current_a": pa.array([0, -1], pa.int32()),
+            "voltage_v": pa.array([3.5, None], pa.float32()),
+        }
+    )
+    pq.write_table(table.replace_schema_metadata({"battfleet": '{"cell": "x"}'}), tmp_path / "a.parquet")
+    recording = stores.read(str(tmp_path / "a.parquet"), Rules.parse(["time_s=when"]))
+    found = columns(recording)
+    assert recording.header == {"cell": "x"}
+    assert found["time_s"] == [0.0, 1.0] and found["current_a"] == [0.0, -1.0]
+    assert found["voltage_v"][0] == 3.5 and np.isnan(found["voltage_v"][1])
+
+
+def test_parquet_of_texts_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"time_s": ["a"], "current_a": [0.0], "voltage_v": [3.0]}), tmp_path / "a.parquet")
+    assert "column time_s is string" in refused(str(tmp_path / "a.parquet"))
+
+
+def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_text("time_s\n")
+    assert "not a Parquet file" in refused(str(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize("place", ["a.csv", "a.parquet"])
+def test_a_file_that_is_not_there_is_named(tmp_path: Path, place: str) -> None:
+    assert place in refused(str(tmp_path / place))
+
+
+def test_an_unknown_place_lists_the_stores() -> None:
+    with pytest.raises(StoreError, match=r"csv, influx, journal, parquet"):
+        stores.read("a.xlsx")
+
+
+def test_a_part_of_a_file_is_what_lies_between_two_times(tmp_path: Path) -> None:
+    rows = "".join(f"{k},0,3.7,25\n" for k in range(10))
+    place = csv_file(tmp_path, PLAIN.split("\n")[0] + "\n" + rows)
+    assert columns(stores.read(place, since_s=3.0, until_s=6.0))["time_s"] == [4.0, 5.0, 6.0]
+
+
+# ---- results --------------------------------------------------------------------------------------------------------
+
+
+def results(times: list[float], soc: float = 0.5) -> Results:
+    values = np.full(len(times), soc)
+    signals = dict.fromkeys(stores.SIGNALS, values) | {"soc_counted": np.full(len(times), np.nan)}
+    return Results(np.array(times), signals, "cell@1", "spkf-1")
+
+
+@given(st.lists(st.floats(0, 2e9), min_size=1, max_size=20, unique=True))
+@settings(max_examples=30)
+def test_times_come_back_to_the_last_bit(tmp_path_factory: pytest.TempPathFactory, times: list[float]) -> None:
+    path = tmp_path_factory.mktemp("out") / "a.csv"
+    with stores.writer(str(path)) as writer:
+        writer.write(results(sorted(times)))
+    assert [float(line.split(",")[0]) for line in path.read_text().splitlines()[1:]] == sorted(times)
+
+
+def test_a_csv_has_the_columns_that_were_promised(tmp_path: Path) -> None:
+    with stores.writer(str(tmp_path / "a.csv")) as writer:
+        writer.write(results([0.0]))
+    assert (tmp_path / "a.csv").read_text() == "time_s,soc,soc_lo,soc_hi\n0.0,0.500000,0.500000,0.500000\n"
+
+
+def test_a_missing_value_is_an_empty_cell(tmp_path: Path) -> None:
+    with stores.writer(str(tmp_path / "a.csv"), all_columns=True) as writer:
+        writer.write(results([0.0]))
+    head, row = (line.split(",") for line in (tmp_path / "a.csv").read_text().splitlines())
+    assert row[head.index("soc_counted")] == "" and head == ["time_s", *stores.SIGNALS]
+
+
+def test_parquet_results_are_read_back(tmp_path: Path) -> None:
+    with stores.writer(str(tmp_path / "a.parquet")) as writer:
+        writer.write(results([0.0, 1.0]))
+        writer.write(results([2.0], 0.25))
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert table.column_names == ["time_s", "soc", "soc_lo", "soc_hi"]
+    assert table["soc"].to_pylist() == [0.5, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_after_an_error_there_is_no_half_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("of yesterday")
+    with pytest.raises(RuntimeError), stores.writer(str(tmp_path / name)) as writer:
+        writer.write(results([0.0]))
+        raise RuntimeError
+    assert (tmp_path / name).read_text() == "of yesterday"
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_that_is_not_there_cannot_be_written_to(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be written"), stores.writer(str(tmp_path / "no" / "a.csv")):
+        pass
+
+
+def test_an_appender_goes_on_where_it_ended_and_repeats_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "live.csv"
+    with stores.appender(str(path)) as writer:
+        writer.write(results([1.0, 2.0]))
+    with path.open("a") as file:
+        file.write("3.0,0.5")  # the power went
+    with stores.appender(str(path)) as writer:
+        writer.write(results([2.0, 3.0]))
+        writer.write(results([3.0, 4.0]))
+    lines = path.read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["time_s", "1.0", "2.0", "3.0", "4.0"]
+    assert len({len(line.split(",")) for line in lines}) == 1
+
+
+def test_a_parquet_file_cannot_be_added_to(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be added to"):
+        stores.appender(str(tmp_path / "a.parquet"))
