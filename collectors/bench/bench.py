@@ -205,7 +205,11 @@ class Bench:
         """Return the gaps in what this journal holds of an instrument."""
         [place] = [place for place in self.places if place.name == name]
         no_event = "no value in the recording" if self.replay else "the collector was late"
-        return gaps(journal.stamps(), journal.events, self.settings.source.period_s(place), no_event)
+        causes = [
+            *journal.causes(),
+            *((at_ns, "harmed by a fault") for at_ns in self._server.stations[name].sent.harms()),
+        ]
+        return gaps(journal.stamps(), causes, self.settings.source.period_s(place), no_event)
 
     def unsent(self) -> int:
         """Return how many commits the database has not confirmed."""

@@ -28,6 +28,11 @@ OPENING_NS = 5_000_000_000
 CUT_OFF_NS = 100_000_000
 """What was said this shortly before the line was lost may still have been in the adapter."""
 
+NO_CAUSE = frozenset(
+    {"link_up", "collector_start", "collector_stop", "back_in_range", "input_back", "object_refused", "slots_skipped"}
+)
+"""Events that come with a gap and do not explain it."""
+
 SeriesKey = tuple[str, tuple[tuple[str, str], ...]]
 """Measurement and sorted tags."""
 OWN = "collector"
@@ -123,6 +128,10 @@ class Journal:
                 return {name: values[-1] for name, values in series.fields.items() if values[-1] is not None}
         return {}
 
+    def causes(self) -> list[tuple[int, str]]:
+        """Return time and kind of the events that can explain a gap."""
+        return [(event.boottime_ns, event.kind) for event in self.events if event.kind not in NO_CAUSE]
+
     def up_ns(self) -> IntArray:
         """Return when the link was up, each time."""
         return np.array([event.boottime_ns for event in self.events if event.kind == "link_up"], np.int64)
@@ -204,20 +213,15 @@ class Gap:
     start_ns: int
     seconds: float
     cause: str
-    """Kinds of the events around it, or what was given for a gap without events."""
+    """What happened around it, or what was given for a gap around which nothing is known to have happened."""
 
 
 GAP_PERIODS = 2.5
 AROUND_NS = 1_000_000_000
-NO_CAUSE = frozenset(
-    {"link_up", "collector_start", "collector_stop", "back_in_range", "input_back", "object_refused", "slots_skipped"}
-)
-"""Events that come with a gap and do not explain it."""
 
 
-def gaps(stamps: IntArray, events: Iterable[EventRecord], period_s: float, unexplained: str) -> list[Gap]:
-    """Return every time of more than GAP_PERIODS periods between two samples, with its cause."""
-    causes = [(event.boottime_ns, event.kind) for event in events if event.kind not in NO_CAUSE]
+def gaps(stamps: IntArray, causes: Sequence[tuple[int, str]], period_s: float, unexplained: str) -> list[Gap]:
+    """Return every time of more than GAP_PERIODS periods between two samples, with what happened around it."""
     found = []
     for before, width in zip(stamps.tolist(), np.diff(stamps).tolist(), strict=False):
         if width > GAP_PERIODS * period_s * 1e9:

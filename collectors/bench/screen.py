@@ -18,7 +18,7 @@ from collectors.signals import VOCABULARY
 SHOWN = (
     ("battery", "voltage_v"),
     ("battery", "current_a"),
-    ("solar", "power_w"),
+    ("solar", "current_a"),
     ("load", "voltage_v"),
     ("load", "current_a"),
 )

@@ -99,6 +99,10 @@ class SentLog:
         self.harmed.append(harmed or self._tail_harmed)
         self._tail_harmed = harmed
 
+    def harms(self) -> list[int]:
+        """Return when the harmed messages were sent."""
+        return [at_ns for at_ns, is_harmed in zip(self.boottime_ns, self.harmed, strict=False) if is_harmed]
+
     def spoil(self) -> None:
         """Note that a message without measured values was spoilt: the turn that it belongs to may fail for it."""
         if self.harmed:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.bench.ledger import CUT_OFF_NS, OPENING_NS, Series, account, gaps
+from collectors.bench.ledger import CUT_OFF_NS, OPENING_NS, Journal, Series, account, gaps
 from collectors.fakes.serve import SentLog
+from collectors.journal.reader import JournalReader
 from collectors.journal.records import Chunk, Column, EventRecord, FieldSpec, IntArray, Stream
 
 SECOND = 10**9
@@ -83,8 +86,9 @@ def event(at_s: float, kind: str) -> EventRecord:
 
 
 def test_gaps_have_the_cause_that_events_give() -> None:
-    events = [event(4.5, "link_down"), event(6, "link_up")]
-    [first, second] = gaps(stamps(1, 2, 3, 4, 7, 8, 18), events, 1.0, "nobody knows")
+    journal = Journal(cast("JournalReader", None), 0)
+    journal.events += [event(4.5, "link_down"), event(6, "link_up")]
+    [first, second] = gaps(stamps(1, 2, 3, 4, 7, 8, 18), journal.causes(), 1.0, "nobody knows")
     assert (first.seconds, first.cause) == (3.0, "link_down")
     assert (second.seconds, second.cause) == (10.0, "nobody knows")
 
