@@ -79,7 +79,7 @@ def counts_of_a_nominal_value(seconds: int) -> Rows:
 def volts_without_steps(seconds: int) -> Rows:
     """Return what a 24-bit converter gives: every value new."""
     noise = np.random.default_rng(3)
-    values = np.float32(13.2 + noise.normal(0, 0.001, (seconds, 2))).astype(np.float64)
+    values = (13.2 + noise.normal(0, 0.001, (seconds, 2))).astype(np.float32).astype(np.float64)
     pairs = list(zip(values[:, 0].tolist(), values[:, 1].tolist(), strict=True))
     return [((10 + i) * SECOND, {"voltage_v": pair[0], "current_a": pair[1]}) for i, pair in enumerate(pairs)]
 
