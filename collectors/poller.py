@@ -54,7 +54,7 @@ class RangeGuard:
             signal = signals.VOCABULARY[reading.measurement][name]
             key = ".".join((reading.measurement, *reading.tags.values(), name))
             inside = value is None or signal.low <= value <= signal.high  # NaN is outside
-            values[name] = value if inside else None
+            values[name] = value + 0.0 if inside and value is not None else None  # one zero, not −0.0 beside 0.0
             if not inside:
                 self.rejected += 1
                 self._outside[key] += 1

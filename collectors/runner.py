@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from collectors.clock import Clock
+from collectors.device import Device, Driver
 from collectors.dialogue import Ask, Dialogue, Pause, Reply
-from collectors.errors import FrameError, NoReply
+from collectors.errors import FrameError, NoReply, NotUnderstood
+from collectors.reading import Identity
 from collectors.transports import Link
 
 T = TypeVar("T")
@@ -16,6 +18,10 @@ T = TypeVar("T")
 BUFFER_BYTES = 64 * 1024
 """A buffer that grows beyond this without giving a frame is rubbish. Stream channels get STREAM_BUFFER_BYTES."""
 STREAM_BUFFER_BYTES = 16 * 1024 * 1024
+HEARD_BYTES = 32
+"""How much of what nobody understood is shown to a person, who may know it by sight."""
+STAMP_NS = 1000
+"""Stamps are whole microseconds: no read is timed better, and the digits below cost the journal a tenth of a byte."""
 SLICE_S = 0.25
 """Longest single wait, so that a request to stop is seen in time."""
 SOON_S = 1e-6
@@ -147,7 +153,7 @@ class Conversation:
                 inbox.drop(max(1, found.drop))
                 continue
             if cut is not None:
-                stamp = inbox.boottime_ns
+                stamp = inbox.boottime_ns // STAMP_NS * STAMP_NS
                 inbox.drop(cut.used)
                 return Reply(cut.payload, stamp), error
             if len(inbox.data) <= (STREAM_BUFFER_BYTES if ask.linger_s else BUFFER_BYTES):
