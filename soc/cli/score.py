@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -48,9 +49,20 @@ def scored(place: str, wish: Wishes, filter_name: str, *, trials: bool) -> dict[
 
     setup, series, reference = referenced(place, wish, filter_name)
     if trials:
-        return {f"{place}: {name}": judged(make(series, reference), setup) for name, make in TRIALS.items()}
+        return _tried(place, setup, {name: make(series, reference) for name, make in TRIALS.items()})
     start = (float(reference[0]), 0.01) if setup.soc0 is None else (setup.soc0, setup.soc0_sd)
     return {place: judged(Trial(series, reference, *start), setup)}
+
+
+def _tried(place: str, setup: Setup, trials: Mapping[str, Trial]) -> dict[str, Score]:
+    """Return the score of each trial; a recording that is too short for one is told so."""
+    scores = {}
+    for name, trial in trials.items():
+        try:
+            scores[f"{place}: {name}"] = judged(trial, setup)
+        except SeriesError as error:
+            click.echo(f"soc: {place}: {name} left out: {error}", err=True)
+    return scores
 
 
 def referenced(place: str, wish: Wishes, filter_name: str) -> tuple[Setup, Any, Any]:
