@@ -159,6 +159,7 @@ class Host:
             f"[Match]\nName=host0\n[Network]\nAddress={self.address}/24\nGateway={gateway}\n"
         )
         (upper / "etc/hostname").write_text(f"{self.name}\n")
+        (upper / "etc/hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {self.name}\n")
         layers = f"lowerdir={image(self.suite)},upperdir={upper},workdir={self.folder / 'work'}"
         shell("mount", "-t", "overlay", f"battfleet-{self.name}", "-o", layers, str(self.root))
         keys = self.root / "home" / USER / ".ssh"
