@@ -73,7 +73,7 @@ def open_link(address: Address, device: Device) -> SerialLink:
             exclusive=True,
             timeout=0,
         )
-    except (serial.SerialException, OSError, ValueError) as error:
+    except (serial.SerialException, OSError, ValueError, termios.error) as error:  # the last is not an OSError
         raise _explain(address.where, error) from error
     try:
         fcntl.ioctl(port.fileno(), termios.TIOCEXCL)
@@ -86,7 +86,7 @@ def open_link(address: Address, device: Device) -> SerialLink:
 
 def _explain(where: str, error: Exception) -> LinkDown:
     """Return the error that tells a person what to do about a port that did not open."""
-    code = getattr(error, "errno", None)
+    code = error.args[0] if isinstance(error, termios.error) else getattr(error, "errno", None)
     if code in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK) or "exclusively lock" in str(error):
         return LinkBusy(f"{where}: another program holds this port; find it with: fuser -v {where}")
     if code in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
