@@ -104,7 +104,7 @@ WORD = re.compile(r"\d{1,5}", re.ASCII)
 
 IDENTITY = Question(
     "*IDN?",
-    re.compile(r"([^,]*),([^,]*),([^,]*),(.*)"),
+    re.compile(r"([^,:\"{}]*),([^,:\"{}]*),([^,:\"{}]*),(.*)"),  # names; a charge controller's publication is none
     lambda match: Maker(*(part.strip() for part in match.groups())),
 )
 NOMINALS = (
@@ -165,7 +165,9 @@ class Driver:
                 f"ea_el3000a.) The RS232 module needs the baud rate set at the load, e.g. ?baud=115200. {error}"
             ) from error
         if not re.match(r"EA\b|.*Elektro-?Automatik", maker.name, re.IGNORECASE) or not maker.model.startswith("EL"):
-            raise WrongDevice(f"expected an EA electronic load (EL …), but {maker.name} {maker.model} answers here")
+            again: Maker = (yield from self._ask(IDENTITY)).payload
+            kind = WrongDevice if again == maker else FrameError  # no checksum: one wrong bit must not stop us
+            raise kind(f"expected an EA electronic load (EL …), but {maker.name} {maker.model} answers here")
         nominals: list[str] = []
         for question in NOMINALS:
             reply = yield from self._ask(question)
