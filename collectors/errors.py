@@ -4,7 +4,8 @@
     ├── ConfigError          stop before starting; names file and key, all problems at once     exit 78
     ├── FrameError           drop what arrived, ask again at the next turn
     │   └── BadChecksum
-    ├── NoReply              ask again; after a few, reopen the link
+    ├── NoReply              ask again; after a few, reopen the link                             exit 69
+    │   └── NotUnderstood    bytes came, none of them a frame: another device, line speed, noise exit 76
     ├── Refused              the device answered with an error of its own: count it, ask again
     ├── WrongDevice          something else lives on this port: stop and say so                  exit 76
     ├── LinkDown             reopen, waiting longer each time                                    exit 69
@@ -57,6 +58,12 @@ class NoReply(CollectorError):
     """No whole frame came before the deadline."""
 
     exit_code = 69
+
+
+class NotUnderstood(NoReply):
+    """Bytes came before the deadline, but none that this instrument says: another one, a wrong line speed, noise."""
+
+    exit_code = 76
 
 
 class Refused(CollectorError):

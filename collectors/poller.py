@@ -20,9 +20,9 @@ from collectors import signals, transports
 from collectors.clock import Clock
 from collectors.config import Config
 from collectors.device import Driver, Output
-from collectors.errors import CollectorError, FrameError, LinkDown, NoReply, Refused
+from collectors.errors import CollectorError, FrameError, LinkDown, NoReply, Refused, WrongDevice
 from collectors.reading import Event, Identity, Reading, Value
-from collectors.runner import SLICE_S, SOON_S, Conversation, Stopped
+from collectors.runner import SLICE_S, SOON_S, Conversation, Stopped, introduce
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 1.0
 SILENT_PERIODS, LEAST_SILENCE_S = 5, 3.0
@@ -93,6 +93,7 @@ class Poller:
         self.last_stamp_ns: int | None = None
         self.identity: Identity | None = None
         self.state = "starting"
+        self._loss = ""
         self._guard = RangeGuard()
         self._bytes_before = 0
         self._conversation: Conversation | None = None
@@ -111,6 +112,8 @@ class Poller:
                 self._session()
             except Stopped:
                 return
+            except WrongDevice as error:
+                raise WrongDevice(f"{self.config.collector.link}: {error}") from error
             except (*BAD_TURN, LinkDown) as error:
                 self._note_loss(error)
             finally:
@@ -119,10 +122,13 @@ class Poller:
             self._wait(wait_s)
 
     def _note_loss(self, error: CollectorError) -> None:
-        self.outcomes[type(error).__name__] += 1
-        if self.state != (state := f"{type(error).__name__}: {error}"):
-            self.sink.put(Event("link_down", f"{self.config.collector.link}: {state}"))
-            self.state = state
+        """Count it; an event where the cause is another one, since a stranger on the line says something new each time."""
+        cause = type(error).__name__
+        self.outcomes[cause] += 1
+        if self._loss != (loss := cause if isinstance(error, BAD_TURN) else f"{cause}: {error}"):
+            self._loss = loss
+            self.state = f"{cause}: {error}"
+            self.sink.put(Event("link_down", f"{self.config.collector.link}: {self.state}"))
 
     def _session(self) -> None:
         """Open link and instrument, and take turns until something breaks."""
@@ -131,11 +137,12 @@ class Poller:
         try:
             conversation = self._conversation = Conversation(link, self.clock, self._stopping_between_slices)
             driver: Driver = self.config.device.driver(self.config.options)
-            self.identity = conversation.carry(driver.open())
+            self.identity = introduce(conversation, driver, self.config.device)
             self.reconnects += self.last_good_s is not None
             who = " ".join(filter(None, (self.identity.model, self.identity.serial, self.identity.firmware)))
             self.sink.put(Event("link_up", f"{settings.link}: {who}"))
             self.state = f"reading {who}"
+            self._loss = ""
             try:
                 self._turns(conversation, driver)
             finally:

@@ -38,13 +38,17 @@ class Inbox:
     def __init__(self) -> None:
         self.data = bytearray()
         self._reads: deque[list[int]] = deque()  # [bytes left of that read, stamp of the first of them, ns per byte]
+        self._ended_ns = 0
 
     def add(self, data: bytes, boottime_ns: int, byte_time_s: float) -> None:
         """Append what one read gave; the read returned when its last byte had come."""
         if data:
             byte_ns = int(byte_time_s * 1e9)
             self.data += data
-            self._reads.append([len(data), boottime_ns - len(data) * byte_ns, byte_ns])
+            # A process that was held up between read and clock stamps late: what came next was not before it.
+            first_ns = max(boottime_ns - len(data) * byte_ns, self._ended_ns)
+            self._ended_ns = max(boottime_ns, self._ended_ns)
+            self._reads.append([len(data), first_ns, byte_ns])
 
     @property
     def boottime_ns(self) -> int:
@@ -68,7 +72,8 @@ class Inbox:
 class Conversation:
     """One link with its receive buffers: what arrived and was not cut yet stays for the next turn.
 
-    `errors` counts rejected frames by error name; `bytes_in` counts what was read.
+    `errors` counts rejected frames by error name; `bytes_in` counts what was read; `heard` is the beginning of what
+    came since the last whole frame.
     """
 
     def __init__(self, link: Link, clock: Clock, stopping: Callable[[], bool] = lambda: False) -> None:
@@ -77,6 +82,7 @@ class Conversation:
         self.stopping = stopping
         self.errors: Counter[str] = Counter()
         self.bytes_in = 0
+        self.heard = b""
         self._inboxes: dict[str, Inbox] = {}
         self._last_end_s = 0.0
 
@@ -139,6 +145,7 @@ class Conversation:
                 raise Stopped
             data, boottime_ns = self.link.read(min(left_s, SLICE_S), ask.channel, ask.linger_s)
             self.bytes_in += len(data)
+            self.heard += data[: HEARD_BYTES - len(self.heard)]
             inbox.add(data, boottime_ns, self.link.byte_time_s)
 
     def _cut(self, ask: Ask, inbox: Inbox) -> tuple[Reply | None, FrameError | None]:
@@ -155,6 +162,7 @@ class Conversation:
             if cut is not None:
                 stamp = inbox.boottime_ns // STAMP_NS * STAMP_NS
                 inbox.drop(cut.used)
+                self.heard = bytes(inbox.data[:HEARD_BYTES])
                 return Reply(cut.payload, stamp), error
             if len(inbox.data) <= (STREAM_BUFFER_BYTES if ask.linger_s else BUFFER_BYTES):
                 break
@@ -162,3 +170,23 @@ class Conversation:
             self.errors["FrameError"] += 1
             inbox.drop(len(inbox.data))
         return None, error
+
+
+def introduce(conversation: Conversation, driver: Driver, device: Device) -> Identity:
+    """Return who answers.
+
+    Raises what `Driver.open` raises; NoReply says what was expected, and is NotUnderstood where bytes came.
+    """
+    try:
+        return conversation.carry(driver.open())
+    except NoReply as error:
+        if conversation.heard:
+            raise NotUnderstood(f"expected {device.title}, heard {shown(conversation.heard)}: {error}") from error
+        raise type(error)(f"expected {device.title}: {error}") from error
+
+
+def shown(data: bytes) -> str:
+    """Return bytes for a person: as quoted text where they are text, else in hex."""
+    text = data.decode("ascii", "replace")
+    is_text = all(character.isprintable() or character in "\r\n\t" for character in text) and "\ufffd" not in text
+    return repr(text) if is_text else data.hex(" ")

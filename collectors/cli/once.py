@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import click
 from collectors import config, signals, transports
 from collectors.clock import system_clock
 from collectors.device import Driver, Output
-from collectors.errors import NoReply
+from collectors.errors import FrameError, NoReply, Refused, WrongDevice
 from collectors.reading import Identity, Reading
-from collectors.runner import Conversation
+from collectors.runner import Conversation, introduce
 
 TURNS = 20
 
@@ -25,12 +26,12 @@ def one_turn(loaded: config.Config) -> tuple[Identity, list[Output]]:
     try:
         conversation = Conversation(link, system_clock())
         driver: Driver = loaded.device.driver(loaded.options)
-        identity = conversation.carry(driver.open())
+        identity = introduce(conversation, driver, loaded.device)
         try:
             for _ in range(TURNS):
                 if outputs := conversation.carry(driver.poll()):
                     return identity, outputs
-            raise NoReply(f"{loaded.collector.link}: answers, but gave no reading in {TURNS} turns")
+            raise NoReply(f"answers, but gave no reading in {TURNS} turns")
         finally:
             conversation.carry(driver.close())
     finally:
@@ -53,7 +54,12 @@ def COMMAND(path: Path, as_json: bool) -> None:  # noqa: N802
     collectors once mppt.toml
     collectors once mppt.toml --json | jq .
     """
-    identity, outputs = one_turn(config.load(path))
+    loaded = config.load(path)
+    try:
+        identity, outputs = one_turn(loaded)
+    except (FrameError, NoReply, Refused, WrongDevice) as error:  # LinkDown names its port by itself
+        click.echo(f"collectors: {loaded.collector.link}: {error}", err=True)
+        sys.exit(error.exit_code)
     if as_json:
         click.echo(json.dumps({"type": "identity"} | dataclasses.asdict(identity)))
         for item in outputs:

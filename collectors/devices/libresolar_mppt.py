@@ -37,7 +37,7 @@ from collectors.devices._libresolar_objects import (
     without_false_temperature,
 )
 from collectors.dialogue import Ask, Dialogue, Reply
-from collectors.errors import FrameError, NoReply, Refused, WrongDevice
+from collectors.errors import FrameError, NoReply, NotUnderstood, Refused, WrongDevice
 from collectors.reading import Event, Identity, Value
 from collectors.thingset import GENERATIONS, Generation, Json, Other, Publication, Response
 
@@ -187,22 +187,25 @@ class Controller:
 
     def _hear(self, send: bytes, timeout_s: float) -> Dialogue[Reply]:
         """Return the next response or publication; debug text does not extend the wait beyond twice the time."""
-        until_ns = None
+        until_ns, text = None, ""
         while True:
             if send:
                 self._reader.asks(flush=self._is_late)
-            reply: Reply = yield Ask(
-                send, self._reader.cut, timeout_s, PAUSE_S if send else 0.0, flush=bool(send) and self._is_late
-            )
+            try:
+                reply: Reply = yield Ask(
+                    send, self._reader.cut, timeout_s, PAUSE_S if send else 0.0, flush=bool(send) and self._is_late
+                )
+            except NoReply as error:
+                if text:
+                    raise _only_text(text) from error
+                raise
             self._is_late = False
             if not isinstance(reply.payload, Other):
                 return reply
-            send = b""
+            send, text = b"", reply.payload.text
             until_ns = until_ns or reply.boottime_ns + round(timeout_s * 1e9)
             if reply.boottime_ns > until_ns:
-                raise NoReply(
-                    f"only text that is no ThingSet data, last {reply.payload.text[:60]!r}; is it 115200 baud?"
-                )
+                raise _only_text(text)
 
     def ask(self, request: bytes, timeout_s: float = REPLY_S) -> Dialogue[tuple[Response, int]]:
         """Return the answer and its stamp; publications that come first are kept for the next `poll`."""
@@ -439,6 +442,10 @@ class Controller:
         if self.paced_by == "device":
             return [name for name in here if full_name(self.generation, group, name) not in self._published]
         return [name for name in here if (known[group, name].signal in FAST) == fast]
+
+
+def _only_text(text: str) -> NotUnderstood:
+    return NotUnderstood(f"only text that is no ThingSet data, last {text[:60]!r}; is it 115200 baud?")
 
 
 def _shown(request: bytes) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from collectors.clock import FakeClock
 from collectors.dialogue import Ask, Cut, Dialogue, Pause
 from collectors.errors import BadChecksum, FrameError, LinkDown, NoReply
-from collectors.runner import BUFFER_BYTES, Conversation, Inbox, Stopped
+from collectors.runner import BUFFER_BYTES, Conversation, Inbox, Stopped, shown
 from tests.collectors import acme
 
 MS = 1_000_000
@@ -54,6 +54,14 @@ def test_frames_survive_any_cutting_of_the_bytes(values: list[int], data: st.Dat
             seen.append((found.payload, inbox.boottime_ns))
             inbox.drop(found.used)
     assert seen == [(value, 3 * i) for i, value in enumerate(values)]
+
+
+def test_a_read_that_was_stamped_late_does_not_overtake_the_next() -> None:
+    inbox = Inbox()
+    inbox.add(b"abc", 50 * MS, 0.001)  # held up: its last byte came long before 50 ms
+    inbox.drop(3)
+    inbox.add(b"def", 51 * MS, 0.001)
+    assert inbox.boottime_ns == 50 * MS
 
 
 def test_rubbish_before_a_frame_is_dropped_and_counted_by_name() -> None:
@@ -142,3 +150,10 @@ def test_a_codec_that_drops_nothing_cannot_hang_the_runner(error: FrameError) ->
 
     with pytest.raises(NoReply):
         converse(b"abc").carry(ask(stubborn))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("data", "shows"), [(b"# {\n", "'# {\\n'"), (b"\x85\x01G", "85 01 47"), (b"ok\x00", "6f 6b 00")]
+)
+def test_bytes_are_shown_as_text_where_they_are_text(data: bytes, shows: str) -> None:
+    assert shown(data) == shows

@@ -1,0 +1,123 @@
+"""What a user gets wrong, end to end: a clear message that names the thing, the right exit code, nothing stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from collectors import config, devices, fakes, transports
+from collectors.clock import FakeClock
+from collectors.device import Output
+from collectors.errors import NoReply, NotUnderstood, WrongDevice
+from collectors.fakes import Fake
+from collectors.poller import Poller
+from collectors.reading import Event, Reading
+from collectors.runner import Conversation, introduce
+from collectors.transports import Arrived
+
+TRUE = {"battery.voltage_v": 13.2, "battery.current_a": -4.5, "load.voltage_v": 13.2, "load.current_a": 4.5}
+DEVICE_TABLES = {"labjack_t7": '[[device.channels]]\ninput = "AIN0"\nsignal = "battery.voltage_v"\n'}
+PAIRS = [(served, asked) for served in devices.KINDS for asked in devices.KINDS if served != asked]
+
+
+@dataclass
+class FakeLink:
+    """A fake instrument on a link whose time is the clock's."""
+
+    fake: Fake
+    clock: FakeClock
+    byte_time_s: float = 0.0
+    due: list[fakes.Out] = field(default_factory=list)
+
+    def write(self, data: bytes, channel: str = "") -> None:
+        self.due += self.fake.receive(data, self.clock.monotonic_s(), channel)
+
+    def read(self, timeout_s: float, channel: str = "", linger_s: float = 0.0) -> Arrived:
+        end_s = self.clock.monotonic_s() + timeout_s
+        tick_s = self.fake.next_tick_s()
+        moments = [out.at_s for out in self.due] + ([] if tick_s is None else [tick_s])
+        until_s = min([end_s, *moments])
+        self.clock.sleep_s(max(0.0, until_s - self.clock.monotonic_s()))
+        if tick_s is not None and tick_s <= self.clock.monotonic_s():
+            self.due += self.fake.tick(self.clock.monotonic_s())
+        here = [out for out in self.due if out.at_s <= self.clock.monotonic_s()]
+        self.due = [out for out in self.due if out not in here]
+        return Arrived(b"".join(out.data for out in here if out.channel == channel), self.clock.boottime_ns())
+
+    def flush(self) -> None:
+        self.due = [out for out in self.due if out.at_s > self.clock.monotonic_s()]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+@dataclass
+class Kept:
+    items: list[Output] = field(default_factory=list)
+
+    def put(self, item: Output) -> None:
+        self.items.append(item)
+
+
+def plugged(served: str, clock: FakeClock) -> FakeLink:
+    kind = fakes.load(served)
+    fake = kind.make(lambda _: TRUE, kind.options())
+    fake.connected(clock.monotonic_s())
+    return FakeLink(fake, clock)
+
+
+def config_of(kind: str, tmp_path: Path, link: str = "tcp:192.0.2.1:502", more: str = "") -> Path:
+    path = tmp_path / f"{kind}.toml"
+    path.write_text(
+        f'[collector]\nname = "x"\nbench = "b"\nkind = "{kind}"\nlink = "{link}"\nstate_dir = "{tmp_path}/state"\n'
+        + (more or DEVICE_TABLES.get(kind, ""))
+    )
+    return path
+
+
+@pytest.mark.parametrize(("served", "asked"), PAIRS)
+def test_a_device_of_another_kind_is_never_taken_for_the_expected_one(served: str, asked: str, tmp_path: Path) -> None:
+    loaded = config.load(config_of(asked, tmp_path))
+    clock = FakeClock()
+    link = plugged(served, clock)
+    with pytest.raises((NoReply, WrongDevice)) as caught:
+        introduce(Conversation(link, clock), loaded.device.driver(loaded.options), loaded.device)
+    assert clock.monotonic_s() < 12
+    text = str(caught.value)
+    assert ("EA electronic load" if isinstance(caught.value, WrongDevice) else loaded.device.title) in text
+    if type(caught.value) is NoReply:
+        assert caught.value.exit_code == 69
+    else:
+        assert caught.value.exit_code == 76
+        assert any(quote in text for quote in ("heard ", "only text", "answers here"))
+
+
+@pytest.mark.parametrize(("served", "asked"), PAIRS)
+def test_a_collector_on_the_wrong_port_stores_no_reading_and_says_so_once(
+    served: str, asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = config.load(config_of(asked, tmp_path))
+    clock = FakeClock()
+    kept = Kept()
+    monkeypatch.setattr(transports, "open_link", lambda *_: plugged(served, clock))
+    poller = Poller(loaded, kept, clock, lambda: clock.monotonic_s() > 60)
+    try:
+        poller.run()
+    except WrongDevice as error:
+        assert loaded.collector.link in str(error)
+    else:
+        losses = [item for item in kept.items if isinstance(item, Event) and item.kind == "link_down"]
+        assert 1 <= len(losses) <= 2  # silence, and rubbish
+        assert loaded.device.title in losses[0].detail
+    assert not [item for item in kept.items if isinstance(item, Reading)]
+
+
+def test_what_a_stranger_says_is_shown(tmp_path: Path) -> None:
+    loaded = config.load(config_of("ea_el3000a", tmp_path))
+    clock = FakeClock()
+    link = plugged("libresolar_mppt", clock)
+    clock.sleep_s(1.5)  # a publication is due
+    with pytest.raises(NotUnderstood, match=r"expected EA .*heard '# \{"):
+        introduce(Conversation(link, clock), loaded.device.driver(loaded.options), loaded.device)
