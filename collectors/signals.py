@@ -293,5 +293,8 @@ EVENTS: Mapping[str, EventKind] = {
     "sink_retry": EventKind("a database does not take lines just now; they are sent again"),
     "sink_hold": EventKind("a database takes nothing until a person acts, and what it says"),
     "shipper_start": EventKind("a shipper process began"),
+    "calibration": EventKind("a person changed a scaling or adjusted an instrument"),
+    "deploy": EventKind("a version was installed on this host, and which"),
+    "flash": EventKind("firmware was written to an instrument, and which"),
 }
 """Kinds of events; the tag `kind` of measurement `event`."""

@@ -1,0 +1,204 @@
+"""Fleet: does every bench deliver, and if not, where does it stick?
+
+Read from the top: the worst of each kind (is anything wrong at all?), then one line for each collector (who is it?),
+then queue and dead letters (does it reach the database?), losses with their causes, clocks (are the stamps right?),
+the hosts themselves, and what was deployed when.
+"""
+
+from __future__ import annotations
+
+from grafana.dashboard import BENCHES, GRAINS, INTERVAL, LOSSES, Dashboard
+from grafana.influxql import match, series
+from grafana.panels import Json, Panel, Row, Target, column, stat, table, timeline, timeseries, without
+from grafana.units import GREEN, ORANGE, RED, meaning, signal, states, steps
+
+BENCH = match("bench")
+NOBODY = "No collector reported in this range: is anything running, and does a shipper send?"
+BY = ("bench", "device")
+NAME = "$tag_bench, $tag_device"
+TO_COLLECTOR: Json = {
+    "id": "links",
+    "value": [
+        {
+            "title": "Collector detail",
+            "url": "/d/battfleet-collector?${__url_time_range}&var-bench=${__data.fields.bench}"
+            "&var-device=${__data.fields.device}",
+            "targetBlank": False,
+        }
+    ],
+}
+
+
+def worst(title: str, asks: str, name: str, kind: str, select: str, *levels: tuple[float | None, str]) -> Panel:
+    """Return the worst of the newest values of all collectors."""
+    inner = f'(SELECT last("{name}") AS "v" FROM "collector" WHERE {BENCH} AND $timeFilter GROUP BY "bench", "device")'
+    return stat(
+        title,
+        asks,
+        [Target(f'SELECT {select}("v") FROM {inner}')],
+        kind,
+        reads=meaning("collector", name) + " Worst of the newest reports of the last 15 min.",
+        empty="No collector reported in the last 15 min.",
+        time_from="15m",
+        defaults={"color": {"mode": "thresholds"}, "thresholds": steps(*levels)},
+    )
+
+
+def course(title: str, asks: str, name: str, kind: str, aggregate: str) -> Panel:
+    """Return one of the collectors' signals over time."""
+    return timeseries(
+        title,
+        asks,
+        [Target(series("collector", name, BENCH, aggregate, BY), NAME)],
+        kind,
+        reads=meaning("collector", name),
+        empty=NOBODY,
+    )
+
+
+REPORT = {
+    "samples": ("Samples", "none"),
+    "last_sample_age_s": ("Sample age", "s"),
+    "skipped": ("Skipped slots", "none"),
+    "errors": ("Errors", "none"),
+    "reconnects": ("Reconnects", "none"),
+    "queue_rows": ("Not yet durable", "none"),
+    "dropped": ("Dropped", "none"),
+    "memory_bytes": ("Memory", "bytes"),
+}
+for _name in REPORT:
+    signal("collector", _name)
+LAST = ", ".join(f'last("{name}") AS "{name}"' for name in REPORT)
+
+
+def last_event(kinds: str) -> str:
+    """Return the newest event of each kind from each device, in words."""
+    return (
+        f'SELECT last("detail") AS "detail" FROM "event" WHERE {BENCH} AND "kind" =~ /^({kinds})$/ AND $timeFilter '
+        'GROUP BY "bench", "device", "kind"'
+    )
+
+
+DASHBOARD = Dashboard(
+    uid="battfleet-fleet",
+    title="5 Fleet",
+    asks="Does every bench deliver, and if not, where does it stick?",
+    variables=(BENCHES, INTERVAL, *GRAINS),
+    content=(
+        worst(
+            "Oldest sample",
+            "Is every instrument heard?",
+            "last_sample_age_s",
+            "s",
+            "max",
+            (None, GREEN),
+            (5, ORANGE),
+            (60, RED),
+        ),
+        worst(
+            "Oldest unsent",
+            "Does everything reach the database?",
+            "unsent_age_s",
+            "s",
+            "max",
+            (None, GREEN),
+            (120, ORANGE),
+            (900, RED),
+        ),
+        worst("Unsent rows", "How much waits?", "unsent_rows", "short", "sum", (None, GREEN), (100_000, ORANGE)),
+        worst("Dead letters", "Was anything refused for good?", "dead_letters", "none", "max", (None, GREEN), (1, RED)),
+        worst(
+            "Least disk free",
+            "Will a journal fill its disk?",
+            "disk_free_bytes",
+            "bytes",
+            "min",
+            (None, RED),
+            (1e9, ORANGE),
+            (5e9, GREEN),
+        ),
+        worst("Clocks", "Is every clock right?", "clock_state", "none", "min", (None, RED), (1, GREEN)),
+        table(
+            "Collectors",
+            "Who reports what?",
+            [Target(f'SELECT {LAST} FROM "collector" WHERE {BENCH} AND $timeFilter GROUP BY "bench", "device"')],
+            reads="Newest report of each collector and shipper in the last 15 min. Counts are since its start.",
+            empty="No collector reported in the last 15 min.",
+            time_from="15m",
+            size=(24, 8),
+            transformations=(without("Time"),),
+            overrides=(
+                *(column(name, kind, title) for name, (title, kind) in REPORT.items()),
+                {"matcher": {"id": "byName", "options": "device"}, "properties": [TO_COLLECTOR]},
+            ),
+        ),
+        table(
+            "Last word",
+            "Since when is somebody silent?",
+            [
+                Target(
+                    f'SELECT last("memory_bytes") AS "memory" FROM "collector" WHERE {BENCH} AND $timeFilter '
+                    'GROUP BY "bench", "device"'
+                )
+            ],
+            reads="When each collector and shipper reported last, whatever the range says up to 30 days back.",
+            empty=NOBODY,
+            time_from="30d",
+            size=(12, 8),
+            overrides=(column("Time", "dateTimeFromNow", "Last report"), column("memory", "bytes", "Memory")),
+        ),
+        table(
+            "Deployed and connected",
+            "What runs where, in which version?",
+            [Target(last_event("deploy|flash|collector_start|link_up|shipper_start"))],
+            reads="Newest deploy, flash, start and identity of each instrument (model, serial number, firmware).",
+            empty="No start, deploy or flash in the last 30 days.",
+            time_from="30d",
+            size=(12, 8),
+            overrides=(column("Time", "dateTimeFromNow", "When"),),
+        ),
+        Row(
+            "Delivery",
+            (
+                course("Oldest unsent row", "Did a queue grow, and does it drain?", "unsent_age_s", "s", "max"),
+                course("Unsent rows", "How much waited?", "unsent_rows", "short", "max"),
+                course("Dead letters", "When was something refused for good?", "dead_letters", "none", "max"),
+                timeseries(
+                    "Losses by cause",
+                    "What was lost, and why?",
+                    [
+                        Target(
+                            f'SELECT count("detail") FROM "event" WHERE {BENCH} AND "kind" =~ /^({"|".join(LOSSES)})$/ '
+                            'AND $timeFilter GROUP BY time($interval), "bench", "kind" fill(none)',
+                            "$tag_bench, $tag_kind",
+                        )
+                    ],
+                    "none",
+                    reads="Events that mean missing samples, counted by kind; every gap has one.",
+                    empty="No losses in this range.",
+                    custom={"drawStyle": "bars", "fillOpacity": 70, "stacking": {"mode": "normal", "group": "A"}},
+                ),
+            ),
+        ),
+        Row(
+            "Clocks and hosts",
+            (
+                timeline(
+                    "Clock state",
+                    "Were the stamps right?",
+                    [Target(series("collector", "clock_state", BENCH, "min", BY), NAME)],
+                    states("collector", "clock_state"),
+                    reads="Worst of each interval. Samples wait in the journal until the offset is known.",
+                    empty=NOBODY,
+                    size=(24, 6),
+                ),
+                course("Sample age", "Which instrument fell silent?", "last_sample_age_s", "s", "max"),
+                course("Disk free", "Will a journal fill its disk?", "disk_free_bytes", "bytes", "min"),
+                course("Processor", "Is a host too slow?", "cpu_share", "percentunit", "max"),
+                course("Memory", "Does a process grow?", "memory_bytes", "bytes", "max"),
+                course("Journal size", "How much is kept?", "journal_bytes", "bytes", "max"),
+                course("Link latency", "Does a link get slow?", "latency_s", "s", "max"),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,257 @@
+"""Bench overview: how is the battery now, and can I believe what I see?
+
+Read from top left: the battery now (numbers), where it came from (courses of the same), what sun and load do to it,
+how much that was today and over the range, in what state the charger is, and last whether the data are whole.
+"""
+
+from __future__ import annotations
+
+from grafana.dashboard import BATTERY, BENCH, DEVICE, GRAINS, INTERVAL, REFERENCE, Dashboard
+from grafana.influxql import CHARGE, ENERGY, HERE, match, newest, series, total
+from grafana.panels import Panel, Row, Target, stat, table, timeline, timeseries
+from grafana.units import BLUE, GREEN, ORANGE, PURPLE, RED, flags, meaning, states, steps, unit
+
+SPEAKER = match(*HERE, device="reference")
+HERE_ALL = match(*HERE)
+DEVICES = match(*HERE, "device")
+BENCH_ONLY = match("bench")
+SILENT = "No sample for 5 min: is the collector running? See Fleet."
+NO_SOC = "No estimate for 5 min: is the estimator running?"
+NO_SOLAR = "No instrument on this bench measures a panel."
+NO_LOAD = "No instrument on this bench measures a load."
+NO_CHARGER = "No charger on this bench tells its state."
+
+NOW = (
+    stat(
+        "Voltage",
+        "What does the battery's terminal voltage read now?",
+        [Target(newest("battery", "voltage_v", SPEAKER))],
+        "volt",
+        reads=meaning("battery", "voltage_v") + " From the reference instrument, not older than 5 min.",
+        empty=SILENT,
+        time_from="5m",
+        defaults={"decimals": 3},
+    ),
+    stat(
+        "Current",
+        "Is it charging or discharging, and how strongly?",
+        [Target(newest("battery", "current_a", SPEAKER))],
+        "amp",
+        reads=meaning("battery", "current_a"),
+        empty=SILENT,
+        time_from="5m",
+        defaults={"decimals": 3},
+    ),
+    stat(
+        "Power",
+        "How much power flows into it now?",
+        [
+            Target(
+                f'SELECT last("w") FROM (SELECT mean("voltage_v") * mean("current_a") AS "w" FROM "battery" '
+                f"WHERE {SPEAKER} AND $timeFilter GROUP BY time(10s) fill(none)) WHERE $timeFilter"
+            )
+        ],
+        "watt",
+        reads="Voltage times current of the reference instrument, over the last ten seconds. Positive charges.",
+        empty=SILENT,
+        time_from="5m",
+        defaults={"decimals": 2},
+    ),
+    stat(
+        "State of charge",
+        "How full is it?",
+        [Target(newest("soc", "soc", HERE_ALL))],
+        "percentunit",
+        reads=meaning("soc", "soc"),
+        empty=NO_SOC,
+        time_from="5m",
+        defaults={
+            "decimals": 1,
+            "color": {"mode": "thresholds"},
+            "thresholds": steps((None, RED), (0.1, ORANGE), (0.2, GREEN)),
+        },
+    ),
+    stat(
+        "Between (3σ)",
+        "How sure is that?",
+        [Target(newest("soc", "soc_lo", HERE_ALL), "at least"), Target(newest("soc", "soc_hi", HERE_ALL), "at most")],
+        "percentunit",
+        reads="Three standard deviations below and above the estimate.",
+        empty=NO_SOC,
+        time_from="5m",
+        defaults={"decimals": 1},
+    ),
+    stat(
+        "Temperature",
+        "Is the battery cold or warm?",
+        [Target(newest("battery", "temperature_degc", HERE_ALL))],
+        "celsius",
+        reads=meaning("battery", "temperature_degc") + " Below 0 °C a lithium battery must not be charged.",
+        empty="No instrument measures the battery's temperature.",
+        time_from="5m",
+        defaults={
+            "decimals": 1,
+            "color": {"mode": "thresholds"},
+            "thresholds": steps((None, RED), (0, ORANGE), (5, GREEN), (45, ORANGE), (55, RED)),
+        },
+    ),
+)
+
+
+def course(title: str, asks: str, name: str, colour: str) -> Panel:
+    """Return a signal of the reference instrument with the least and greatest value of each interval."""
+    return timeseries(
+        title,
+        asks,
+        [
+            Target(series("battery", name, SPEAKER, "max", ()), "greatest", colour=colour, width=0, below="C"),
+            Target(series("battery", name, SPEAKER, "mean", ()), "mean", colour=colour, width=2),
+            Target(series("battery", name, SPEAKER, "min", ()), "least", colour=colour, width=0),
+        ],
+        unit("battery", name),
+        calcs=("min", "mean", "max", "lastNotNull"),
+        reads=meaning("battery", name) + " Line: mean of each interval; band: its least and greatest value.",
+        empty="The reference instrument sent nothing in this range.",
+    )
+
+
+SUMS = "Sum of 1 min means, in and out apart; a gap adds nothing."
+
+
+def sums(title: str, asks: str, product: str, kind: str, today: bool) -> Panel:
+    """Return charge or energy in and out, today or over the range."""
+    queries = [total(SPEAKER, product, sign) for sign in "><"]
+    return stat(
+        title,
+        asks,
+        [Target(queries[0], "in"), Target(queries[1], "out")],
+        kind,
+        reads=SUMS + (" Today began at midnight of this browser." if today else ""),
+        empty="Nothing measured yet." if today else "Nothing measured in this range.",
+        time_from="now/d" if today else "",
+        size=(6, 4),
+        defaults={"decimals": 2},
+    )
+
+
+AMOUNTS = (
+    sums("Charge today", "How many ampere-hours went in and out today?", CHARGE, "amph", today=True),
+    sums("Energy today", "How much energy went in and out today?", ENERGY, "watth", today=True),
+    sums("Charge in range", "How many ampere-hours went in and out in this range?", CHARGE, "amph", today=False),
+    sums("Energy in range", "How much energy went in and out in this range?", ENERGY, "watth", today=False),
+)
+
+HEALTH = (
+    {"type": "range", "options": {"from": None, "to": 5, "result": {"text": "fresh", "color": GREEN, "index": 0}}},
+    {"type": "range", "options": {"from": 5, "to": 60, "result": {"text": "late", "color": ORANGE, "index": 1}}},
+    {"type": "range", "options": {"from": 60, "to": None, "result": {"text": "silent", "color": RED, "index": 2}}},
+)
+
+DASHBOARD = Dashboard(
+    uid="battfleet-overview",
+    title="1 Bench overview",
+    asks="How is the battery now, and can I believe what I see?",
+    variables=(BENCH, BATTERY, REFERENCE, DEVICE, INTERVAL, *GRAINS),
+    range="now-6h",
+    refresh="10s",
+    content=(
+        *NOW,
+        course("Voltage", "How did the voltage get here?", "voltage_v", BLUE),
+        course("Current", "When was it charged and discharged?", "current_a", ORANGE),
+        timeseries(
+            "State of charge",
+            "How full was it, and how sure was that?",
+            [
+                Target(series("soc", "soc_hi", HERE_ALL, "mean", ()), "+3σ", colour=GREEN, width=0, below="C"),
+                Target(series("soc", "soc", HERE_ALL, "mean", ()), "estimate", colour=GREEN, width=2),
+                Target(series("soc", "soc_lo", HERE_ALL, "mean", ()), "−3σ", colour=GREEN, width=0),
+            ],
+            "percentunit",
+            reads="The band is where the estimator says the truth is, with three standard deviations.",
+            empty="No estimate in this range: start the estimator, or replay it over stored data.",
+        ),
+        timeseries(
+            "Sun and load",
+            "What do sun and load do to the battery?",
+            [
+                Target(series("solar", "power_w", BENCH_ONLY), "solar, $tag_device", colour=ORANGE),
+                Target(series("load", "power_w", BENCH_ONLY), "load, $tag_device", colour=PURPLE),
+                Target(
+                    f'SELECT mean("voltage_v") * mean("current_a") FROM "$mean"."battery" WHERE {SPEAKER} '
+                    "AND $timeFilter GROUP BY time($interval) fill(null)",
+                    "into the battery",
+                    colour=BLUE,
+                ),
+            ],
+            "watt",
+            reads="What the panel delivers and what loads take, beside what flows into the battery.",
+            empty=f"{NO_SOLAR} {NO_LOAD}",
+        ),
+        timeseries(
+            "Temperature",
+            "Was it too cold to charge, or too warm?",
+            [
+                Target(series("battery", "temperature_degc", HERE_ALL), "battery, $tag_device", colour=BLUE),
+                Target(series("charger", "temperature_degc", BENCH_ONLY), "charger, $tag_device", colour=ORANGE),
+            ],
+            "celsius",
+            reads=meaning("battery", "temperature_degc"),
+            empty="No instrument on this bench measures a temperature.",
+        ),
+        timeseries(
+            "All instruments: current",
+            "Do the other instruments tell the same story?",
+            [Target(series("battery", "current_a", DEVICES), "$tag_device")],
+            "amp",
+            reads="Every chosen instrument at this battery. If they part, go to Measurement agreement.",
+            empty="No instrument at this battery measures current.",
+        ),
+        Row("How much", AMOUNTS),
+        Row(
+            "States and health",
+            (
+                timeline(
+                    "Charger phase",
+                    "What did the charger do, and when?",
+                    [Target(series("charger", "state", BENCH_ONLY, "max"), "$tag_device")],
+                    states("charger", "state"),
+                    reads=meaning("charger", "state") + " The highest of each interval.",
+                    empty=NO_CHARGER,
+                    size=(12, 5),
+                ),
+                timeline(
+                    "Charger errors",
+                    "Was anything wrong with the charger?",
+                    [Target(series("charger", "error_flags", BENCH_ONLY, "max"), "$tag_device")],
+                    flags("charger", "error_flags"),
+                    reads=meaning("charger", "error_flags") + " 'several': more than one at once.",
+                    empty=NO_CHARGER,
+                    size=(12, 5),
+                ),
+                timeline(
+                    "Data health",
+                    "Can I believe what I see: is every instrument heard?",
+                    [Target(series("collector", "last_sample_age_s", BENCH_ONLY, "max"), "$tag_device")],
+                    HEALTH,
+                    reads="Age of the last good sample at each report, worst of the interval: fresh below 5 s, late "
+                    "below 60 s, silent above. Where nothing is drawn, the collector itself did not report.",
+                    empty="No collector on this bench reported in this range.",
+                    size=(24, 6),
+                ),
+                table(
+                    "Latest events",
+                    "What happened, in words?",
+                    [
+                        Target(
+                            f'SELECT "kind", "device", "detail" FROM "event" WHERE {BENCH_ONLY} AND $timeFilter '
+                            "ORDER BY time DESC LIMIT 50"
+                        )
+                    ],
+                    reads="Newest first: links lost and back, gaps and their causes, starts, deploys, calibrations.",
+                    empty="Nothing happened in this range.",
+                    size=(24, 7),
+                ),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,282 @@
+"""Panels as frozen data, and their JSON in Grafana's classic schema (version 41; Grafana 12 and 13 read it).
+
+A panel says which question it answers (`asks`), how to read it (`reads`), and why it may be empty (`empty`); the
+first two become its description, the third what stands there instead of data. Core panel types only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+Json = dict[str, Any]
+
+SOURCE: Json = {"type": "influxdb", "uid": "battfleet"}
+EXPRESSION: Json = {"type": "__expr__", "uid": "__expr__"}
+"""The one data source, by its fixed id; `grafana.provisioning` makes it for InfluxDB 1.x or 2.x."""
+
+GAP_MS = 60_000
+"""A line is drawn over gaps shorter than this; a longer one stays visible as a gap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One query; `alias` names its series, `$tag_x` being the value of tag x."""
+
+    query: str
+    alias: str = ""
+    table: bool = False
+    colour: str = ""
+    dash: tuple[int, ...] = ()
+    width: int | None = None
+    below: str = ""
+    """Letter of another target of this panel: the space between the two is filled."""
+    is_hidden: bool = False
+    """Only an input of another target's expression."""
+    is_math: bool = False
+    """The query is an expression over other targets ($A − $B), which Grafana's server computes: InfluxQL cannot
+    put two measurements side by side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One panel; `size` is width and height in cells of the 24-column grid."""
+
+    kind: str
+    title: str
+    asks: str
+    targets: tuple[Target, ...] = ()
+    reads: str = ""
+    empty: str = ""
+    size: tuple[int, int] = (12, 8)
+    options: Json = field(default_factory=dict)
+    defaults: Json = field(default_factory=dict)
+    custom: Json = field(default_factory=dict)
+    overrides: tuple[Json, ...] = ()
+    transformations: tuple[Json, ...] = ()
+    time_from: str = ""
+    links: tuple[Json, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A heading and its panels; `repeat` names the variable for whose every value the row stands once."""
+
+    title: str
+    panels: tuple[Panel, ...]
+    repeat: str = ""
+
+
+def letter(number: int) -> str:
+    """Return "A" for 0, "B" for 1 …, as Grafana names targets."""
+    return chr(ord("A") + number)
+
+
+def _target(number: int, target: Target) -> Json:
+    if target.is_math:
+        return {"refId": letter(number), "datasource": EXPRESSION, "type": "math", "expression": target.query}
+    return {
+        "refId": letter(number),
+        "datasource": SOURCE,
+        "rawQuery": True,
+        "query": target.query,
+        "resultFormat": "table" if target.table else "time_series",
+        **({"alias": target.alias} if target.alias else {}),
+        **({"hide": True} if target.is_hidden else {}),
+    }
+
+
+def _look(number: int, target: Target) -> Json | None:
+    """Return the override that gives a target's series their colour and line, or None."""
+    properties: list[Json] = []
+    if target.colour:
+        properties.append({"id": "color", "value": {"mode": "fixed", "fixedColor": target.colour}})
+    if target.dash:
+        properties.append({"id": "custom.lineStyle", "value": {"fill": "dash", "dash": list(target.dash)}})
+    if target.width is not None:
+        properties.append({"id": "custom.lineWidth", "value": target.width})
+    if target.below:
+        properties += [
+            {"id": "custom.fillBelowTo", "value": target.below},
+            {"id": "custom.fillOpacity", "value": 15},
+        ]
+    if not properties:
+        return None
+    return {"matcher": {"id": "byFrameRefID", "options": letter(number)}, "properties": properties}
+
+
+def panel_json(panel: Panel, number: int, x: int, y: int) -> Json:
+    """Return a panel's JSON at this place; `number` is its id within the dashboard."""
+    looks = [look for at, target in enumerate(panel.targets) if (look := _look(at, target))]
+    defaults = dict(panel.defaults)
+    if panel.empty:
+        defaults["noValue"] = panel.empty
+    if panel.custom:
+        defaults["custom"] = panel.custom
+    width, height = panel.size
+    made: Json = {
+        "id": number,
+        "type": panel.kind,
+        "title": panel.title,
+        "description": "\n\n".join(text for text in (panel.asks, panel.reads) if text),
+        "gridPos": {"x": x, "y": y, "w": width, "h": height},
+        "options": panel.options,
+        "fieldConfig": {"defaults": defaults, "overrides": [*looks, *panel.overrides]},
+    }
+    if panel.targets:
+        made["datasource"] = SOURCE
+        made["targets"] = [_target(at, target) for at, target in enumerate(panel.targets)]
+    if panel.transformations:
+        made["transformations"] = list(panel.transformations)
+    if panel.time_from:
+        made |= {"timeFrom": panel.time_from, "hideTimeOverride": False}
+    if panel.links:
+        made["links"] = list(panel.links)
+    return made
+
+
+TOOLTIP = {"mode": "multi", "sort": "desc"}
+LEGEND = {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []}
+LINES: Json = {
+    "drawStyle": "line",
+    "lineWidth": 1,
+    "fillOpacity": 0,
+    "showPoints": "auto",
+    "pointSize": 4,
+    "spanNulls": GAP_MS,
+    "axisBorderShow": False,
+}
+
+
+def timeseries(
+    title: str, asks: str, targets: Sequence[Target], unit: str, *, calcs: Sequence[str] = (), **more: Any
+) -> Panel:
+    """Return lines over time; with `calcs` ("min", "mean", …) the legend is a table of these."""
+    legend = LEGEND | ({"displayMode": "table", "calcs": list(calcs)} if calcs else {})
+    defaults = {"unit": unit, "color": {"mode": "palette-classic"}} | more.pop("defaults", {})
+    custom = LINES | more.pop("custom", {})
+    return Panel(
+        "timeseries",
+        title,
+        asks,
+        tuple(targets),
+        options={"legend": legend, "tooltip": TOOLTIP},
+        defaults=defaults,
+        custom=custom,
+        **more,
+    )
+
+
+def stat(title: str, asks: str, targets: Sequence[Target], unit: str, *, graph: bool = False, **more: Any) -> Panel:
+    """Return a big number; with `graph` over a small line of its course."""
+    options = {
+        "colorMode": "value",
+        "graphMode": "area" if graph else "none",
+        "justifyMode": "auto",
+        "orientation": "auto",
+        "textMode": "auto",
+        "wideLayout": True,
+        "showPercentChange": False,
+        "percentChangeColorMode": "standard",
+        "reduceOptions": {
+            "calcs": [more.pop("calc", "lastNotNull")],
+            "fields": more.pop("fields", ""),
+            "values": False,
+        },
+    }
+    plain = {"mode": "fixed", "fixedColor": "text"}
+    defaults = {"unit": unit, "color": plain} | more.pop("defaults", {})
+    return Panel(
+        "stat", title, asks, tuple(targets), options=options, defaults=defaults, size=more.pop("size", (4, 4)), **more
+    )
+
+
+def timeline(title: str, asks: str, targets: Sequence[Target], mappings: Sequence[Json], **more: Any) -> Panel:
+    """Return states over time, each as its word; stretches of one state are one block."""
+    options = {
+        "mergeValues": True,
+        "showValue": "auto",
+        "alignValue": "left",
+        "rowHeight": 0.85,
+        "legend": LEGEND,
+        "tooltip": {"mode": "single", "sort": "none"},
+    }
+    defaults = {"mappings": list(mappings), "color": {"mode": "thresholds"}} | more.pop("defaults", {})
+    custom = {"fillOpacity": 75, "lineWidth": 0}
+    return Panel(
+        "state-timeline", title, asks, tuple(targets), options=options, defaults=defaults, custom=custom, **more
+    )
+
+
+def table(title: str, asks: str, targets: Sequence[Target], **more: Any) -> Panel:
+    """Return a table; every target is a table of its own shape."""
+    options = {"showHeader": True, "cellHeight": "sm", "frameIndex": 0} | more.pop("options", {})
+    return Panel(
+        "table", title, asks, tuple(replace(target, table=True) for target in targets), options=options, **more
+    )
+
+
+def scatter(title: str, asks: str, target: Target, **more: Any) -> Panel:
+    """Return points of the target's second number over its first."""
+    options = {
+        "mapping": "auto",
+        "series": [],
+        "legend": LEGEND | {"showLegend": False},
+        "tooltip": {"mode": "single", "sort": "none"},
+    }
+    custom = {"show": "points", "pointSize": {"fixed": 4}, "pointShape": "circle", "fillOpacity": 40}
+    defaults = {"color": {"mode": "palette-classic"}} | more.pop("defaults", {})
+    return Panel(
+        "xychart",
+        title,
+        asks,
+        (replace(target, table=True),),
+        options=options,
+        defaults=defaults,
+        custom=custom,
+        **more,
+    )
+
+
+def histogram(title: str, asks: str, target: Target, unit: str, **more: Any) -> Panel:
+    """Return how often the target's values fall into each of 40 bins."""
+    options = {"bucketCount": 40, "combine": False, "legend": LEGEND | {"showLegend": False}, "tooltip": TOOLTIP}
+    custom = {"fillOpacity": 70, "lineWidth": 0}
+    defaults = {"unit": unit, "color": {"mode": "palette-classic"}} | more.pop("defaults", {})
+    return Panel("histogram", title, asks, (target,), options=options, defaults=defaults, custom=custom, **more)
+
+
+def text(title: str, content: str, size: tuple[int, int]) -> Panel:
+    """Return words."""
+    return Panel("text", title, "", options={"mode": "markdown", "content": content}, size=size)
+
+
+def column(name: str, unit: str, title: str = "", **properties: Any) -> Json:
+    """Return the override of one table column."""
+    named = {"unit": unit} | ({"displayName": title} if title else {}) | properties
+    return {
+        "matcher": {"id": "byName", "options": name},
+        "properties": [{"id": key, "value": value} for key, value in named.items()],
+    }
+
+
+def without(*names: str) -> Json:
+    """Return the transformation that leaves these table columns out."""
+    return {
+        "id": "organize",
+        "options": {"excludeByName": dict.fromkeys(names, True), "indexByName": {}, "renameByName": {}},
+    }
+
+
+def by_turn(query: str, alias: str, colours: Sequence[str]) -> tuple[Target, ...]:
+    """Return one target for each of the first series of a query grouped by one tag, each in its own colour and dash.
+
+    Grafana gives series of an unknown number colours from a palette that is not safe for all eyes; so the series are
+    taken one by one, in the order of the tag's values.
+    """
+    dashes = ((), (), (), (6, 4), (6, 4), (6, 4))
+    return tuple(
+        Target(f"{query} SLIMIT 1 SOFFSET {turn}", alias, colour=colour, dash=dashes[turn % len(dashes)])
+        for turn, colour in enumerate(colours)
+    )

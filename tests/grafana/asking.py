@@ -1,0 +1,83 @@
+"""What Grafana does to a query before it is sent: variables and macros become text. Nothing else is done here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+BUILT = Path(__file__).parents[2] / "grafana" / "built"
+STEPS_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800)
+"""The widths that Grafana rounds an automatic interval to."""
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+class Range(NamedTuple):
+    from_s: int
+    to_s: int
+
+    @property
+    def filter(self) -> str:
+        return f"time >= {self.from_s * 1000}ms and time <= {self.to_s * 1000}ms"
+
+
+class Asked(NamedTuple):
+    """One query of one panel, ready to be sent."""
+
+    dashboard: str
+    panel: str
+    letter: str
+    empty: str
+    text: str
+
+
+def dashboards() -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(path.read_text()) for path in sorted((BUILT / "dashboards").glob("*.json"))}
+
+
+def panels(dashboard: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+
+
+def duration_s(text: str) -> int:
+    return int(text[:-1]) * UNITS_S[text[-1]]
+
+
+def auto(variable: Mapping[str, Any], span: Range) -> str:
+    """What an interval variable on "auto" is for this range."""
+    wanted_s = max((span.to_s - span.from_s) / variable["auto_count"], duration_s(variable["auto_min"]))
+    return f"{next((step for step in STEPS_S if step >= wanted_s), STEPS_S[-1])}s"
+
+
+def fill_in(query: str, values: Mapping[str, str], span: Range) -> str:
+    """The query with every variable in place; a variable without a value is an error."""
+    macros = {"timeFilter": span.filter, "__from": f"{span.from_s * 1000}", "__to": f"{span.to_s * 1000}"}
+    known = {**values, **macros}
+    return re.sub(r"\$(\w+)", lambda found: known[found[1]], query)
+
+
+def narrowed(panel: Mapping[str, Any], span: Range) -> Range:
+    """The panel's own time range, where it has one."""
+    own = panel.get("timeFrom")
+    if not own:
+        return span
+    from_s = span.to_s // 86400 * 86400 if own == "now/d" else span.to_s - duration_s(own)
+    return Range(from_s, span.to_s)
+
+
+def annotations(dashboard: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for annotation in dashboard["annotations"]["list"]:
+        if "query" in annotation.get("target", {}):
+            yield annotation["name"], annotation["target"]["query"]
+
+
+def asked(uid: str, dashboard: Mapping[str, Any], values: Mapping[str, str], span: Range) -> Iterator[Asked]:
+    for panel in panels(dashboard):
+        own = narrowed(panel, span)
+        for target in panel.get("targets", []):
+            if target["datasource"]["uid"] == "__expr__":
+                continue
+            noted = panel["fieldConfig"]["defaults"].get("noValue", "")
+            yield Asked(uid, panel["title"], target["refId"], noted, fill_in(target["query"], values, own))
