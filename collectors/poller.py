@@ -122,7 +122,7 @@ class Poller:
             self._wait(wait_s)
 
     def _note_loss(self, error: CollectorError) -> None:
-        """Count it; an event where the cause is another one, since a stranger on the line says something new each time."""
+        """Count it; an event where the cause is another one, for a stranger says something new each time."""
         cause = type(error).__name__
         self.outcomes[cause] += 1
         if self._loss != (loss := cause if isinstance(error, BAD_TURN) else f"{cause}: {error}"):
