@@ -20,7 +20,7 @@ def option_rows(device: Device) -> list[dict[str, str]]:
     rows = []
     for spec in dataclasses.fields(device.options):
         required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
-        default = "required" if required else repr(_default(spec))
+        default = "required" if required else _as_toml(_default(spec))
         rows.append(
             {
                 "name": spec.name,
@@ -35,6 +35,11 @@ def option_rows(device: Device) -> list[dict[str, str]]:
 def _default(spec: dataclasses.Field[Any]) -> Any:
     factory = spec.default_factory
     return spec.default if factory is dataclasses.MISSING else factory()
+
+
+def _as_toml(value: Any) -> str:
+    """Return a default as one would write it in the configuration."""
+    return "none" if value is None else json.dumps(value, default=str)
 
 
 def as_dict(device: Device) -> dict[str, Any]:
