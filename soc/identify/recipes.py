@@ -118,7 +118,7 @@ def panasonic_18650pf(entries: Sequence[Entry], read: Read) -> Recipe:
         4.2,
         PANASONIC_SOURCE,
         procedure,
-        Doubt(capacity_sd=0.02, reference_sd=0.02),
+        Doubt(error_factor=4.0, capacity_sd=0.02, reference_sd=0.025),
     )
     return Recipe(about, runs, Ocv(pair.voltage_v, np.zeros_like(pair.voltage_v)))
 
