@@ -84,7 +84,7 @@ def compared(estimates: Mapping[str, Estimated], time_s: Array, reference: Array
     """The estimates of several filters, and their errors within their own bounds."""
     figure, (soc, error) = _stack(2, title, (1.2, 1.0))
     hours, rows = _hours(time_s)
-    soc.plot(hours, 100 * reference[rows], color=REFERENCE, linewidth=1.2, linestyle="--", label="reference")
+    soc.plot(hours, 100 * reference[rows], color=REFERENCE, linewidth=1.2, linestyle="--", label="reference", zorder=3)
     for (name, found), color in zip(estimates.items(), (ESTIMATE, *OTHERS), strict=False):
         soc.plot(hours, 100 * found.soc[rows], color=color, linewidth=1.2, label=name)
         error.plot(hours, 100 * (found.soc - reference)[rows], color=color, linewidth=1.0)

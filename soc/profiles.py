@@ -13,7 +13,7 @@ from soc.parameters import CellParameters
 Array = NDArray[np.float64]
 Random = np.random.Generator
 
-FULL, EMPTY = 1.0, 0.02  # a built-in profile ends here
+FULL, EMPTY = 1.0, 0.02  # states of charge beyond which a built-in profile does not go
 DAY_S = 86_400.0
 
 
@@ -73,16 +73,29 @@ PROFILES: dict[str, Callable[[Array, Random], Array]] = {
 def current(
     name: str, cell: CellParameters, temperature_degc: float, soc0: float, duration_s: float, period_s: float, seed: int
 ) -> tuple[Array, Array]:
-    """Times and current, A, of a built-in profile, until the cell is full or empty. Raises `OptionError`."""
+    """Times and current, A, of a built-in profile; a full cell takes no charge, an empty one ends it.
+
+    Raises `OptionError` for another name, and for a cell that is empty from the start.
+    """
     if name not in PROFILES:
         raise OptionError(f"no profile {name!r}; there are {', '.join(PROFILES)}, or give a file")
     time_s = np.arange(0.0, duration_s + period_s / 2, period_s)
     amperes = cell.nominal_ah * PROFILES[name](time_s, np.random.default_rng(seed))
     amperes[0] = 0.0
     capacity_ah = float(np.interp(temperature_degc, cell.temperature_degc, cell.capacity_ah))
-    soc = soc0 + np.cumsum(amperes) * period_s / 3600.0 / capacity_ah
-    ends = np.flatnonzero((soc > FULL) & (amperes > 0) | (soc < EMPTY) & (amperes < 0))
-    last = int(ends[0]) if len(ends) else len(time_s)
-    if last < 2:
-        raise OptionError(f"profile {name}: the cell is already {'full' if soc0 > 0.5 else 'empty'} at soc0 {soc0:g}")
-    return time_s[:last], amperes[:last]
+    possible = _possible(amperes, soc0, period_s / 3600.0 / capacity_ah)
+    if len(possible) < 2:
+        raise OptionError(f"profile {name}: the cell is already empty at soc0 {soc0:g}")
+    return time_s[: len(possible)], possible
+
+
+def _possible(amperes: Array, soc: float, per_ampere: float) -> Array:
+    """The current as far as the cell can take or give it."""
+    taken: list[float] = []
+    for ampere in amperes.tolist():
+        flows = 0.0 if ampere > 0.0 and soc >= FULL else ampere
+        soc += flows * per_ampere
+        if soc < EMPTY and flows < 0.0:
+            break
+        taken.append(flows)
+    return np.array(taken)

@@ -36,7 +36,7 @@ def COMMAND(cell: str | None, profile: str, out: Path, **asked: Any) -> None:  #
     """Simulate a cell under a current: writes a recording with its true state of charge as soc_ref.
 
     Built-in profiles: rest; discharge and charge at C/5; cycle, C/2 out and in for an hour each; pulses, like HPPC;
-    drive, random to 2C; solar, days of a house. They end early where the cell is full or empty.
+    drive, random to 2C; solar, days of a house. A full cell takes no charge, an empty one ends the recording.
 
     \b
     soc simulate --cell lg_hg2 --profile drive --hours 3 --noise-v 0.002 --out drive.csv

@@ -15,17 +15,20 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import PurePath
 from pkgutil import iter_modules
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
+import numpy as np
+
+from soc.series import Series
 from soc.stores._columns import Columns, Rules
 from soc.stores._errors import StoreDown, StoreError
 from soc.stores._results import FILE_COLUMNS, SIGNALS, Results
 
-__all__ = ["Columns", "Recording", "Results", "Rules", "StoreDown", "StoreError", "Writer", "read", "writer"]
+__all__ = ["Columns", "Recording", "Results", "Rules", "StoreDown", "StoreError", "Writer", "read", "series", "writer"]
 
 NAMES = sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_"))
 CHUNK_ROWS = 131_072
@@ -87,6 +90,17 @@ def read(
     Raises `StoreError` naming place and column, `StoreDown` if a server does not answer.
     """
     return find(place).read(place, rules or Rules(), since_s, until_s)
+
+
+def series(place: str, rules: Rules | None = None) -> Series:
+    """All rows of a recording at once. Raises `StoreError`; `SeriesError` for what `Series` refuses, NaN for one."""
+    pieces = list(read(place, rules).chunks)
+    if not pieces:
+        raise StoreError(f"{place}: no rows")
+    names = [f.name for f in fields(Series) if f.name in pieces[0]]
+    columns = {name: np.concatenate([piece[name] for piece in pieces]) for name in names}
+    columns.setdefault("temperature_degc", np.full(len(columns["time_s"]), np.nan))
+    return Series(**columns)
 
 
 def writer(place: str, tags: Mapping[str, str] | None = None, *, all_columns: bool = False) -> Writer:

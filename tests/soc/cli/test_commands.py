@@ -104,9 +104,11 @@ def test_a_current_from_a_file_is_simulated(call: Call, cell_file: Path, tmp_pat
     assert [line.split(",")[1] for line in lines[2:]] == ["0", "-1", "-1"]
 
 
-def test_a_full_cell_cannot_be_charged(call: Call, cell_file: Path) -> None:
-    done = call("simulate", "--cell", cell_file, "--profile", "charge", "--soc0", 1.0)
-    assert done.code == 78 and "already full" in done.err
+def test_a_full_cell_takes_no_charge_and_an_empty_one_gives_none(call: Call, cell_file: Path) -> None:
+    full = call("simulate", "--cell", cell_file, "--profile", "charge", "--soc0", 1.0, "--hours", 0.1)
+    assert {line.split(",")[1] for line in full.out.splitlines()[2:]} == {"0"}
+    empty = call("simulate", "--cell", cell_file, "--profile", "discharge", "--soc0", 0.01)
+    assert empty.code == 78 and "already empty" in empty.err
 
 
 # ---- score, compare, plot -------------------------------------------------------------------------------------------
