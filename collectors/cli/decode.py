@@ -26,7 +26,8 @@ def hex_chunks(lines: Iterable[str]) -> Iterator[bytes]:
         try:
             yield bytes.fromhex(text)
         except ValueError as error:
-            raise FrameError(f"line {number}: not hex ({error}); expected for example '85 01 47 …'") from error
+            hint = "expected for example '85 01 47 …', or --raw for the bytes themselves"
+            raise FrameError(f"line {number}: not hex ({error}); {hint}") from error
 
 
 @click.command("decode")
@@ -51,10 +52,13 @@ def COMMAND(kind: str, file: IO[bytes], raw: bool) -> None:  # noqa: N802
         chunks = file
     else:
         chunks = hex_chunks(line.decode("ascii", errors="replace") for line in file)
-    wrong = 0
+    frames = wrong = 0
     for found in device.decode(chunks):
+        frames += 1
         wrong += "error" in found
         click.echo(json.dumps(found, ensure_ascii=False))
+    if not frames:
+        click.echo(f"there is no frame of a {kind} in it", err=True)
     if wrong:
-        click.echo(f"{wrong} wrong frames", err=True)
+        click.echo(f"{wrong} wrong of {frames} frames", err=True)
         sys.exit(FrameError.exit_code)

@@ -239,6 +239,8 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
 
 def _describe(query: str, answer: str) -> dict[str, Any]:
     record: dict[str, Any] = {"query": query, "answer": answer} if query else {"answer": answer}
+    if not (answer.isascii() and answer.isprintable()):
+        return record | {"error": "FrameError", "message": "no text: another instrument, a wrong baud rate, or noise"}
     known = [question for question in QUESTIONS if question.text == query.upper()] if query else list(SELF_EVIDENT)
     for question in known:
         try:

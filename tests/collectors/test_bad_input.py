@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from collectors import config, devices, fakes, transports
+from collectors.cli import cli
 from collectors.clock import FakeClock
 from collectors.device import Output
-from collectors.errors import NoReply, NotUnderstood, WrongDevice
+from collectors.errors import CollectorError, NoReply, NotUnderstood, WrongDevice
 from collectors.fakes import Fake
 from collectors.poller import Poller
 from collectors.reading import Event, Reading
@@ -121,3 +124,36 @@ def test_what_a_stranger_says_is_shown(tmp_path: Path) -> None:
     clock.sleep_s(1.5)  # a publication is due
     with pytest.raises(NotUnderstood, match=r"expected EA .*heard '# \{"):
         introduce(Conversation(link, clock), loaded.device.driver(loaded.options), loaded.device)
+
+
+CAPTURES = {
+    "empty": b"",
+    "binary": bytes(range(256)) * 20,
+    "one huge line": b"A" * 200_000,
+    "not UTF-8": b"\xff\xfe\n\xc3(\n",
+    "deep": b'# {"a":' + b"[" * 5000 + b"\n",
+    "huge number": b'# {"Bat_V":' + b"9" * 5000 + b"}\n",
+    "cut short": bytes.fromhex("850147084040"),
+}
+
+
+@pytest.mark.parametrize("raw", [[], ["--raw"]])
+@pytest.mark.parametrize("capture", CAPTURES)
+@pytest.mark.parametrize("kind", devices.KINDS)
+def test_decode_makes_no_reading_of_any_rubbish(kind: str, capture: str, raw: list[str]) -> None:
+    result = CliRunner().invoke(cli, ["decode", kind, *raw], input=CAPTURES[capture])
+    assert result.exception is None or isinstance(result.exception, SystemExit | CollectorError), result.exception
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    values = [value for item in found if "measurement" in item for value in item["values"].values()]
+    assert all(value is None for value in values), found
+
+
+def test_decode_says_when_a_capture_holds_nothing() -> None:
+    result = CliRunner().invoke(cli, ["decode", "ea_el3000a"], input=b"# only a comment\n")
+    assert (result.exit_code, result.stderr) == (0, "there is no frame of a ea_el3000a in it\n")
+
+
+def test_rubbish_on_a_line_without_checksum_is_an_error_not_an_answer() -> None:
+    result = CliRunner().invoke(cli, ["decode", "ea_el3000b"], input=b"MEAS:ARR?\n\x00\x9f\x13\n")
+    assert result.exit_code == 76
+    assert "wrong baud rate" in json.loads(result.stdout)["message"]
