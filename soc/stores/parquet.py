@@ -23,13 +23,14 @@ from soc.stores._results import Results
 from soc.stores.csv import within
 
 METADATA_KEY = b"battfleet"
+BUFFER_BYTES = 1 << 20  # with the default, pre_buffer, all that was read stays in memory until the file is closed
 
 
 def read(place: str, rules: Rules, since_s: float | None = None, until_s: float | None = None) -> Recording:
     """The recording in a Parquet file, batch by batch. Raises `StoreError` naming file and column."""
     path = path_of(place, "parquet")
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES)
     except OSError as error:
         raise StoreError(f"{path}: {error.strerror or error}") from error
     except pa.ArrowInvalid as error:
