@@ -1,0 +1,196 @@
+"""Alerting as Grafana's provisioning files: rules, retired rules, contact points and the policy that uses them.
+
+In these files Grafana replaces `$NAME` by the environment, so every dollar that is meant is written twice; what is
+left single names a variable that holds a secret or an address (see `SECRETS`).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from grafana.alerts.rules import Rule, rules
+from grafana.alerts.settings import Settings
+from grafana.panels import SOURCE
+
+Json = dict[str, Any]
+
+FOLDER = "battfleet"
+RETIRED = Path(__file__).with_name("retired.toml")
+ORG = 1
+CONTACT = "battfleet"
+INTERVALS = {"critical": "30s", "warning": "1m"}
+
+RECEIVERS: dict[str, Json] = {
+    "mail": {"type": "email", "settings": {"addresses": "$BATTFLEET_MAIL_TO", "singleEmail": True}},
+    "webhook": {
+        "type": "webhook",
+        "settings": {
+            "url": "$BATTFLEET_WEBHOOK_URL",
+            "httpMethod": "POST",
+            "authorization_scheme": "Bearer",
+            "authorization_credentials": "$BATTFLEET_WEBHOOK_TOKEN",
+        },
+    },
+    "ntfy": {
+        "type": "webhook",
+        "settings": {
+            "url": "$BATTFLEET_NTFY_URL?template=grafana",
+            "httpMethod": "POST",
+            "authorization_scheme": "Bearer",
+            "authorization_credentials": "$BATTFLEET_NTFY_TOKEN",
+        },
+    },
+    "mqtt": {
+        "type": "mqtt",
+        "settings": {
+            "brokerUrl": "$BATTFLEET_MQTT_URL",
+            "topic": "battfleet/alerts",
+            "username": "$BATTFLEET_MQTT_USER",
+            "password": "$BATTFLEET_MQTT_PASSWORD",
+            "messageFormat": "json",
+            "qos": 1,
+            "retain": False,
+        },
+    },
+}
+"""How each contact point is reached; ntfy's own template for Grafana makes its messages readable."""
+
+SECRETS = {
+    "mail": ("BATTFLEET_MAIL_TO",),
+    "webhook": ("BATTFLEET_WEBHOOK_URL", "BATTFLEET_WEBHOOK_TOKEN"),
+    "ntfy": ("BATTFLEET_NTFY_URL", "BATTFLEET_NTFY_TOKEN"),
+    "mqtt": ("BATTFLEET_MQTT_URL", "BATTFLEET_MQTT_USER", "BATTFLEET_MQTT_PASSWORD"),
+}
+"""Variables of Grafana's environment that a contact point needs."""
+
+
+def literal(value: Any) -> Any:
+    """Return the value with every dollar doubled, so that Grafana reads it as it is."""
+    if isinstance(value, str):
+        return value.replace("$", "$$")
+    if isinstance(value, dict):
+        return {key: literal(item) for key, item in value.items()}
+    return [literal(item) for item in value] if isinstance(value, list) else value
+
+
+def rule_json(rule: Rule, runbook_base: str) -> Json:
+    """Return a rule: A asks, B makes one number of each series, C compares; C is the condition."""
+    window = {"from": rule.window_s, "to": 0}
+    grouped = rule.query.rsplit("GROUP BY", 1)[1]
+    tags = [tag for tag in ("bench", "battery", "device", "cell") if f'"{tag}"' in grouped]
+    where = " ".join(f"{{{{ $labels.{tag} }}}}" for tag in tags)
+    labels = {"severity": rule.severity} | ({"chemistry": rule.chemistry} if rule.chemistry else {})
+    made = {
+        "uid": rule.uid,
+        "title": f"{rule.title} ({', '.join(part for part in (rule.chemistry, rule.severity) if part)})",
+        "condition": "C",
+        "data": [
+            {"refId": "A", "relativeTimeRange": window, "datasourceUid": SOURCE["uid"], "model": _query(rule)},
+            {"refId": "B", "relativeTimeRange": window, "datasourceUid": "__expr__", "model": _reduce(rule)},
+            {"refId": "C", "relativeTimeRange": window, "datasourceUid": "__expr__", "model": _threshold(rule)},
+        ],
+        "noDataState": rule.no_data,
+        "execErrState": "Error" if rule.no_data == "Alerting" else "KeepLast",  # a dead database is one alert
+        "for": rule.wait,
+        "annotations": {
+            "summary": f"{rule.title}: {where}",
+            "description": f"Now {{{{ $values.B.Value }}}} {rule.unit}, limit {rule.limit:g}. {rule.first_aid}",
+            "runbook_url": f"{runbook_base}docs/runbook/{rule.name}.md",
+        },
+        "labels": labels | {"team": "battfleet"},
+        "isPaused": rule.is_paused,
+    }
+    return {key: literal(value) for key, value in made.items()}
+
+
+def _query(rule: Rule) -> Json:
+    return {"refId": "A", "datasource": SOURCE, "rawQuery": True, "query": rule.query, "resultFormat": "time_series"}
+
+
+def _reduce(rule: Rule) -> Json:
+    return {
+        "refId": "B",
+        "datasource": {"type": "__expr__", "uid": "__expr__"},
+        "type": "reduce",
+        "expression": "A",
+        "reducer": rule.reducer,
+        "settings": {"mode": "dropNN"},
+    }
+
+
+def _threshold(rule: Rule) -> Json:
+    condition: Json = {"evaluator": {"type": rule.compare, "params": [rule.limit]}}
+    if rule.margin:
+        back = rule.limit - rule.margin if rule.compare == "gt" else rule.limit + rule.margin
+        opposite = {"gt": "lt", "lt": "gt"}[rule.compare]
+        condition["unloadEvaluator"] = {"type": opposite, "params": [round(back, 6)]}
+    return {
+        "refId": "C",
+        "datasource": {"type": "__expr__", "uid": "__expr__"},
+        "type": "threshold",
+        "expression": "B",
+        "conditions": [condition],
+    }
+
+
+def groups(settings: Settings) -> list[Json]:
+    """Return the rules in one group for each severity: alarms are looked at twice as often."""
+    every = rules(settings)
+    return [
+        {
+            "orgId": ORG,
+            "name": f"battfleet-{severity}",
+            "folder": FOLDER,
+            "interval": interval,
+            "rules": [rule_json(rule, settings.runbook_base) for rule in every if rule.severity == severity],
+        }
+        for severity, interval in INTERVALS.items()
+    ]
+
+
+def retired() -> list[str]:
+    """Return the ids that Grafana is told to delete."""
+    uids: list[str] = tomllib.loads(RETIRED.read_text(encoding="utf-8"))["uids"]
+    return uids
+
+
+def contact_points(names: tuple[str, ...]) -> Json:
+    """Return one contact point that reaches people in all these ways at once."""
+    receivers = [{"uid": f"battfleet-{name}", **RECEIVERS[name], "disableResolveMessage": False} for name in names]
+    return {"apiVersion": 1, "contactPoints": [{"orgId": ORG, "name": CONTACT, "receivers": receivers}]}
+
+
+def policies() -> Json:
+    """Return the policy tree; Grafana replaces its whole tree by this one."""
+    tree = {
+        "orgId": ORG,
+        "receiver": CONTACT,
+        "group_by": ["bench", "battery", "alertname"],
+        "group_wait": "5m",
+        "group_interval": "5m",
+        "repeat_interval": "12h",
+        "routes": [
+            {
+                "receiver": CONTACT,
+                "object_matchers": [["severity", "=", "critical"]],
+                "group_wait": "10s",
+                "group_interval": "1m",
+                "repeat_interval": "1h",
+            }
+        ],
+    }
+    return {"apiVersion": 1, "policies": [tree]}
+
+
+def alerting(settings: Settings) -> dict[str, Json]:
+    """Return file name to content, for Grafana's folder `provisioning/alerting`."""
+    deleted = [{"orgId": ORG, "uid": uid} for uid in retired()]
+    made = {"rules.yaml": {"apiVersion": 1, "groups": groups(settings)}}
+    if deleted:
+        made["retired.yaml"] = {"apiVersion": 1, "deleteRules": deleted}
+    if settings.contact_points:
+        made["contact-points.yaml"] = contact_points(settings.contact_points)
+        made["policies.yaml"] = policies()
+    return made

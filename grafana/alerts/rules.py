@@ -1,0 +1,356 @@
+"""The rules. Each is a query, how its series become one number, and a limit for a warning and one for an alarm.
+
+no series at all    only `collector-silent` cries (no data: alerting); value rules stay quiet, so that one dead
+bench is one alert and not ten
+labels              a rule fires once for each bench, battery, device or cell that its query groups by
+recovery            a rule ends only when its value is back by `margin`, so it does not flap
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from grafana.alerts.settings import Battery, Settings
+from grafana.units import signal
+
+NOBODY = r"[^\s\S]"
+"""A pattern that no battery's name matches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule with one limit; `uid` is for ever."""
+
+    name: str
+    title: str
+    severity: str
+    query: str
+    compare: str
+    """ "gt" or "lt"."""
+    limit: float
+    unit: str
+    first_aid: str
+    wait: str = "1m"
+    """How long it must hold."""
+    reducer: str = "last"
+    window_s: int = 300
+    margin: float = 0.0
+    no_data: str = "OK"
+    chemistry: str = ""
+    is_paused: bool = False
+
+    @property
+    def uid(self) -> str:
+        """Return the id: rule, chemistry where it has one, severity."""
+        return "-".join(part for part in ("bf", self.name, self.chemistry, self.severity) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a warning and an alarm of one name share."""
+
+    name: str
+    title: str
+    query: str
+    compare: str
+    unit: str
+    first_aid: str
+    wait: str = "1m"
+    reducer: str = "last"
+    window_s: int = 300
+    margin: float = 0.0
+    no_data: str = "OK"
+
+    def rules(self, limits: Sequence[float], chemistry: str = "", is_paused: bool = False) -> Iterator[Rule]:
+        """Yield the warning and, where there is a second limit, the alarm."""
+        for severity, limit in zip(("warning", "critical"), limits, strict=False):
+            yield Rule(
+                self.name,
+                self.title,
+                severity,
+                self.query,
+                self.compare,
+                float(limit),
+                self.unit,
+                self.first_aid,
+                self.wait,
+                self.reducer,
+                self.window_s,
+                self.margin,
+                self.no_data,
+                chemistry,
+                is_paused,
+            )
+
+
+def newest(measurement: str, name: str, by: Sequence[str], where: str = "", function: str = "last") -> str:
+    """Return a query for the newest (or another function's) value for each combination of tags."""
+    signal(measurement, name)
+    groups = ", ".join(f'"{tag}"' for tag in by)
+    condition = f"{where} AND " if where else ""
+    return f'SELECT {function}("{name}") FROM "{measurement}" WHERE {condition}$timeFilter GROUP BY {groups}'
+
+
+def disagreement(name: str) -> str:
+    """Return the difference between the highest and the lowest instrument at a battery, minute by minute."""
+    signal("battery", name)
+    each = (
+        f'(SELECT mean("{name}") AS "v" FROM "battery" WHERE $timeFilter '
+        'GROUP BY time(1m), "bench", "battery", "device" fill(none))'
+    )
+    return f'SELECT max("v") - min("v") FROM {each} WHERE $timeFilter GROUP BY time(1m), "bench", "battery" fill(none)'
+
+
+def everywhere(settings: Settings) -> Iterator[Rule]:
+    """Yield the rules that do not ask for a chemistry."""
+    limits = settings.limits
+    each = ("bench", "device")
+    silent = (
+        'SELECT moving_average(count("memory_bytes"), 2) FROM "collector" WHERE $timeFilter '
+        'GROUP BY time(5m), "bench", "device" fill(0)'
+    )
+    kinds = {
+        "sample_stale_s": Kind(
+            "sample-stale",
+            "An instrument is not heard",
+            newest("collector", "last_sample_age_s", each),
+            "gt",
+            "s",
+            "Look whether the instrument is on and its cable in place.",
+            window_s=900,
+        ),
+        "queue_age_s": Kind(
+            "queue-growing",
+            "Data do not reach the database",
+            newest("collector", "unsent_age_s", ("bench",), function="max"),
+            "gt",
+            "s",
+            "Nothing is lost yet: the journal keeps it. Look at network, address and password of the shipper.",
+            wait="5m",
+            window_s=600,
+        ),
+        "dead_letters": Kind(
+            "dead-letters",
+            "The database refused lines for good",
+            newest("collector", "dead_letters", ("bench",)),
+            "gt",
+            "lines",
+            "collectors dead list shows the lines and the server's words.",
+            wait="0s",
+            window_s=900,
+        ),
+        "clock_state": Kind(
+            "clock-unsynchronised",
+            "A host's clock is not synchronised",
+            newest("collector", "clock_state", each),
+            "lt",
+            "",
+            "Samples wait in the journal until the offset is known. Look at chrony and the network.",
+            wait="10m",
+            window_s=900,
+        ),
+        "disk_free_bytes": Kind(
+            "disk-low",
+            "A journal's disk fills up",
+            newest("collector", "disk_free_bytes", each),
+            "lt",
+            "bytes",
+            "Look what grew; journals are deleted only after they were sent.",
+            wait="5m",
+            window_s=900,
+        ),
+        "current_disagreement_a": Kind(
+            "current-disagreement",
+            "Instruments disagree about the current",
+            disagreement("current_a"),
+            "gt",
+            "A",
+            "Open Measurement agreement: offset, gain, or one that stands still?",
+            wait="10m",
+            reducer="mean",
+            window_s=600,
+        ),
+        "voltage_disagreement_v": Kind(
+            "voltage-disagreement",
+            "Instruments disagree about the voltage",
+            disagreement("voltage_v"),
+            "gt",
+            "V",
+            "Open Measurement agreement; a loose sense wire shows under load.",
+            wait="10m",
+            reducer="mean",
+            window_s=600,
+        ),
+        "soc_low": Kind(
+            "soc-low",
+            "A battery is nearly empty",
+            newest("soc", "soc", ("bench", "battery")),
+            "lt",
+            "",
+            "Charge it or take the load off.",
+            wait="5m",
+            margin=0.02,
+        ),
+        "temperature_high_degc": Kind(
+            "temperature-high",
+            "A battery is too warm",
+            newest("battery", "temperature_degc", ("bench", "battery")),
+            "gt",
+            "°C",
+            "Take load and charger off; do not open it.",
+            margin=2.0,
+        ),
+    }
+    yield Rule(
+        "collector-silent",
+        "A collector or a whole bench fell silent",
+        "critical",
+        silent,
+        "lt",
+        0.5,
+        "reports in 5 min",
+        "Is the host on and reachable? collectors status on the host says the rest.",
+        window_s=86_400,
+        no_data="Alerting",
+    )
+    for key, kind in kinds.items():
+        yield from kind.rules(limits[key])
+
+
+def named(batteries: Sequence[Battery]) -> str:
+    """Return the condition that a point is of one of these batteries."""
+    names = "|".join(battery.name for battery in batteries) or NOBODY
+    return f'"battery" =~ /^({names})$/'
+
+
+def scaled(batteries: Sequence[Battery], select: str, divide_by: str, tail: str) -> str:
+    """Return sub-queries, one for each value of a battery's property, in which `{}` of `select` is that value."""
+    groups: dict[float, list[Battery]] = {}
+    for battery in batteries:
+        groups.setdefault(getattr(battery, divide_by), []).append(battery)
+    return ", ".join(
+        f'(SELECT {select.format(f"{value:g}")} FROM "battery" WHERE {named(group)} AND $timeFilter{tail})'
+        for value, group in (sorted(groups.items()) or [(1.0, [])])
+    )
+
+
+def by_chemistry(settings: Settings, chemistry: str) -> Iterator[Rule]:
+    """Yield the rules whose limits depend on the chemistry; paused where there is no battery of it."""
+    limits, batteries = settings.chemistries[chemistry], settings.of(chemistry)
+    ours = named(batteries)
+    each_cell = ("bench", "battery", "cell")
+    per_cell = scaled(batteries, '"voltage_v" / {} AS "v"', "cells", "")
+    pack = f'SELECT last("v") FROM {per_cell} WHERE $timeFilter GROUP BY "bench", "battery"'
+    rates = scaled(
+        batteries,
+        'mean("temperature_degc") AS "t", mean("current_a") / {} AS "c"',
+        "capacity_ah",
+        ' GROUP BY time(1m), "bench", "battery" fill(none)',
+    )
+    rate = settings.limits["charge_c_rate"]
+
+    def while_current(condition: str) -> str:
+        return f'SELECT last("t") FROM {rates} WHERE "c" {condition} AND $timeFilter GROUP BY "bench", "battery"'
+
+    low, high = limits["spread_between_v"]
+    cells = f'(SELECT last("voltage_v") AS "v" FROM "cell" WHERE {ours} AND $timeFilter GROUP BY {_tags(each_cell)})'
+    kinds = {
+        "cell_voltage_high_v": Kind(
+            "cell-voltage-high",
+            "A cell's voltage is too high",
+            newest("cell", "voltage_v", each_cell, ours, "max"),
+            "gt",
+            "V",
+            "Stop charging; then see whether one cell runs ahead of the others.",
+            window_s=120,
+            margin=0.02,
+        ),
+        "cell_voltage_low_v": Kind(
+            "cell-voltage-low",
+            "A cell's voltage is too low",
+            newest("cell", "voltage_v", each_cell, ours, "min"),
+            "lt",
+            "V",
+            "Take the load off; then see whether one cell falls behind.",
+            window_s=120,
+            margin=0.02,
+        ),
+        "pack_voltage_high_v": Kind(
+            "pack-voltage-high",
+            "A battery's voltage is too high",
+            pack,
+            "gt",
+            "V per cell",
+            "Stop charging; compare with a second instrument.",
+            margin=0.02,
+        ),
+        "pack_voltage_low_v": Kind(
+            "pack-voltage-low",
+            "A battery's voltage is too low",
+            pack,
+            "lt",
+            "V per cell",
+            "Take the load off; compare with a second instrument.",
+            margin=0.02,
+        ),
+        "cell_spread_v": Kind(
+            "cell-spread",
+            "Cells of a battery are apart",
+            f'SELECT max("v") - min("v") FROM {cells} WHERE "v" > {low:g} AND "v" < {high:g} '
+            'GROUP BY "bench", "battery"',
+            "gt",
+            "V",
+            "Open Battery and cells: one cell at all times is balance, only under load is resistance.",
+            wait="5m",
+        ),
+        "soc_high": Kind(
+            "soc-high",
+            "A battery is fuller than it should be",
+            newest("soc", "soc", ("bench", "battery"), ours),
+            "gt",
+            "",
+            "Stop charging, or look why the estimate runs away (offset of the current sensor).",
+            wait="5m",
+            margin=0.01,
+        ),
+        "charge_cold_degc": Kind(
+            "charge-cold",
+            "A battery is charged while too cold",
+            while_current(f"> {rate:g}"),
+            "lt",
+            "°C",
+            "Stop charging now: lithium plates on cold electrodes, for good.",
+            margin=2.0,
+        ),
+        "charge_hot_degc": Kind(
+            "charge-hot",
+            "A battery is charged while too warm",
+            while_current(f"> {rate:g}"),
+            "gt",
+            "°C",
+            "Stop charging and let it cool.",
+            margin=2.0,
+        ),
+        "discharge_cold_degc": Kind(
+            "discharge-cold",
+            "A battery is discharged while too cold",
+            while_current(f"< -{rate:g}"),
+            "lt",
+            "°C",
+            "Take the load off, or warm it first.",
+            margin=2.0,
+        ),
+    }
+    for key, kind in kinds.items():
+        yield from kind.rules(limits[key], chemistry, is_paused=not batteries)
+
+
+def _tags(names: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def rules(settings: Settings) -> list[Rule]:
+    """Return every rule of a site."""
+    chemistries = [rule for name in sorted(settings.chemistries) for rule in by_chemistry(settings, name)]
+    return [*everywhere(settings), *chemistries]

@@ -1,0 +1,13 @@
+import "date"
+
+option task = {name: "battfleet m1_count live", every: 1m, offset: 20s}
+
+first = date.truncate(t: date.sub(d: 10m, from: now()), unit: 1m)
+
+from(bucket: "battfleet/raw")
+  |> range(start: first)
+  |> filter(fn: (r) => r._measurement =~ /^(battery|cell|solar|load|charger|analog|collector|soc)$/)
+  |> filter(fn: (r) => r._field !~ /^(model|version|detail)$/)
+  |> aggregateWindow(every: 1m, fn: count, createEmpty: false, timeSrc: "_start")
+  |> toFloat()
+  |> to(bucket: "battfleet/m1_count")

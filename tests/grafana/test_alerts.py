@@ -1,0 +1,219 @@
+"""Every rule against a real InfluxDB: just beyond its limit it fires, just within it does not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from grafana.alerts.files import SECRETS, alerting, contact_points, groups, policies, retired
+from grafana.alerts.rules import Rule, rules
+from grafana.alerts.settings import CONTACT_POINTS, SettingsError, load
+from grafana.downsampling.server import Server
+from tests.grafana import seed
+from tests.grafana.asking import BUILT
+from tests.grafana.judging import firing, meant
+from tests.influx import Influx
+
+ROOT = Path(__file__).parents[2]
+END_S = seed.END_S
+CAPACITY_AH = 40.0
+CELLS = 4
+OWN = {
+    "batteries": {
+        f"{chemistry}-1": {"chemistry": chemistry, "cells": CELLS, "capacity_ah": CAPACITY_AH}
+        for chemistry in ("lfp", "nmc")
+    }
+}
+RULES = rules(load(OWN))
+BUILT_RULES = [
+    meant(rule)
+    for group in yaml.safe_load((BUILT / "alerting" / "rules.yaml").read_text())["groups"]
+    for rule in group["rules"]
+]
+SILENT = "bf-collector-silent-critical"
+MID_V = {"lfp": 3.2, "nmc": 3.6}
+
+SIMPLE = {
+    "sample-stale": ("collector", "last_sample_age_s"),
+    "queue-growing": ("collector", "unsent_age_s"),
+    "dead-letters": ("collector", "dead_letters"),
+    "clock-unsynchronised": ("collector", "clock_state"),
+    "disk-low": ("collector", "disk_free_bytes"),
+    "soc-low": ("soc", "soc"),
+    "soc-high": ("soc", "soc"),
+    "temperature-high": ("battery", "temperature_degc"),
+    "cell-voltage-high": ("cell", "voltage_v"),
+    "cell-voltage-low": ("cell", "voltage_v"),
+}
+"""Rules that look at one signal as it is."""
+
+
+def tags(bench: str, rule: Rule, device: str = "x") -> str:
+    return f"bench={bench},battery={rule.chemistry or 'lfp'}-1,device={device}"
+
+
+def scene(rule: Rule, bench: str, value: float, current_a: float | None = None) -> Iterator[str]:
+    """Points of the last quarter of an hour in which what the rule looks at is this value."""
+    for at_s in range(END_S - 900, END_S, 10):
+        if rule.name in SIMPLE:
+            measurement, name = SIMPLE[rule.name]
+            cell = ",cell=2" if measurement == "cell" else ""
+            yield seed.line(measurement, tags(bench, rule) + cell, {name: value}, at_s)
+        elif rule.name.endswith("-disagreement"):
+            name = {"current": "current_a", "voltage": "voltage_v"}[rule.name.split("-")[0]]
+            yield seed.line("battery", tags(bench, rule, "a"), {name: 3.0}, at_s)
+            yield seed.line("battery", tags(bench, rule, "b"), {name: 3.0 + value}, at_s)
+        elif rule.name.startswith("pack-"):
+            yield seed.line("battery", tags(bench, rule), {"voltage_v": value * CELLS}, at_s)
+        elif rule.name == "cell-spread":
+            for cell, cell_v in (("1", MID_V[rule.chemistry]), ("2", MID_V[rule.chemistry] + value)):
+                yield seed.line("cell", f"{tags(bench, rule)},cell={cell}", {"voltage_v": cell_v}, at_s)
+        else:
+            flow_a = CAPACITY_AH / 10 * (-1 if rule.name.startswith("discharge") else 1)
+            values = {"temperature_degc": value, "current_a": flow_a if current_a is None else current_a}
+            yield seed.line("battery", tags(bench, rule), values, at_s)
+
+
+def is_of_current(rule: Rule) -> bool:
+    return rule.name in ("charge-cold", "charge-hot", "discharge-cold")
+
+
+@pytest.fixture(scope="module")
+def scenes(influx: Influx) -> Server:
+    """For each rule a bench just beyond its limit and one just within; for rules of current, one without current."""
+    database = influx.create_database()
+    lines: list[str] = []
+    for rule in RULES:
+        if rule.name == "collector-silent":
+            for bench, last_s in ((f"{rule.uid}.beyond", END_S - 900), (f"{rule.uid}.within", END_S)):
+                stamps = range(END_S - 7200, last_s, 60)
+                lines += [seed.line("collector", tags(bench, rule), {"memory_bytes": 3e7}, at_s) for at_s in stamps]
+            continue
+        little = max(abs(rule.limit) * 1e-3, 1e-3) * (1 if rule.compare == "gt" else -1)
+        lines += scene(rule, f"{rule.uid}.beyond", rule.limit + little)
+        lines += scene(rule, f"{rule.uid}.within", rule.limit - little)
+        if is_of_current(rule):
+            lines += scene(rule, f"{rule.uid}.rests", rule.limit + little, current_a=0.0)
+    seed.write(influx, database, lines)
+    return Server(influx.url, database, influx.admin, influx.password)
+
+
+def provisioned(rule: Rule) -> dict[str, Any]:
+    every = (meant(found) for group in groups(load(OWN)) for found in group["rules"])
+    return next(found for found in every if found["uid"] == rule.uid)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.uid)
+def test_a_rule_fires_beyond_its_limit_and_not_within(scenes: Server, rule: Rule) -> None:
+    benches = {labels["bench"] for labels in firing(scenes, provisioned(rule), END_S) or []}
+    assert f"{rule.uid}.beyond" in benches
+    assert not benches & {f"{rule.uid}.within", f"{rule.uid}.rests"}
+
+
+@pytest.mark.parametrize("rule", BUILT_RULES, ids=lambda rule: rule["uid"])
+def test_a_healthy_bench_is_quiet(seeded: Server, rule: dict[str, Any]) -> None:
+    found = firing(seeded, rule, END_S)
+    assert not found
+    may_have_no_rows = rule["isPaused"] or rule["uid"].startswith("bf-charge-")  # at END_S the load takes more
+    assert may_have_no_rows or found is not None, "there is what the rule looks at, so that quiet means something"
+
+
+def test_nothing_at_all_is_an_alert_of_one_rule_only() -> None:
+    assert [rule["uid"] for rule in BUILT_RULES if rule["noDataState"] == "Alerting"] == [
+        "bf-collector-silent-critical"
+    ]
+
+
+def test_a_dead_database_is_an_alert_of_one_rule_only() -> None:
+    assert [rule["uid"] for rule in BUILT_RULES if rule["execErrState"] == "Error"] == [SILENT]
+
+
+def test_ids_are_unique_short_enough_and_never_both_live_and_retired() -> None:
+    uids = [rule["uid"] for rule in BUILT_RULES]
+    assert len(set(uids)) == len(uids)
+    assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,40}", uid) for uid in uids)
+    assert not set(uids) & set(retired())
+    titles = [rule["title"] for rule in BUILT_RULES]
+    assert len(set(titles)) == len(titles), "titles are unique in a folder"
+
+
+def test_ids_do_not_depend_on_a_sites_batteries() -> None:
+    assert {rule.uid for rule in rules(load({"batteries": {}}))} == {rule.uid for rule in RULES}
+
+
+def test_rules_of_a_chemistry_that_nobody_has_are_paused() -> None:
+    assert {rule.chemistry for rule in rules(load()) if rule.is_paused} == {"nmc"}
+
+
+@pytest.mark.parametrize("name", sorted({rule.name for rule in RULES}))
+def test_every_rule_has_a_page_that_says_what_to_do(name: str) -> None:
+    page = (ROOT / "docs" / "runbook" / f"{name}.md").read_text()
+    for heading in ("## What it means", "## First", "## Then", "## If it is a false alarm"):
+        assert heading in page
+
+
+def test_runbook_pages_have_rules() -> None:
+    pages = {path.stem for path in (ROOT / "docs" / "runbook").glob("*.md")} - {"README"}
+    assert pages == {rule.name for rule in RULES}
+
+
+def test_rules_link_to_their_pages() -> None:
+    for rule in BUILT_RULES:
+        assert (ROOT / rule["annotations"]["runbook_url"]).is_file()
+
+
+def test_recovery_is_on_the_other_side_of_the_limit() -> None:
+    for rule in BUILT_RULES:
+        (condition,) = rule["data"][2]["model"]["conditions"]
+        limit, back = condition["evaluator"], condition.get("unloadEvaluator")
+        if back:
+            assert {limit["type"], back["type"]} == {"gt", "lt"}
+            assert (back["params"][0] < limit["params"][0]) == (limit["type"] == "gt")
+
+
+def test_only_known_secrets_are_taken_from_the_environment() -> None:
+    text = (BUILT / "examples" / "contact-points.yaml").read_text()
+    named = set(re.findall(r"(?<!\$)\$(\w+)", text))
+    assert named == {name for names in SECRETS.values() for name in names}
+    rest = (BUILT / "alerting" / "rules.yaml").read_text().replace("$$", "")
+    assert "$" not in rest
+
+
+def test_a_site_that_names_contact_points_gets_them_and_the_policy() -> None:
+    made = alerting(load({"contact_points": ["mail", "mqtt"]}))
+    assert set(made) == {"rules.yaml", "contact-points.yaml", "policies.yaml"}
+    assert made["contact-points.yaml"] == contact_points(("mail", "mqtt"))
+    assert made["policies.yaml"] == policies()
+    assert set(alerting(load())) == {"rules.yaml"}
+    assert tuple(SECRETS) == CONTACT_POINTS
+
+
+def test_a_site_can_change_a_limit() -> None:
+    own = {"chemistries": {"lfp": {"cell_voltage_high_v": [3.45, 3.6]}}}
+    limits = {rule.severity: rule.limit for rule in rules(load(own)) if rule.uid.startswith("bf-cell-voltage-high-lfp")}
+    assert limits == {"warning": 3.45, "critical": 3.6}
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        ({"limit": {}}, "limit: unknown key"),
+        ({"limits": {"soc_lov": [0.2, 0.1]}}, "limits.soc_lov: unknown key"),
+        ({"limits": {"soc_low": [0.2]}}, "limits.soc_low: expected something like"),
+        ({"limits": {"soc_low": "20 %"}}, "limits.soc_low: expected something like"),
+        ({"limits": 3}, "limits: expected a table"),
+        ({"contact_points": ["pager"]}, "contact_points: "),
+        ({"batteries": {"b": {"chemistry": "lto", "cells": 4, "capacity_ah": 10}}}, "batteries.b.chemistry: 'lto'"),
+        ({"batteries": {"b": {"chemistry": "lfp", "cells": 4}}}, "batteries.b: expected chemistry, cells"),
+        ({"batteries": {"b": {"chemistry": "lfp", "cells": 0, "capacity_ah": 1}}}, "batteries.b: expected cells"),
+        ({"batteries": {"b b": {"chemistry": "lfp", "cells": 1, "capacity_ah": 1}}}, "batteries.b b: expected a name"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(own: dict[str, Any], says: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(says)):
+        load(own)
