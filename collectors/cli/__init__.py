@@ -1,14 +1,19 @@
 """The `collectors` command. Each module here is one subcommand: a click command named COMMAND, found by looking.
 
 Exit codes: 0 done; 2 wrong usage; 69 device or server absent; 70 a bug; 74 disk or journal; 75 held by someone
-else, try later; 76 the device answered wrongly or is another one; 78 configuration.
+else, try later; 76 the device answered wrongly or is another one; 78 configuration; 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import sys
+import traceback
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import NoReturn
 
 import click
 
@@ -43,13 +48,29 @@ def cli() -> None:
     """
 
 
+DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+
+
 def main() -> None:
-    """Run the command line; expected errors become one message and their exit code."""
+    """Run the command line; expected errors become one message and their exit code, a bug its trace and 70."""
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
     try:
         cli.main(standalone_mode=True)
     except CollectorError as error:
         print(f"collectors: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            _die_of_a_bug()
+        print(f"collectors: {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
+        sys.exit(os.EX_IOERR)
+    except Exception:  # noqa: BLE001 - the one place: a bug ends the process, with its trace and its own exit code
+        _die_of_a_bug()
+
+
+def _die_of_a_bug() -> NoReturn:
+    traceback.print_exc()
+    sys.exit(os.EX_SOFTWARE)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def markdown() -> str:
 
 
 @click.command("devices")
-@click.argument("kind", required=False)
+@click.argument("kind", required=False, shell_complete=lambda *_: devices.KINDS)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print docs/devices.md.")
 def COMMAND(kind: str | None, as_json: bool, as_markdown: bool) -> None:  # noqa: N802

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from collectors import config, devices, fakes, transports
-from collectors.cli import cli
+from collectors.cli import cli, main
 from collectors.clock import FakeClock
 from collectors.device import Output
 from collectors.errors import CollectorError, NoReply, NotUnderstood, WrongDevice
@@ -157,3 +162,68 @@ def test_rubbish_on_a_line_without_checksum_is_an_error_not_an_answer() -> None:
     result = CliRunner().invoke(cli, ["decode", "ea_el3000b"], input=b"MEAS:ARR?\n\x00\x9f\x13\n")
     assert result.exit_code == 76
     assert "wrong baud rate" in json.loads(result.stdout)["message"]
+
+
+UNPRIVILEGED = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-all")
+"""Root without the rights that pass by file modes."""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+@pytest.mark.parametrize("command", ["check", "run", "once", "ship"])
+def test_a_configuration_that_may_not_be_read_is_named(command: str, tmp_path: Path) -> None:
+    path = config_of("ea_el3000a", tmp_path)
+    path.chmod(0)
+    arguments = [*UNPRIVILEGED, sys.executable, "-m", "collectors", command, str(path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 78, done.stderr
+    assert f"{path}: Permission denied" in done.stderr
+
+
+def run_command(*arguments: str, stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "collectors", *arguments]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=30)
+
+
+def test_output_that_cannot_be_written_is_one_line_not_a_trace() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = run_command("devices", stdout=full.fileno())
+    assert (done.returncode, done.stderr) == (74, "collectors: the output: No space left on device\n")
+
+
+def test_a_reader_that_goes_away_ends_it_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = run_command("devices", "--markdown", stdout=writer)
+    os.close(writer)
+    assert done.stderr == ""
+
+
+def test_a_bug_has_an_exit_code_of_its_own_and_its_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(**_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(cli, "main", broken)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.code == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_command_without_a_trace(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "collectors", "decode", "libresolar_mppt"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(b"# {}\n")
+        process.stdin.flush()
+        process.stdout.readline()  # it is at work
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr
+        assert process.stderr.read() == b""
