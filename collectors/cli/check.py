@@ -27,7 +27,7 @@ def problems_of(path: Path) -> list[str]:
 
 
 @click.command("check")
-@click.argument("paths", metavar="CONFIG...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="CONFIG...", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False))
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object: path to list of problems.")
 def COMMAND(paths: tuple[Path, ...], as_json: bool) -> None:  # noqa: N802
     """Check configuration files of instruments and of the shipper; exit 78 when one is wrong.

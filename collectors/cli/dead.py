@@ -25,7 +25,7 @@ def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the arguments that choose letters."""
     for option in reversed(
         (
-            click.argument("path", metavar="CONFIG", type=click.Path(path_type=Path)),
+            click.argument("path", metavar="CONFIG", type=click.Path(path_type=Path, readable=False)),
             click.argument("ids", metavar="[ID]...", nargs=-1, type=int),
             click.option("--sink", help="Only those of this sink."),
             click.option("--collector", help="Only those of this collector."),

@@ -43,7 +43,7 @@ def _json(item: Output) -> dict[str, Any]:
 
 
 @click.command("once")
-@click.argument("path", metavar="CONFIG", type=click.Path(path_type=Path))
+@click.argument("path", metavar="CONFIG", type=click.Path(path_type=Path, readable=False))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines instead of a table.")
 def COMMAND(path: Path, as_json: bool) -> None:  # noqa: N802
     """Read the instrument once and print what it says. Nothing is stored.

@@ -10,7 +10,7 @@ from collectors import config
 
 
 @click.command("run")
-@click.argument("path", metavar="CONFIG", type=click.Path(path_type=Path))
+@click.argument("path", metavar="CONFIG", type=click.Path(path_type=Path, readable=False))
 def COMMAND(path: Path) -> None:  # noqa: N802 - every module here offers COMMAND
     """Read the instrument that CONFIG names and keep every sample, until SIGTERM.
 

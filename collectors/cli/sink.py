@@ -31,7 +31,7 @@ def _chosen(loaded: ShipConfig, name: str | None) -> list[SinkConfig]:
 
 
 @COMMAND.command("setup")
-@click.argument("path", metavar="CONFIG", type=click.Path(path_type=Path))
+@click.argument("path", metavar="CONFIG", type=click.Path(path_type=Path, readable=False))
 @click.option("--sink", "name", help="Only this one.")
 @click.option(
     "--keep", metavar="DURATION", help="How long the database keeps points: 30d, 52w, forever. Default: as it is."
@@ -69,7 +69,7 @@ def setup(
 
 
 @COMMAND.command("check")
-@click.argument("path", metavar="CONFIG", type=click.Path(path_type=Path))
+@click.argument("path", metavar="CONFIG", type=click.Path(path_type=Path, readable=False))
 @click.option("--sink", "name", help="Only this one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each thing tried.")
 def check(path: Path, name: str | None, as_json: bool) -> None:
