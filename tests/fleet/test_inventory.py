@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,7 +10,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.fleet.modules import ROOT, load
+
 SCRIPT = ROOT / "ansible/roles/inventory_check/files/check_benches.py"
 MPPT = {"name": "mppt", "kind": "libresolar_mppt", "link": "serial:/dev/ttyUSB0"}
 LOAD = {"name": "load", "kind": "ea_el3000a", "link": "serial:/dev/ttyUSB1"}
@@ -71,10 +71,7 @@ def host_named(title: str) -> str:
 
 def check(benches: dict[str, dict[str, Any]]) -> subprocess.CompletedProcess[str]:
     """Return what the check says of these hosts' variables."""
-    specification = importlib.util.spec_from_file_location("battfleet", ROOT / "ansible/plugins/filter/battfleet.py")
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    module = load("ansible/plugins/filter/battfleet.py")
     facts = {host: module.bench_facts({"collectors_bench": host} | variables) for host, variables in benches.items()}
     return subprocess.run(
         [sys.executable, SCRIPT], input=json.dumps(facts), capture_output=True, text=True, check=False

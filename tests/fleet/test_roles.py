@@ -1,0 +1,69 @@
+"""What holds for every role: one shape, declared variables, hardened services, clean by the linter."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from jinja2 import Environment, FileSystemLoader
+
+from tests.fleet.modules import ROOT
+
+ROLES = sorted(path.parent for path in (ROOT / "ansible/roles").glob("*/tasks"))
+HARDENED = {
+    # unit: template, relative to the roles
+    "collector@mppt.service": "collectors/templates/collector@.service.j2",
+    "collectors-ship.service": "collectors/templates/collectors-ship.service.j2",
+    "battfleet-tunnel.service": "tunnel/templates/battfleet-tunnel.service.j2",
+}
+MOST_EXPOSED = 20  # systemd-analyze counts tenths: 2.0
+
+
+def read(path: Path) -> Any:
+    """Return a YAML file's content."""
+    return DataLoader().load_from_file(str(path))
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda path: path.name)
+def test_every_setting_is_declared_and_has_a_default(role: Path) -> None:
+    options = read(role / "meta/argument_specs.yml")["argument_specs"]["main"].get("options", {})
+    defaults = read(role / "defaults/main.yml") or {}
+    required = {name for name, option in options.items() if option.get("required")}
+    assert set(defaults) == set(options) - required
+    assert all(name.startswith(f"{role.name}_") for name in options)
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda path: path.name)
+def test_every_setting_is_used(role: Path) -> None:
+    files = [path for path in role.rglob("*") if path.suffix in (".yml", ".j2", ".py", ".sh", ".service", ".conf")]
+    texts = [path.read_text(encoding="utf-8") for path in files if path.parent.name not in ("defaults", "meta")]
+    unused = [name for name in read(role / "defaults/main.yml") or {} if not any(name in text for text in texts)]
+    assert not unused
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze, of Debian's systemd")
+@pytest.mark.parametrize("unit", HARDENED)
+def test_services_are_hardened(unit: str, tmp_path: Path) -> None:
+    template = ROOT / "ansible/roles" / HARDENED[unit]
+    defaults = read(template.parents[1] / "defaults/main.yml")
+    environment = Environment(loader=FileSystemLoader(template.parent), trim_blocks=True, autoescape=False)
+    text = environment.get_template(template.name).render(
+        defaults | {"ansible_managed": "", "collectors_secrets": {"lab": ""}, "tunnel_address": "gate.example"}
+    )
+    (tmp_path / unit).write_text(text, encoding="utf-8")
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED}", str(tmp_path / unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_linter_finds_nothing(tmp_path: Path) -> None:
+    linter = str(Path(sys.executable).with_name("ansible-lint"))
+    command = [linter, "--offline", "--profile", "production", "--nocolor", "ansible"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
