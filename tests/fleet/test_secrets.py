@@ -148,3 +148,17 @@ def test_the_play_refuses_the_examples_before_any_host() -> None:
     for name in ("vault_seed", "vault_influxdb_admin_password", "vault_grafana_admin_password"):
         assert f"{name}: still the value of vault.example.yml" in done.stdout
     assert done.stdout.count("PLAY [") == 1
+
+
+def test_a_generation_is_raised_and_comments_stay() -> None:
+    raise_generation = load(ROOT / "scripts/rotate_generation.py").raised
+    text = (ROOT / "group_vars/all/generations.yml").read_text()
+    once, first = raise_generation("# why\nfleet_generations: {}\n", "bench-2")
+    twice, second = raise_generation(once, "bench-2")
+    both, other = raise_generation(twice, "bench-1")
+    assert (first, second, other) == (2, 3, 2)
+    assert both.startswith("# why\n")
+    assert yaml.safe_load(both) == {"fleet_generations": {"bench-1": 2, "bench-2": 3}}
+    assert raise_generation(text, "bench-9")[1] == 2, "the real file is understood"
+    with pytest.raises(ValueError, match="expected lines such as"):
+        raise_generation("fleet_generations: {bench-1: 2}\n", "bench-1")

@@ -1,0 +1,266 @@
+#!/usr/bin/python3
+"""Ansible module: an InfluxDB 2.x with organisation, buckets, InfluxQL mappings, and one credential for each user.
+
+    policy raw of database bat     bucket "bat/raw", mapped (DBRP) so that InfluxQL finds it as bat.raw
+    writer                         may write to the default bucket and nothing else
+    reader                         may read the buckets
+
+A user's credential is a "v1 compatible" authorisation (`influx v1 auth create`): user and password, good for /write
+and /query. It is the only kind whose secret we choose: a token of /api/v2/authorizations is invented by the server,
+shown once and, since 2.9, kept as a hash, so no play could find out whether it is still right. Its address,
+/private/legacy/authorizations, is the one that the vendor's own command line uses.
+
+Sources: the vendor's API reference of 2.x; v1/authorization/http_server.go of influxdata/influxdb. No 2.x could be had
+for tests: there this module speaks to a stand-in that answers as those say.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule  # type: ignore[import-untyped]
+
+SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400}
+READY_S = 60.0
+LEGACY = "/private/legacy/authorizations"
+
+ARGUMENTS: dict[str, Any] = {
+    "url": {"type": "str", "required": True},
+    "admin": {"type": "str", "required": True},
+    "admin_password": {"type": "str", "required": True, "no_log": True},
+    "admin_token": {"type": "str", "required": True, "no_log": True},
+    "org": {"type": "str", "required": True},
+    "database": {"type": "str", "required": True},
+    "policies": {"type": "list", "elements": "dict", "required": True},
+    "writers": {"type": "dict", "default": {}, "no_log": True},
+    "readers": {"type": "dict", "default": {}, "no_log": True},
+    "retired": {"type": "list", "elements": "str", "default": []},
+}
+
+
+class Refused(Exception):
+    """The server did not do it; the text is what it says."""
+
+
+def duration_s(text: str) -> int:
+    """Return seconds of "26w", "30d", "12h"; 0 for "forever"; Refused for anything else."""
+    if text == "forever":
+        return 0
+    found = re.fullmatch(r"([1-9]\d*)([hdw])", text)
+    if not found:
+        raise Refused(f"keep: expected for example 12h, 30d, 26w or forever, got {text!r}")
+    return int(found[1]) * SECONDS[found[2]]
+
+
+def permission_set(permissions: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
+    """Return permissions so that they can be compared: action, kind of thing, id."""
+    return {(p["action"], p["resource"]["type"], p["resource"].get("id", "")) for p in permissions}
+
+
+class Influx:
+    """The server's HTTP API."""
+
+    def __init__(self, url: str, authorization: str = "") -> None:
+        """Remember what to show at the door: "Token …", "Basic …" or nothing."""
+        self._url = url
+        self._headers = {"Authorization": authorization} if authorization else {}
+
+    def status(self, method: str, path: str, body: bytes = b"") -> int:
+        """Return the status alone; Refused when nothing answers."""
+        request = urllib.request.Request(self._url + path, body, self._headers, method=method)  # noqa: S310 - http
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError as error:
+            raise Refused(f"{self._url} does not answer: {error}") from error
+
+    def ask(self, method: str, path: str, **content: Any) -> dict[str, Any]:
+        """Return the answer to a JSON request; Refused with the server's words."""
+        body = json.dumps(content).encode() if content else None
+        headers = self._headers | {"Content-Type": "application/json"}
+        request = urllib.request.Request(self._url + path, body, headers, method=method)  # noqa: S310 - http
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+                text = response.read()
+        except urllib.error.HTTPError as error:
+            words = error.read().decode("utf-8", "replace").strip()
+            raise Refused(f"{method} {path.partition('?')[0]}: {error.code} {words}") from error
+        except OSError as error:
+            raise Refused(f"{self._url} does not answer: {error}") from error
+        found: dict[str, Any] = json.loads(text) if text else {}
+        return found
+
+
+def await_ready(url: str) -> None:
+    """Return when the server calls itself healthy; Refused when it does not in time."""
+    deadline_s = time.monotonic() + READY_S
+    while True:
+        try:
+            if Influx(url).status("GET", "/health") == 200:
+                return
+            problem = "not healthy yet"
+        except Refused as refused:
+            problem = str(refused)
+        if time.monotonic() > deadline_s:
+            raise Refused(f"{url} is not ready within {READY_S:.0f} s: {problem}")
+        time.sleep(0.2)
+
+
+class SetUp:
+    """What is wanted, compared with what is there, piece by piece. `changes` tells what was (or would be) done."""
+
+    def __init__(self, wanted: dict[str, Any], dry: bool) -> None:
+        """Nothing is asked yet. `dry`: only say what would be done."""
+        self._wanted = wanted
+        self._dry = dry
+        self._server = Influx(wanted["url"], f"Token {wanted['admin_token']}")
+        self._org_id = ""
+        self.changes: list[str] = []
+
+    def run(self) -> list[str]:
+        """Return the changes in words."""
+        if not self._first_setup():
+            return self.changes
+        self._org_id = self._organisation()
+        buckets = [self._bucket(policy) for policy in self._wanted["policies"]]
+        known = {a["token"]: a for a in self._server.ask("GET", f"{LEGACY}?orgID={self._org_id}")["authorizations"]}
+        for user, password in self._wanted["writers"].items():
+            self._user(user, password, "write", buckets[:1], known.get(user))
+        for user, password in self._wanted["readers"].items():
+            self._user(user, password, "read", buckets, known.get(user))
+        for user in self._wanted["retired"]:
+            if user in known:
+                self._do(f"user {user} is gone", "DELETE", f"{LEGACY}/{known[user]['id']}")
+        return self.changes
+
+    def _do(self, what: str, method: str, path: str, **content: Any) -> dict[str, Any]:
+        """Note a change and make it; {} in a dry run."""
+        self.changes.append(what)
+        return {} if self._dry else self._server.ask(method, path, **content)
+
+    def _first_setup(self) -> bool:
+        """Make administrator, organisation and first bucket of a new server; return whether there is more to see."""
+        nobody = Influx(self._wanted["url"])
+        if not nobody.ask("GET", "/api/v2/setup")["allowed"]:
+            return True
+        self.changes.append("administrator, organisation and first bucket")
+        if self._dry:
+            return False
+        first = self._wanted["policies"][0]
+        nobody.ask(
+            "POST",
+            "/api/v2/setup",
+            username=self._wanted["admin"],
+            password=self._wanted["admin_password"],
+            token=self._wanted["admin_token"],
+            org=self._wanted["org"],
+            bucket=self._bucket_name(first),
+            retentionPeriodSeconds=duration_s(first["keep"]),
+        )
+        return True
+
+    def _organisation(self) -> str:
+        name = urllib.parse.quote(self._wanted["org"])
+        found = self._server.ask("GET", f"/api/v2/orgs?org={name}")["orgs"]
+        if not found:
+            raise Refused(
+                f"there is no organisation {self._wanted['org']!r} here; set influxdb_org to the one there is"
+            )
+        return str(found[0]["id"])
+
+    def _bucket_name(self, policy: dict[str, Any]) -> str:
+        return f"{self._wanted['database']}/{policy['name']}"
+
+    def _bucket(self, policy: dict[str, Any]) -> str:
+        """Return the bucket's id, "" for one that a dry run did not make."""
+        name, keep_s = self._bucket_name(policy), duration_s(policy["keep"])
+        rules = [{"type": "expire", "everySeconds": keep_s}] if keep_s else []
+        query = urllib.parse.urlencode({"orgID": self._org_id, "name": name})
+        found = self._server.ask("GET", f"/api/v2/buckets?{query}")["buckets"]
+        what = f"bucket {name}: {policy['keep']}"
+        if not found:
+            made = self._do(what, "POST", "/api/v2/buckets", orgID=self._org_id, name=name, retentionRules=rules)
+            bucket = str(made.get("id", ""))
+        else:
+            bucket = str(found[0]["id"])
+            if sum(rule["everySeconds"] for rule in found[0]["retentionRules"]) != keep_s:
+                self._do(what, "PATCH", f"/api/v2/buckets/{bucket}", retentionRules=rules)
+        self._mapping(policy, bucket)
+        return bucket
+
+    def _mapping(self, policy: dict[str, Any], bucket: str) -> None:
+        """Let InfluxQL find the bucket. A bucket with such a name has a virtual mapping, which no write may rely on."""
+        database, is_default = self._wanted["database"], policy is self._wanted["policies"][0]
+        mappings = self._server.ask("GET", f"/api/v2/dbrps?orgID={self._org_id}")["content"]
+        for mapping in mappings:
+            if (mapping["database"], mapping["retention_policy"]) != (database, policy["name"]):
+                continue
+            if not mapping.get("virtual") and mapping["bucketID"] == bucket:
+                return
+        self._do(
+            f"InfluxQL name {database}.{policy['name']}",
+            "POST",
+            "/api/v2/dbrps",
+            orgID=self._org_id,
+            bucketID=bucket,
+            database=database,
+            retention_policy=policy["name"],
+            default=is_default,
+        )
+
+    def _user(self, user: str, password: str, action: str, buckets: list[str], known: dict[str, Any] | None) -> None:
+        """Make the credential, or put its password right. Permissions cannot be edited: for others it is made anew."""
+        permissions = [
+            {"action": action, "resource": {"type": "buckets", "id": bucket, "orgID": self._org_id}}
+            for bucket in buckets
+        ]
+        if known and permission_set(known["permissions"]) != permission_set(permissions):
+            self._do(f"user {user}: other permissions", "DELETE", f"{LEGACY}/{known['id']}")
+            known = None
+        if known and self._is_let_in(user, password):
+            return
+        if known:
+            self._do(f"password of {user}", "POST", f"{LEGACY}/{known['id']}/password", password=password)
+            return
+        description = f"battfleet: {user} may {action}"
+        made = self._do(
+            f"user {user} may {action}",
+            "POST",
+            LEGACY,
+            orgID=self._org_id,
+            token=user,
+            description=description,
+            permissions=permissions,
+        )
+        if made:
+            self._server.ask("POST", f"{LEGACY}/{made['id']}/password", password=password)
+
+    def _is_let_in(self, user: str, password: str) -> bool:
+        """Return whether user and password are right: an empty write is judged only after who asks was looked at."""
+        credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
+        query = urllib.parse.urlencode({"db": self._wanted["database"], "rp": self._wanted["policies"][0]["name"]})
+        return Influx(self._wanted["url"], f"Basic {credentials}").status("POST", f"/write?{query}") != 401
+
+
+def main() -> None:
+    """Do what Ansible asks for."""
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    try:
+        await_ready(module.params["url"])
+        changes = SetUp(module.params, module.check_mode).run()
+    except Refused as refused:
+        module.fail_json(msg=str(refused))
+    module.exit_json(changed=bool(changes), changes=changes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""What tests of the server share: a vault, a signed repository with stand-ins of vendors' packages, the database."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.fleet.hosts import Host, shell
+
+API = Path(__file__).with_name("influxdb2_stand_in.py")
+
+GRAFANA = """import http.server
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b'{"database": "ok"}')
+http.server.ThreadingHTTPServer(("127.0.0.1", 3000), Answer).serve_forever()
+"""
+
+PACKAGES: dict[str, tuple[str, str, str, str]] = {
+    # name: (version, unit, user, program)
+    "grafana": ("13.0.1", "grafana-server", "grafana", GRAFANA),
+    "influxdb2": ("2.9.1-1", "influxdb", "influxdb", API.read_text(encoding="utf-8")),
+    "influxdb2-cli": ("2.8.0-1", "", "", ""),
+}
+
+
+class Vault:
+    """An encrypted vault in a checkout, whose password nobody knows but this test."""
+
+    def __init__(self, checkout: Path) -> None:
+        """Write and encrypt it."""
+        self.password_file = checkout / "vault-password"
+        self.password_file.write_text(secrets.token_urlsafe(24))
+        self.values: dict[str, str] = {}
+        for group in ("all", "servers"):
+            folder = checkout / "group_vars" / group
+            names = [line.partition(":")[0] for line in (folder / "vault.example.yml").read_text().splitlines()]
+            made = {name: secrets.token_urlsafe(24) for name in names if name.startswith("vault_")}
+            self.values |= made
+            (folder / "vault.yml").write_text(json.dumps(made))
+            command = [str(Path(sys.executable).with_name("ansible-vault")), "encrypt", *self.arguments]
+            shell(*command, str(folder / "vault.yml"))
+
+    @property
+    def arguments(self) -> list[str]:
+        """Return what opens it."""
+        return ["--vault-password-file", str(self.password_file)]
+
+    def leaked(self, output: str) -> list[str]:
+        """Return the names of secrets that this text tells."""
+        return [name for name, value in self.values.items() if value in output]
+
+
+def deb(name: str, folder: Path) -> str:
+    """Build a stand-in package; return its entry of the repository's list."""
+    version, unit, user, program = PACKAGES[name]
+    root = folder / f"{name}-root"
+    (root / "DEBIAN").mkdir(parents=True)
+    control = (
+        f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: test <test@example.org>\n"
+        "Description: stand-in for tests\n"
+    )
+    if unit:
+        (root / "usr/lib/stand-in").mkdir(parents=True)
+        (root / f"usr/lib/stand-in/{unit}.py").write_text(program)
+        (root / "lib/systemd/system").mkdir(parents=True)
+        (root / f"lib/systemd/system/{unit}.service").write_text(
+            f"[Service]\nUser={user}\nGroup={user}\nStateDirectory={user}\n"
+            f"ExecStart=/usr/bin/python3 /usr/lib/stand-in/{unit}.py\n[Install]\nWantedBy=multi-user.target\n"
+        )
+        script = root / "DEBIAN/postinst"
+        script.write_text(f"#!/bin/sh\nuseradd --system --user-group --no-create-home {user} || true\n")
+        script.chmod(0o755)
+    (root / "DEBIAN/control").write_text(control)
+    package = folder / f"{name}.deb"
+    shell("dpkg-deb", "--root-owner-group", "--build", str(root), str(package))
+    shutil.rmtree(root)
+    content = package.read_bytes()
+    return f"{control}Filename: ./{package.name}\nSize: {len(content)}\nSHA256: {hashlib.sha256(content).hexdigest()}\n"
+
+
+@contextmanager
+def key_ring() -> Iterator[dict[str, str]]:
+    """Give an environment in which gpg has a key of its own; its folder's path must be short."""
+    with tempfile.TemporaryDirectory(prefix="bf") as folder:
+        environment = {**os.environ, "GNUPGHOME": folder}
+        make = [
+            "gpg",
+            "--batch",
+            "--quiet",
+            "--passphrase",
+            "",
+            "--quick-gen-key",
+            "vendor@example.org",
+            "ed25519",
+            "sign",
+        ]
+        subprocess.run(make, check=True, env=environment, capture_output=True)
+        try:
+            yield environment
+        finally:
+            subprocess.run(["gpgconf", "--kill", "all"], env=environment, check=False)
+
+
+def vendor_repository(folder: Path, url: str) -> dict[str, str]:
+    """Make a signed repository of stand-ins here; return how role vendor_apt finds it at this file:// url."""
+    folder.mkdir(parents=True)
+    packages = "\n".join(deb(name, folder) for name in PACKAGES)
+    (folder / "Packages").write_text(packages)
+    digest = hashlib.sha256(packages.encode()).hexdigest()
+    (folder / "Release").write_text(f"Origin: stand-in\nSHA256:\n {digest} {len(packages.encode())} Packages\n")
+    with key_ring() as environment:
+        sign = ["gpg", "--batch", "--clearsign", "--output", str(folder / "InRelease"), str(folder / "Release")]
+        subprocess.run(sign, check=True, env=environment, capture_output=True)
+        export = ["gpg", "--armor", "--export"]
+        (folder / "key.asc").write_bytes(
+            subprocess.run(export, check=True, env=environment, capture_output=True).stdout
+        )
+        command = ["gpg", "--with-colons", "--list-keys"]
+        listed = subprocess.run(command, check=True, env=environment, capture_output=True, text=True).stdout
+    fingerprint = next(line.split(":")[9] for line in listed.splitlines() if line.startswith("fpr"))
+    return {
+        "name": "stand-in",
+        "url": url,
+        "suite": "./",
+        "key_url": f"{url.replace('file:', 'file://')}/key.asc",
+        "fingerprint": fingerprint,
+    }
+
+
+ASK = """
+import json, sys, urllib.error, urllib.request
+url, login, body = json.load(sys.stdin)
+try:
+    answer = urllib.request.urlopen(urllib.request.Request(url, body.encode(), {"Authorization": login}))
+except urllib.error.HTTPError as error:
+    answer = error
+print(json.dumps([answer.status, answer.read().decode()]))
+"""
+
+
+class Database:
+    """The server's InfluxDB, asked on the host itself."""
+
+    def __init__(self, host: Host, user: str, password: str) -> None:
+        """Ask as this user."""
+        self._host = host
+        self._login = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+    def request(self, path: str, body: str, where: str = "http://127.0.0.1:8086") -> tuple[int, str]:
+        """Return status and text of a POST."""
+        told = json.dumps([where + path, self._login, body])
+        status, text = json.loads(self._host.run(f"python3 -c {shlex.quote(ASK)}", told))
+        return int(status), str(text)
+
+    def query(self, statement: str) -> Any:
+        """Return the decoded result of an InfluxQL statement, or its error's text."""
+        status, text = self.request("/query", f"db=bat&q={statement.replace(' ', '+')}")
+        answer = json.loads(text)
+        return answer["results"][0] if status == 200 else answer
