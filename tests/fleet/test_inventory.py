@@ -119,6 +119,14 @@ def test_all_mistakes_of_all_hosts_come_at_once_and_no_host_is_touched(tmp_path:
     assert not missing
 
 
+def test_a_limit_does_not_go_round_the_check(tmp_path: Path) -> None:
+    benches = {"right": RIGHT, "wrong": {"bench_instruments": [MPPT | {"kind": "none"}]}}
+    done = play("ansible/playbooks/collectors.yml", "-i", str(inventory_of(tmp_path, benches)), "--limit", "right")
+    assert done.returncode != 0
+    assert "no instrument 'none'" in done.stdout
+    assert done.stdout.count("PLAY [") == 1
+
+
 def test_top_level_group_vars_are_found() -> None:
     command = [str(Path(sys.executable).with_name("ansible-inventory")), "--host", "bench-2"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
