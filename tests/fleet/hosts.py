@@ -266,6 +266,7 @@ class Lab:
         return [
             "-i", str(self.key), "-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}",
             "-o", "StrictHostKeyChecking=accept-new", "-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR",
+            "-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=3",
         ]  # fmt: skip
 
     def __enter__(self) -> Self:

@@ -1,0 +1,73 @@
+"""What a host gets: configuration files from the inventory, pins and wheels from the lock."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fleet.modules import ROOT, load
+
+battfleet = load("ansible/plugins/filter/battfleet.py")
+wheelhouse = load("scripts/wheelhouse.py")
+
+NAMES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x24F, exclude_characters="\x7f"), max_size=12)
+SCALARS = st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | NAMES
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3))
+
+
+@settings(max_examples=200)
+@given(st.dictionaries(NAMES, st.dictionaries(NAMES, VALUES, max_size=4), max_size=3))
+def test_what_is_written_as_toml_is_read_as_the_same(tables: dict[str, dict[str, Any]]) -> None:
+    assert tomllib.loads(battfleet.to_toml(tables)) == tables
+
+
+def test_a_list_at_the_top_becomes_tables() -> None:
+    assert tomllib.loads(battfleet.to_toml({"sink": [{"name": "a"}, {"name": "b"}]})) == {
+        "sink": [{"name": "a"}, {"name": "b"}]
+    }
+
+
+def test_an_instrument_waits_for_every_sink_before_it_forgets() -> None:
+    text = battfleet.collector_toml({"name": "mppt"}, "bench-1", ["lab", "cloud"])
+    assert tomllib.loads(text)["journal"] == {"sinks": ["lab", "cloud"]}
+
+
+def test_secrets_are_never_handed_on_by_value() -> None:
+    facts = battfleet.bench_facts({"collectors_secrets": {"lab": "hidden"}})
+    assert "hidden" not in json.dumps(facts)
+    assert facts["secrets"] == ["lab"]
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.13"])
+def test_pins_are_chosen_for_the_hosts_python_and_keep_their_hashes(python: str) -> None:
+    pins = (
+        'numpy==2.4.6 ; python_full_version < "3.12" \\\n    --hash=sha256:aa\n'
+        'numpy==2.5.5 ; python_full_version >= "3.12" \\\n    --hash=sha256:bb\n'
+        "click==8 \\\n    --hash=sha256:cc\n"
+    )
+    wanted = {"3.11": "numpy==2.4.6 \\\n    --hash=sha256:aa\n", "3.13": "numpy==2.5.5 \\\n    --hash=sha256:bb\n"}
+    assert wheelhouse.chosen(pins, python, "aarch64") == wanted[python] + "click==8 \\\n    --hash=sha256:cc\n"
+
+
+def test_a_release_holds_the_collectors_and_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    command = [sys.executable, str(ROOT / "ansible/roles/collectors/files/release.py")]
+    first, second = (json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(2))
+    assert first == second
+    wheel = Path(first["folder"]) / first["wheel"]
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "collectors/cli/run.py" in names
+    assert not [name for name in names if name.startswith("soc/")]
+    pins = (Path(first["folder"]) / "requirements.txt").read_text(encoding="utf-8")
+    assert "--hash=sha256:" in pins
+    assert not re.search(r"(?m)^ansible", pins)
