@@ -208,6 +208,7 @@ def dynamax_ukf(samples: Samples, steps: int) -> float | None:
     import jax.numpy as jnp
     from dynamax.nonlinear_gaussian_ssm import ParamsNLGSSM, UKFHyperParams, unscented_kalman_filter
 
+    jax.config.update("jax_enable_x64", True)  # double precision, as all others here; its default is single
     model = Textbook()
     knots, curve = jnp.linspace(0, 1, 11), jnp.array(CURVE)
 
