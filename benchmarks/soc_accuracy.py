@@ -115,11 +115,12 @@ def main() -> None:
     parser.add_argument("cell", nargs="*", default=CELLS)
     parser.add_argument("--quick", action="store_true", help="three trials, sigma-point filter and counting only")
     parser.add_argument("--out", type=Path, help="write the table here as .md, and all numbers beside it as .json")
+    parser.add_argument("--filter", action="append", choices=FILTERS, help="only these; default all")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER", help="of soc.options")
     wanted = parser.parse_args()
     options = {name: float(value) for name, value in (text.split("=") for text in wanted.option)}
     trials = QUICK_TRIALS if wanted.quick else tuple(TRIALS)
-    filters = ("spkf", "coulomb") if wanted.quick else FILTERS
+    filters = wanted.filter or (("spkf", "coulomb") if wanted.quick else FILTERS)
     with ProcessPoolExecutor() as pool:
         jobs = [pool.submit(results, cell, trials, filters, options) for cell in wanted.cell]
         found = [result for job in jobs for result in job.result()]

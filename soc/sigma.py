@@ -28,7 +28,11 @@ PIVOT_FLOOR = 1e-18
 
 @inlined
 def cholesky(P: Array, S: Array, states: tuple[int, ...]) -> int:
-    """Fill S (lower) with P = S Sᵀ; give back how many pivots had to be raised to the floor of 1e-18."""
+    """Fill S (lower) with P = S Sᵀ; give back how many pivots had to be raised to the floor of 1e-18.
+
+    Below such a pivot the column is zero, as it is for any positive P: what stands there is a rounding error, and
+    divided by the floor's root it would grow without bound.
+    """
     floored = 0
     n = len(states)
     for k in range(n):
@@ -38,6 +42,10 @@ def cholesky(P: Array, S: Array, states: tuple[int, ...]) -> int:
         if not pivot > PIVOT_FLOOR:
             pivot = PIVOT_FLOOR
             floored += 1
+            S[k, k] = math.sqrt(pivot)
+            for j in range(k + 1, n):
+                S[j, k] = 0.0
+            continue
         S[k, k] = math.sqrt(pivot)
         per = 1.0 / S[k, k]
         for j in range(k + 1, n):
