@@ -1,0 +1,136 @@
+"""Downsampling against a real InfluxDB 1.6: made once, right by the numbers, and late data are found."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from grafana.downsampling import (
+    AGGREGATES,
+    FOR_EVER_MS,
+    H1,
+    M1,
+    MEASUREMENTS,
+    RAW,
+    REDUCED,
+    influxdb1,
+    influxdb2,
+    policy,
+)
+from grafana.downsampling.__main__ import main
+from grafana.downsampling.backfill import backfill, late
+from grafana.downsampling.install import install
+from grafana.downsampling.server import Refused, Server
+from tests.grafana import seed
+from tests.influx import Influx
+
+HOUR_S = 3600
+START_S = seed.END_S - 6 * HOUR_S
+TAGS = "bench=b,battery=lfp-1,device=x"
+
+
+@pytest.fixture
+def server(influx: Influx) -> Server:
+    return Server(influx.url, influx.create_database(), influx.admin, influx.password)
+
+
+def points(from_s: int, to_s: int, step_s: int = 10) -> list[str]:
+    stamps = range(from_s, to_s, step_s)
+    return [seed.line("battery", TAGS, {"voltage_v": float(s % 100), "current_a": 1.0}, s) for s in stamps]
+
+
+def test_a_second_install_changes_nothing(server: Server) -> None:
+    first = install(server)
+    assert len(first) == len(AGGREGATES) * len(REDUCED) * (1 + len(MEASUREMENTS)) + 1
+    assert install(server) == []
+
+
+def test_a_changed_query_is_made_again(server: Server) -> None:
+    install(server)
+    name = "m1_mean_battery"
+    server.query(f'DROP CONTINUOUS QUERY "{name}" ON "{server.database}"')
+    other = f'SELECT mean("voltage_v") INTO "{server.database}"."m1_mean"."battery" FROM "battery" GROUP BY time(1m)'
+    server.query(f'CREATE CONTINUOUS QUERY "{name}" ON "{server.database}" BEGIN {other} END')
+    assert install(server) == [f"continuous query {name}"]
+    assert install(server) == []
+
+
+def test_sums_are_right_and_keep_the_vocabularys_names(server: Server, influx: Influx) -> None:
+    install(server)
+    seed.write(influx, server.database, points(START_S, START_S + HOUR_S))
+    backfill(server, START_S, START_S + HOUR_S)
+    for grain, step_s in ((M1, 60), (H1, 3600)):
+        stamps = range(START_S, START_S + HOUR_S, 10)
+        first = [float(s % 100) for s in stamps if s < START_S + step_s]
+        wanted = {"mean": sum(first) / len(first), "min": min(first), "max": max(first), "count": len(first)}
+        for aggregate in AGGREGATES:
+            (series,) = server.query(f'SELECT "voltage_v" FROM "{policy(grain, aggregate)}"."battery" GROUP BY *')
+            assert series["values"][0] == [START_S, pytest.approx(wanted[aggregate])]
+            assert series["tags"] == {"bench": "b", "battery": "lfp-1", "device": "x"}
+            assert len(series["values"]) == HOUR_S // step_s
+
+
+def test_what_arrives_hours_late_is_found_and_only_that(server: Server, influx: Influx) -> None:
+    install(server)
+    end_s = START_S + 4 * HOUR_S
+    seed.write(influx, server.database, [*points(START_S, START_S + HOUR_S), *points(START_S + 3 * HOUR_S, end_s)])
+    assert backfill(server, START_S, end_s)
+    assert list(late(server, START_S, end_s)) == []
+    seed.write(influx, server.database, points(START_S + HOUR_S, START_S + 3 * HOUR_S))
+    gap = (START_S + HOUR_S, START_S + 3 * HOUR_S)
+    assert {(s.grain.name, s.measurement, s.from_s, s.to_s) for s in backfill(server, START_S, end_s)} == {
+        ("m1", "battery", *gap),
+        ("h1", "battery", *gap),
+    }
+    assert list(late(server, START_S, end_s)) == []
+    (series,) = server.query('SELECT count("voltage_v") FROM "m1_mean"."battery"')
+    assert series["values"][0][1] == 4 * 60
+
+
+def test_the_running_hour_is_left_to_the_continuous_queries(server: Server, influx: Influx) -> None:
+    install(server)
+    seed.write(influx, server.database, points(START_S, START_S + HOUR_S // 2))
+    assert list(late(server, START_S, START_S + HOUR_S // 2)) == []
+
+
+def test_the_command_installs_and_backfills(
+    server: Server, influx: Influx, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_text(f"{influx.password}\n")
+    where = ["--url", influx.url, "--database", server.database, "--user", influx.admin, "--password-file", str(secret)]
+    assert main(["install", *where]) == 0
+    assert "made continuous query m1_mean_battery" in capsys.readouterr().out
+    hour_s = int(time.time()) // HOUR_S * HOUR_S - 2 * HOUR_S
+    seed.write(influx, server.database, points(hour_s, hour_s + HOUR_S))
+    assert main(["backfill", *where, "--since", "6h"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^m1 battery: .* computed again$", shown, re.MULTILINE)
+    assert influx.password not in shown
+
+
+def test_a_server_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["install", "--url", "http://127.0.0.1:9"]) == 1
+    assert "http://127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_a_refusal_carries_the_servers_words(influx: Influx) -> None:
+    with pytest.raises(Refused, match="authorization failed"):
+        Server(influx.url, "db1", influx.admin, "wrong").query("SHOW DATABASES")
+
+
+def test_every_range_has_exactly_one_grain() -> None:
+    grains = (RAW, *REDUCED)
+    assert grains[0].from_ms == 0 and grains[-1].to_ms == FOR_EVER_MS
+    assert [one.to_ms for one in grains[:-1]] == [one.from_ms for one in grains[1:]]
+
+
+def test_tasks_for_2x_cover_every_policy_live_and_late() -> None:
+    tasks = influxdb2.tasks("battfleet", "raw")
+    assert {name.partition("-")[0] for name in tasks} == set(influxdb1.policies("battfleet"))
+    assert len(tasks) == len(AGGREGATES) * len(REDUCED) * len(influxdb2.RUNS)
+    for text in tasks.values():
+        assert "date.truncate" in text, "a task that begins within a window would overwrite it with a part of it"
