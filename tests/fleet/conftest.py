@@ -86,9 +86,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def controller(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Controller:
-    """A copy of the checkout that does not change under a test."""
+    """A copy of the checkout that does not change under a test; a vault put into it is that module's alone."""
     checkout = tmp_path_factory.mktemp("controller")
     for part in PARTS:
         source = ROOT / part

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,95 +9,44 @@ from typing import Any
 
 import pytest
 
+from tests.fleet.benches import INSTRUMENTS, NAMES, SERIES, Bench
 from tests.fleet.conftest import Controller, InfluxOnHost, recap
 from tests.fleet.hosts import Host, Lab, await_true
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fleet"), pytest.mark.timeout(900)]
-NAMES = ("load", "mppt", "t7")
 PLAYBOOK = "playbooks/collectors.yml"
-CHANNELS = [
-    {"input": "AIN0", "signal": "battery.voltage_v", "scaling": {"divider": {"r1_ohm": 3000.0, "r2_ohm": 1000.0}}},
-    {"input": "AIN1", "signal": "battery.current_a", "scaling": {"hall": {"burden_ohm": 100.0}}},
-]
-INSTRUMENTS: list[dict[str, Any]] = [
-    {"name": "mppt", "kind": "libresolar_mppt", "link": "serial:/dev/bat/mppt", "battery": "lfp-1"},
-    {"name": "load", "kind": "ea_el3000a", "link": "serial:/dev/bat/load", "battery": "lfp-1"},
-    {"name": "t7", "kind": "labjack_t7", "link": "tcp:127.0.0.1", "battery": "lfp-1", "device": {"channels": CHANNELS}},
-]
-SERIES = {"mppt": ("battery", "voltage_v"), "load": ("load", "current_a"), "t7": ("battery", "current_a")}
-"""One measurement and field of each instrument."""
 SECRET = "a-secret-that-nobody-may-see"
-FAKES = Path(__file__).with_name("fakes_on_host.py")
 
 
-class Bench:
-    """A Pi with three fake instruments, and the server that its points go to."""
+class Deployed(Bench):
+    """A bench, who deploys to it, and the server that its points go to."""
 
     def __init__(self, controller: Controller, pi: Host, database: InfluxOnHost, wheelhouse: Path) -> None:
         """Take these; `write` and `controller.play` deploy."""
-        self.controller, self.pi, self.database = controller, pi, database
-        self.variables: dict[str, Any] = {
-            "bench_instruments": INSTRUMENTS,
-            "collectors_wheelhouse": str(wheelhouse),
-            "collectors_device_allow": ["char-pts"],
-            "serial_names_ports": [{"name": "mppt", "path": "x"}, {"name": "load", "path": "y"}],
-            "collectors_sinks": [
-                {"name": "lab", "dialect": "influxdb1", "url": database.url, "database": "bat", "user": "bench-1",
-                 "password_file": "lab"}
-            ],
+        super().__init__(pi, wheelhouse)
+        self.controller, self.database = controller, database
+        sink = {"name": "lab", "dialect": "influxdb1", "url": database.url, "database": "bat"}
+        self.variables |= {
+            "collectors_sinks": [sink | {"user": "bench-1", "password_file": "lab"}],
             "collectors_secrets": {"lab": SECRET},
-        }  # fmt: skip
+        }
 
     def write(self, **changes: Any) -> None:
         """Write the inventory, with these variables changed."""
         self.controller.write({"benches": {"pi": self.variables | changes}})
 
-    def start_fakes(self) -> None:
-        """Put the three instruments on the host; they begin again with every boot."""
-        unit = (
-            "[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/opt/battfleet/current/venv/bin/python "
-            "/opt/fakes_on_host.py\nRestart=always\nRestartSec=1\n[Install]\nWantedBy=multi-user.target\n"
-        )
-        self.pi.run("cat >/opt/fakes_on_host.py", FAKES.read_text(encoding="utf-8"))
-        self.pi.run("cat >/etc/systemd/system/fakes.service && systemctl enable -q fakes", unit)
-        self.pi.run("systemctl daemon-reload && systemctl start fakes --no-block")
-
-    def status(self) -> dict[str, Any]:
-        """Return `collectors status`, by collector."""
-        found = json.loads(self.pi.try_run("collectors status --json --state /var/lib/collectors").stdout or "{}")
-        return {row["collector"]: row for row in found.get("collectors", []) if row["collector"] in NAMES}
-
-    def collects(self) -> bool:
-        """Return whether every instrument gave a sample in the last 3 s."""
-        ages = [row["last_sample_age_s"] for row in self.status().values()]
-        return len(ages) == len(NAMES) and all(age is not None and age < 3 for age in ages)
-
-    def kept(self, name: str, measurement: str, field: str) -> int:
-        """Return how many values of a field a collector's journal holds."""
-        export = f"collectors export {name} --format lp --measurement {measurement} --state /var/lib/collectors"
-        return len(re.findall(rf"[ ,]{field}=", self.pi.run(export)))
-
     def has_points_of_all(self) -> bool:
         """Return whether the database has points of every instrument."""
         return all(self.database.count(*series, name) > 3 for name, series in SERIES.items())
 
-    def restarts(self, name: str) -> int:
-        """Return how often systemd has restarted a collector."""
-        return int(self.pi.run(f"systemctl show --value -p NRestarts collector@{name}"))
-
-    def started(self) -> dict[str, str]:
-        """Return when each collector was started last."""
-        show = "systemctl show --value -p ExecMainStartTimestampMonotonic collector@"
-        return {name: self.pi.run(show + name).strip() for name in NAMES}
-
 
 @pytest.fixture(scope="module")
-def bench(lab: Lab, controller: Controller, wheelhouse: Path) -> Iterator[Bench]:
+def bench(lab: Lab, controller: Controller, wheelhouse: Path) -> Iterator[Deployed]:
     """A bench, collecting, from nothing."""
     server = lab.start("server", "bookworm")
     database = InfluxOnHost(server)
     pi = lab.start("pi", "trixie")
-    made = Bench(controller, pi, database, wheelhouse)
+    made = Deployed(controller, pi, database, wheelhouse)
     made.write()
     fresh = controller.play(PLAYBOOK, "--check", "--diff")
     assert SECRET not in fresh
@@ -111,19 +58,19 @@ def bench(lab: Lab, controller: Controller, wheelhouse: Path) -> Iterator[Bench]
     pi.stop()
 
 
-def test_from_nothing_every_instrument_collects_and_its_points_arrive(bench: Bench) -> None:
+def test_from_nothing_every_instrument_collects_and_its_points_arrive(bench: Deployed) -> None:
     assert bench.collects()
     await_true("points of every instrument", bench.has_points_of_all, 30)
 
 
-def test_a_second_run_changes_nothing(bench: Bench) -> None:
+def test_a_second_run_changes_nothing(bench: Deployed) -> None:
     before = bench.started()
     assert recap(bench.controller.play(PLAYBOOK))["pi"]["changed"] == 0
     assert recap(bench.controller.play(PLAYBOOK, "--check", "--diff"))["pi"]["changed"] == 0
     assert bench.started() == before
 
 
-def test_only_what_changed_is_restarted(bench: Bench) -> None:
+def test_only_what_changed_is_restarted(bench: Deployed) -> None:
     before = bench.started()
     bench.write(bench_instruments=[INSTRUMENTS[0], INSTRUMENTS[1] | {"period_s": 2.0}, INSTRUMENTS[2]])
     bench.controller.play(PLAYBOOK)
@@ -131,7 +78,7 @@ def test_only_what_changed_is_restarted(bench: Bench) -> None:
     assert [name for name in NAMES if after[name] != before[name]] == ["load"]
 
 
-def test_one_variable_goes_back_to_what_was_before(bench: Bench) -> None:
+def test_one_variable_goes_back_to_what_was_before(bench: Deployed) -> None:
     bench.write(bench_instruments=INSTRUMENTS)
     bench.controller.play(PLAYBOOK)
     now = bench.pi.run("readlink /opt/battfleet/current")
@@ -142,7 +89,7 @@ def test_one_variable_goes_back_to_what_was_before(bench: Bench) -> None:
     assert bench.pi.run("readlink /opt/battfleet/current") == now
 
 
-def test_a_deployment_without_samples_is_taken_back(bench: Bench) -> None:
+def test_a_deployment_without_samples_is_taken_back(bench: Deployed) -> None:
     now = bench.pi.run("readlink /opt/battfleet/current")
     wrong = INSTRUMENTS[2] | {"link": "tcp:127.0.0.1:9"}
     bench.write(bench_instruments=[*INSTRUMENTS[:2], wrong], collectors_sample_timeout_s=5)
@@ -155,7 +102,7 @@ def test_a_deployment_without_samples_is_taken_back(bench: Bench) -> None:
     await_true("collecting again", bench.collects, 20)
 
 
-def test_secrets_are_roots_alone(bench: Bench) -> None:
+def test_secrets_are_roots_alone(bench: Deployed) -> None:
     assert bench.pi.run("stat -c '%a %U' /etc/battfleet/secrets/lab").split() == ["600", "root"]
     assert bench.pi.try_run("systemctl cat collectors-ship; systemctl show collectors-ship").stdout.find(SECRET) == -1
     main = bench.pi.run("systemctl show --value -p MainPID collector@mppt").strip()
@@ -163,7 +110,7 @@ def test_secrets_are_roots_alone(bench: Bench) -> None:
     assert seen.stdout.strip() == "", "a collector sees no secret"
 
 
-def test_a_pulled_cable_costs_only_the_time_it_was_out(bench: Bench) -> None:
+def test_a_pulled_cable_costs_only_the_time_it_was_out(bench: Deployed) -> None:
     bench.pi.run("echo 3 >/run/unplug-mppt")
     await_true("link_down", lambda: "link_down" in (bench.status()["mppt"]["state"] or ""), 10)
     await_true("link_up again", lambda: "link_up" in (bench.status()["mppt"]["state"] or ""), 20)
@@ -171,7 +118,7 @@ def test_a_pulled_cable_costs_only_the_time_it_was_out(bench: Bench) -> None:
     assert bench.restarts("mppt") == 0
 
 
-def test_a_collector_that_hangs_is_restarted(bench: Bench) -> None:
+def test_a_collector_that_hangs_is_restarted(bench: Deployed) -> None:
     bench.pi.run("mkdir -p /run/systemd/system/collector@load.service.d")
     bench.pi.run("printf '[Service]\\nWatchdogSec=3\\n' >/run/systemd/system/collector@load.service.d/quick.conf")
     bench.pi.run("systemctl daemon-reload && systemctl restart collector@load")
@@ -183,19 +130,19 @@ def test_a_collector_that_hangs_is_restarted(bench: Bench) -> None:
     await_true("collecting again", bench.collects, 20)
 
 
-def test_after_a_reboot_it_collects_again_and_nothing_is_lost(bench: Bench) -> None:
+def test_after_a_reboot_it_collects_again_and_nothing_is_lost(bench: Deployed) -> None:
     kept = {name: row["newest_seq"] for name, row in bench.status().items()}
     bench.pi.reboot()
     await_true("collecting again", bench.collects, 60)
     assert all(row["newest_seq"] > kept[name] for name, row in bench.status().items())
 
 
-def test_the_drill_proves_that_an_outage_loses_nothing(bench: Bench) -> None:
+def test_the_drill_proves_that_an_outage_loses_nothing(bench: Deployed) -> None:
     said = bench.controller.play("playbooks/drill.yml", "-e", "drill_minutes=0.2")
     assert "nothing is missing" in said
 
 
-def test_after_a_pulled_network_cable_the_server_has_what_the_journal_has(bench: Bench) -> None:
+def test_after_a_pulled_network_cable_the_server_has_what_the_journal_has(bench: Deployed) -> None:
     bench.pi.cut()
     time.sleep(10)
     bench.pi.join()

@@ -120,7 +120,7 @@ def test_all_mistakes_of_all_hosts_come_at_once_and_no_host_is_touched(tmp_path:
 
 
 def test_a_limit_does_not_go_round_the_check(tmp_path: Path) -> None:
-    benches = {"right": RIGHT, "wrong": {"bench_instruments": [MPPT | {"kind": "none"}]}}
+    benches: dict[str, dict[str, Any]] = {"right": RIGHT, "wrong": {"bench_instruments": [MPPT | {"kind": "none"}]}}
     done = play("ansible/playbooks/collectors.yml", "-i", str(inventory_of(tmp_path, benches)), "--limit", "right")
     assert done.returncode != 0
     assert "no instrument 'none'" in done.stdout

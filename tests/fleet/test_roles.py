@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.dataloader import DataLoader  # type: ignore[import-untyped]
 from jinja2 import Environment, FileSystemLoader
 
 from tests.fleet.modules import ROOT
