@@ -59,8 +59,8 @@ def choice(name: str, label: str, query: str, description: str, several: bool = 
 
 def grain(name: str, field: str, value: str) -> Json:
     """Return a hidden variable that follows the time range; `value` is what holds before it was asked."""
-    span = "$__to - $__from"
-    query = f'SELECT "{field}" FROM "h1_mean"."grain" WHERE "from_ms" < {span} AND "to_ms" >= {span}'
+    span = "${__to:date:seconds} - ${__from:date:seconds}"
+    query = f'SELECT "{field}" FROM "h1_mean"."grain" WHERE "from_s" < {span} AND "to_s" >= {span}'
     return choice(name, name, query, "Follows the time range: which stored series is read.") | {
         "hide": 2,
         "sort": 0,
@@ -74,7 +74,7 @@ GRAINS = (
     grain("least", "least", "m1_min"),
     grain("most", "most", "m1_max"),
     grain("step", "step", "1m"),
-    grain("hours", "hours", "0.016666666666666666"),
+    grain("per_hour", "per_hour", "60"),
 )
 
 

@@ -3,7 +3,7 @@
 Hidden variables choose the series that fits the time range (see `grafana.downsampling.grains`):
 
     $mean, $least, $most    retention policies of means, minima and maxima: raw, 1 min or 1 h
-    $step, $hours           that grain's step, as a duration and in hours, for pairing instruments and for sums
+    $step, $per_hour        that grain's step and how many make an hour, for pairing instruments and for sums
     $interval               width of one point on the screen
 
 `fill(null)` keeps a gap a gap: lines are broken where nothing came for more than a minute.
@@ -116,13 +116,13 @@ ENERGY = 'mean("voltage_v") * mean("current_a")'
 
 
 def running(where: str, product: str, by: Sequence[str] = ("device",)) -> str:
-    """Return the running sum of charge or energy since the beginning of the range: means times $hours, step by step.
+    """Return the running sum of charge or energy since the beginning of the range: means by $per_hour, step by step.
 
     `product` is an expression of means. A gap adds nothing: what was not measured is not guessed.
     """
     groups = "".join(f', "{tag}"' for tag in by)
     amounts = (
-        f'(SELECT {product} * $hours AS "q" FROM "$mean"."battery" WHERE {where} AND $timeFilter '
+        f'(SELECT {product} / $per_hour AS "q" FROM "$mean"."battery" WHERE {where} AND $timeFilter '
         f"GROUP BY time($step){groups} fill(none))"
     )
     return (

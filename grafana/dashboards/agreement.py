@@ -143,7 +143,7 @@ def drift(name: str) -> Panel:
     )
 
 
-DIVERGE = f'(SELECT "d" * $hours AS "q" FROM {difference("current_a")})'
+DIVERGE = f'(SELECT "d" / $per_hour AS "q" FROM {difference("current_a")})'
 
 DASHBOARD = Dashboard(
     uid="battfleet-agreement",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from grafana.dashboard import BATTERY, BENCH, DEVICE, GRAINS, INTERVAL, REFERENCE, Dashboard
 from grafana.influxql import CHARGE, ENERGY, HERE, match, newest, series, total
-from grafana.panels import Panel, Row, Target, stat, table, timeline, timeseries
-from grafana.units import BLUE, GREEN, ORANGE, PURPLE, RED, flags, meaning, states, steps, unit
+from grafana.panels import Panel, Row, Target, by_turn, stat, table, timeline, timeseries
+from grafana.units import BLUE, BY_TURN, GREEN, ORANGE, PURPLE, RED, flags, meaning, states, steps, unit
 
 SPEAKER = match(*HERE, device="reference")
 HERE_ALL = match(*HERE)
@@ -201,7 +201,7 @@ DASHBOARD = Dashboard(
         timeseries(
             "All instruments: current",
             "Do the other instruments tell the same story?",
-            [Target(series("battery", "current_a", DEVICES), "$tag_device")],
+            by_turn(series("battery", "current_a", DEVICES), "$tag_device", BY_TURN),
             "amp",
             reads="Every chosen instrument at this battery. If they part, go to Measurement agreement.",
             empty="No instrument at this battery measures current.",

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from collectors.signals import VOCABULARY
 
 AGGREGATES = ("mean", "min", "max", "count")
-HOUR_MS = 3_600_000
-FOR_EVER_MS = 10**14
+HOUR_S = 3600
+FOR_EVER_S = 10**11
 """About 3000 years: longer than any range."""
 
 
@@ -27,10 +27,11 @@ class Grain:
 
     name: str
     step: str
-    hours: float
-    from_ms: int
+    per_hour: int
+    """Steps in an hour: a whole number, because Grafana may escape a point as part of a pattern."""
+    from_s: int
     """Ranges longer than this are shown from it,"""
-    to_ms: int
+    to_s: int
     """up to this length."""
     keep: str = ""
     again: str = ""
@@ -38,10 +39,10 @@ class Grain:
     every: str = ""
 
 
-RAW = Grain("raw", "10s", 10 / 3600, 0, 6 * HOUR_MS)
+RAW = Grain("raw", "10s", 360, 0, 6 * HOUR_S)
 """Pairs of instruments are formed in steps of ten seconds; single instruments are shown as finely as wanted."""
-M1 = Grain("m1", "1m", 1 / 60, 6 * HOUR_MS, 8 * 24 * HOUR_MS, keep="104w", again="10m", every="1m")
-H1 = Grain("h1", "1h", 1.0, 8 * 24 * HOUR_MS, FOR_EVER_MS, keep="INF", again="2h", every="15m")
+M1 = Grain("m1", "1m", 60, 6 * HOUR_S, 8 * 24 * HOUR_S, keep="104w", again="10m", every="1m")
+H1 = Grain("h1", "1h", 1, 8 * 24 * HOUR_S, FOR_EVER_S, keep="INF", again="2h", every="15m")
 REDUCED = (M1, H1)
 MEASUREMENTS = tuple(VOCABULARY)
 
@@ -58,7 +59,7 @@ def choices(raw_policy: str) -> list[str]:
         names = {"mean": raw_policy, "least": raw_policy, "most": raw_policy}
         if grain is not RAW:
             names = {"mean": policy(grain, "mean"), "least": policy(grain, "min"), "most": policy(grain, "max")}
-        words = names | {"step": grain.step, "hours": repr(grain.hours)}
+        words = names | {"step": grain.step, "per_hour": str(grain.per_hour)}
         fields = ",".join(f'{key}="{value}"' for key, value in words.items())
-        lines.append(f"grain,name={grain.name} {fields},from_ms={grain.from_ms}.0,to_ms={grain.to_ms}.0 0")
+        lines.append(f"grain,name={grain.name} {fields},from_s={grain.from_s}.0,to_s={grain.to_s}.0 0")
     return lines

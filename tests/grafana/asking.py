@@ -53,7 +53,9 @@ def auto(variable: Mapping[str, Any], span: Range) -> str:
 
 def fill_in(query: str, values: Mapping[str, str], span: Range) -> str:
     """The query with every variable in place; a variable without a value is an error."""
-    macros = {"timeFilter": span.filter, "__from": f"{span.from_s * 1000}", "__to": f"{span.to_s * 1000}"}
+    for name, time_s in (("__from", span.from_s), ("__to", span.to_s)):
+        query = query.replace(f"${{{name}:date:seconds}}", str(time_s))
+    macros = {"timeFilter": span.filter}
     known = {**values, **macros}
     return re.sub(r"\$(\w+)", lambda found: known[found[1]], query)
 

@@ -10,7 +10,7 @@ import pytest
 
 from grafana.downsampling import (
     AGGREGATES,
-    FOR_EVER_MS,
+    FOR_EVER_S,
     H1,
     M1,
     MEASUREMENTS,
@@ -124,8 +124,8 @@ def test_a_refusal_carries_the_servers_words(influx: Influx) -> None:
 
 def test_every_range_has_exactly_one_grain() -> None:
     grains = (RAW, *REDUCED)
-    assert grains[0].from_ms == 0 and grains[-1].to_ms == FOR_EVER_MS
-    assert [one.to_ms for one in grains[:-1]] == [one.from_ms for one in grains[1:]]
+    assert grains[0].from_s == 0 and grains[-1].to_s == FOR_EVER_S
+    assert [one.to_s for one in grains[:-1]] == [one.from_s for one in grains[1:]]
 
 
 def test_tasks_for_2x_cover_every_policy_live_and_late() -> None:

@@ -5,7 +5,7 @@
 One JSON schema (draft 7) for a dashboard, and for each panel type we use one for its options and one for its
 `fieldConfig.defaults.custom`; for variables of type interval, what the newer dashboard types say of their own keys
 (`auto` …), which the classic types leave out and Grafana reads. Words of the package are left out: only its
-structure is kept.
+structure is kept (the package is Apache-2.0).
 """
 
 from __future__ import annotations
