@@ -1,0 +1,189 @@
+"""Switching deployments on a host, with stand-ins for systemctl and `collectors status`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.fleet.modules import load
+
+SYSTEMCTL = """#!/bin/sh
+echo "$@" >>"$FOLDER/calls"
+verb=$1; shift
+for unit in "$@"; do
+  case $unit in -*) continue ;; esac
+  case $verb in
+    restart) grep -qs "$unit" "$FOLDER/broken" || touch "$FOLDER/up/$unit" ;;
+    enable) touch "$FOLDER/enabled/$unit" ;;
+    disable) rm -f "$FOLDER/up/$unit" "$FOLDER/enabled/$unit" ;;
+    is-active) [ -e "$FOLDER/up/$unit" ] || exit 3 ;;
+    is-enabled) [ -e "$FOLDER/enabled/$unit" ] || exit 1 ;;
+  esac
+done
+"""
+STATUS = """#!/bin/sh
+cat "$FOLDER/status"
+"""
+
+
+class Place:
+    """A host's folders, and what stands in for its programs."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Make them."""
+        self.module: ModuleType = load("ansible/roles/collectors/files/activate.py")
+        self.folder, self.home = folder, folder / "home"
+        for name in ("bin", "up", "enabled", "units", "secrets", "home/releases", "home/deployments"):
+            (folder / name).mkdir(parents=True)
+        for name in ("collector@.service", "collectors-ship.service"):
+            (folder / "units" / name).write_text("[Service]\n", encoding="ascii")
+        self.program(folder / "bin" / "systemctl", SYSTEMCTL)
+        self.program(folder / "bin" / "journalctl", "#!/bin/sh\necho last words\n")
+        monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+        monkeypatch.setenv("FOLDER", str(folder))
+        monkeypatch.setattr(self.module, "SETTLE_S", 0.0)
+        monkeypatch.setattr(self.module, "LOOK_S", 0.01)
+        self.settings: Any = self.module.Settings(
+            self.home, folder, folder / "units", folder / "secrets", 0.1, frozenset(), 3
+        )
+        self.talks("a", "b", "c")
+
+    def program(self, path: Path, text: str) -> None:
+        path.write_text(text, encoding="ascii")
+        path.chmod(0o755)
+
+    def talks(self, *names: str) -> None:
+        """Let these instruments have a sample from now on, or a little later."""
+        rows = [{"collector": name, "last_sample_age_s": -5.0} for name in names]
+        (self.folder / "status").write_text(json.dumps({"collectors": rows}), encoding="ascii")
+
+    def deployment(self, name: str, collectors: Mapping[str, str], release: str = "r1") -> Path:
+        """Make a deployment: collector to what its configuration says of its period."""
+        program = self.home / "releases" / release / "bin" / "collectors"
+        if not program.exists():
+            program.parent.mkdir(parents=True)
+            self.program(program, STATUS)
+        folder: Path = self.home / "deployments" / name
+        (folder / "collectors").mkdir(parents=True)
+        (folder / "venv").symlink_to(f"../../releases/{release}")
+        for collector, period in collectors.items():
+            text = f'[collector]\nname = "{collector}"\nperiod_s = {period}\n'
+            (folder / "collectors" / f"{collector}.toml").write_text(text, encoding="ascii")
+        return folder
+
+    def activate(self, deployment: Path) -> list[str]:
+        """Return which units were restarted."""
+        restarted: list[str] = self.module.activate(deployment, self.settings)["restarted"]
+        return restarted
+
+    def current(self) -> str:
+        return (self.home / "current").readlink().name
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    return Place(tmp_path, monkeypatch)
+
+
+def test_the_first_deployment_starts_everything_and_the_second_time_nothing(place: Place) -> None:
+    first = place.deployment("d1", {"a": "0.01", "b": "0.01"})
+    assert place.activate(first) == ["collector@a.service", "collector@b.service"]
+    assert place.module.activate(first, place.settings) == {"changed": False, "restarted": [], "stopped": []}
+    assert place.current() == "d1"
+
+
+def test_only_what_changed_is_restarted_and_what_left_is_stopped(place: Place) -> None:
+    place.activate(place.deployment("d1", {"a": "0.01", "b": "0.01"}))
+    found = place.module.activate(place.deployment("d2", {"a": "0.02"}), place.settings)
+    assert found == {"changed": True, "restarted": ["collector@a.service"], "stopped": ["collector@b.service"]}
+    assert not (place.folder / "up" / "collector@b.service").exists()
+    assert (place.home / "previous").readlink().name == "d1"
+
+
+def test_another_program_or_unit_restarts_all(place: Place) -> None:
+    place.activate(place.deployment("d1", {"a": "0.01"}))
+    assert place.activate(place.deployment("d2", {"a": "0.01"}, "r2")) == ["collector@a.service"]
+    (place.folder / "units" / "collector@.service").write_text("[Service]\nNice=1\n", encoding="ascii")
+    assert place.activate(place.home / "deployments" / "d2") == ["collector@a.service"]
+
+
+def test_a_new_secret_restarts_the_shipper_alone(place: Place) -> None:
+    deployment = place.deployment("d1", {"a": "0.01"})
+    (deployment / "ship.toml").write_text("", encoding="ascii")
+    secret = place.folder / "secrets" / "lab"
+    secret.write_text("one", encoding="ascii")
+    place.activate(deployment)
+    secret.write_text("two", encoding="ascii")
+    os.utime(secret, (1, 1))
+    assert place.activate(deployment) == ["collectors-ship.service"]
+
+
+def test_a_silent_instrument_takes_the_deployment_back(place: Place) -> None:
+    place.activate(place.deployment("d1", {"a": "0.01"}))
+    place.talks("a")
+    with pytest.raises(place.module.Failed, match=r"(?s)b: no sample within 0 s.*last words.*Went back to d1"):
+        place.activate(place.deployment("d2", {"a": "0.02", "b": "0.01"}))
+    assert place.current() == "d1"
+    assert not (place.folder / "up" / "collector@b.service").exists()
+    assert "period_s = 0.01" in (place.home / "current" / "collectors" / "a.toml").read_text(encoding="ascii")
+
+
+def test_an_instrument_that_may_be_silent_is_not_waited_for(place: Place) -> None:
+    place.talks("a")
+    place.settings = dataclasses.replace(place.settings, silent=frozenset({"b"}))
+    assert len(place.activate(place.deployment("d1", {"a": "0.01", "b": "0.01"}))) == 2
+
+
+def test_a_first_deployment_that_fails_is_not_taken_for_good_later(place: Place) -> None:
+    place.talks()
+    first = place.deployment("d1", {"a": "0.01"})
+    for _ in range(2):
+        with pytest.raises(place.module.Failed, match="nothing before d1"):
+            place.activate(first)
+    place.talks("a")
+    assert place.activate(first) == ["collector@a.service"]
+
+
+def test_a_unit_that_does_not_start_is_told_with_its_log(place: Place) -> None:
+    (place.folder / "broken").write_text("collector@a.service", encoding="ascii")
+    with pytest.raises(place.module.Failed, match=r"(?s)collector@a\.service does not start.*last words"):
+        place.activate(place.deployment("d1", {"a": "0.01"}))
+
+
+def test_what_was_cut_off_in_the_middle_is_finished_by_the_next_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.activate(place.deployment("d1", {"a": "0.01", "b": "0.01"}))
+
+    def cut_off(_units: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place.module, "restart_all", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            place.activate(place.deployment("d2", {"a": "0.02", "b": "0.01"}))
+    assert place.activate(place.home / "deployments" / "d2") == ["collector@a.service"]
+
+
+def test_old_deployments_and_unused_releases_go(place: Place) -> None:
+    for number in range(1, 6):
+        path = place.deployment(f"d{number}", {"a": f"0.0{number}"}, f"r{number}")
+        os.utime(path, (number, number))
+        place.activate(path)
+    assert {path.name for path in (place.home / "deployments").iterdir()} == {"d3", "d4", "d5"}
+    assert {path.name for path in (place.home / "releases").iterdir()} == {"r3", "r4", "r5"}
+
+
+def test_a_plan_changes_nothing(place: Place) -> None:
+    deployment = place.deployment("d1", {"a": "0.01"})
+    arguments = ["--home", str(place.home), "--units", str(place.folder / "units"), "--plan", deployment.name]
+    assert place.module.main(arguments) == 0
+    assert not (place.home / "current").exists()
+    assert place.module.main([*arguments[:-1], "no-such"]) == 2
