@@ -14,9 +14,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.fleet.conftest import Controller
 from tests.fleet.hosts import Host, shell
 
 API = Path(__file__).with_name("influxdb2_stand_in.py")
@@ -34,6 +36,13 @@ PACKAGES: dict[str, tuple[str, str, str, str]] = {
     "influxdb2": ("2.9.1-1", "influxdb", "influxdb", API.read_text(encoding="utf-8")),
     "influxdb2-cli": ("2.8.0-1", "", "", ""),
 }
+
+
+def copy_of(controller: Controller, folder: Path) -> Controller:
+    """Return a controller with a checkout of its own: a vault in it is in nobody else's way."""
+    checkout = folder / "checkout"
+    shutil.copytree(controller.checkout, checkout, symlinks=True)
+    return replace(controller, checkout=checkout)
 
 
 class Vault:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fleet.conftest import ROOT, Controller, recap
 from tests.fleet.hosts import Host, Lab
-from tests.fleet.servers import Database, Vault, vendor_repository
+from tests.fleet.servers import Database, Vault, copy_of, vendor_repository
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fleet"), pytest.mark.timeout(900)]
 PLAYBOOK = "playbooks/server.yml"
@@ -68,7 +68,8 @@ def server(lab: Lab, controller: Controller, tmp_path_factory: pytest.TempPathFa
     host = lab.start("serv", "bookworm")
     repository = vendor_repository(host.root / "srv/vendor", "file:/srv/vendor")
     variables = {"vendor_apt_repositories": [repository], "grafana_version": "13.0.1"}
-    made = Server(controller, host, Vault(controller.checkout), variables)
+    own = copy_of(controller, tmp_path_factory.mktemp("server"))
+    made = Server(own, host, Vault(own.checkout), variables)
     made.write()
     rehearsal = made.counts("--check")
     assert (rehearsal["failed"], rehearsal["unreachable"]) == (0, 0)
@@ -103,6 +104,7 @@ def test_strangers_are_not_let_in(server: Server) -> None:
     assert Database(server.host, "bench-1", "guessed").request("/query", "q=SHOW+DATABASES")[0] == 401
     listening = server.host.run("ss -ltnH")
     assert "127.0.0.1:8086" in listening and "127.0.0.1:8088" in listening
+    assert "policy drop" in server.host.run("nft list table inet battfleet")
     assert "*:8086" not in listening and "0.0.0.0:8086" not in listening
 
 
@@ -137,10 +139,10 @@ def test_grafana_gets_its_secrets_from_systemd_only(server: Server) -> None:
 
 def test_a_backup_brings_every_point_back(server: Server) -> None:
     bench, admin = server.as_user("bench-1"), server.as_admin()
-    points = "\n".join(f"battery,bench=bench-1 voltage_v={number}" for number in range(5))
+    points = "\n".join(f"battery,bench=bench-1,device=d{number} voltage_v={number}" for number in range(5))
     assert bench.request("/write?db=bat&rp=raw", points)[0] == 204
     output = server.play(playbook="playbooks/backup.yml")
-    assert "none is missing" in output
+    assert "none is missing" in output and ": 0 values" not in output
     assert "battfleet_restore_check" not in str(admin.query("SHOW DATABASES"))
     archive = server.host.run("ls /var/backups/battfleet/*.tar").split()[-1]
     assert server.host.run(f"stat -c %a {archive}").strip() == "600"

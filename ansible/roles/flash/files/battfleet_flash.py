@@ -60,9 +60,10 @@ class Probe:
     def command(self, *steps: str) -> list[str]:
         """Return the command line that does these steps and ends."""
         chosen = [f"adapter serial {self.serial}"] if self.serial else []
-        begin = ["transport select hla_swd", f"adapter speed {self.khz}"]
-        files = ["-f", "interface/stlink.cfg", *_each(chosen + begin), "-f", "target/stm32l0_dual_bank.cfg"]
-        return ["openocd", *files, *_each(["reset_config none", "init", *steps, "shutdown"])]
+        link = ["-f", "interface/stlink.cfg", *_each([*chosen, "transport select hla_swd"])]
+        # The target's file has a speed of its own, so ours comes after it.
+        begin = [f"adapter speed {self.khz}", "reset_config none", "init"]
+        return ["openocd", *link, "-f", "target/stm32l0_dual_bank.cfg", *_each([*begin, *steps, "shutdown"])]
 
 
 def _each(steps: Sequence[str]) -> list[str]:
