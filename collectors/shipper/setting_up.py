@@ -247,6 +247,6 @@ ADVICE = {
 
 def _judge_write(sink: SinkConfig, status: int, text: str) -> tuple[bool, str]:
     place = sink.database or sink.bucket
-    if status in (200, 204, 400):  # 400: nothing to write, but we were let in
+    if status in (204, 400) or (status == 200 and not text):  # nothing to write, but we were let in
         return True, f"may write to {place}"
-    return False, f"write to {place}: {status} {text}; {ADVICE.get(status, 'this does not look like InfluxDB')}"
+    return False, f"write to {place}: {status} {text[:200]}; {ADVICE.get(status, 'this does not look like InfluxDB')}"

@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -227,3 +229,37 @@ def test_ctrl_c_ends_a_command_without_a_trace(tmp_path: Path) -> None:
         assert process.wait(20) == 130
         assert process.stderr
         assert process.stderr.read() == b""
+
+
+class Portal(BaseHTTPRequestHandler):
+    """Says 200 and a page to everything, as a hotel's network does."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        page = b"<html>Welcome</html>"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def log_message(self, *_: object) -> None:
+        """Be quiet."""
+
+
+def test_a_captive_portal_is_not_taken_for_a_database(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Portal) as portal:
+        threading.Thread(target=portal.serve_forever, daemon=True).start()
+        path = tmp_path / "ship.toml"
+        path.write_text(
+            f'[ship]\nbench = "b"\nstate_dir = "{tmp_path}"\n'
+            f'[[sink]]\nname = "main"\ndialect = "influxdb1"\ndatabase = "x"\n'
+            f'url = "http://127.0.0.1:{portal.server_port}"\n'
+        )
+        result = CliRunner().invoke(cli, ["sink", "check", str(path)])
+        portal.shutdown()
+    assert result.exit_code == 69
+    assert "ok:" not in result.output
+    assert "does not look like InfluxDB" in result.output
