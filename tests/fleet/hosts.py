@@ -252,7 +252,8 @@ class Lab:
     def __init__(self, folder: Path) -> None:
         """Plan it; entering the with-block makes the network."""
         self.folder = folder
-        number = secrets.randbelow(200)
+        taken = {path.name for path in Path("/sys/class/net").glob("bf*")}
+        number = secrets.choice([n for n in range(250) if f"bf{n}" not in taken])
         self.bridge = f"bf{number}"
         self.network = ipaddress.ip_network(f"10.231.{number}.0/24")
         self.gateway = str(self.network[1])
