@@ -46,7 +46,8 @@ def load_dataclass(cls: type[T], table: Mapping[str, Any], where: str) -> tuple[
     """
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
-    problems = [_unknown(where, key, known) for key in table if key not in known]
+    unknown = [_unknown(where, key, known) for key in table if key not in known]
+    problems: list[str] = []
     values: dict[str, Any] = {}
     for name, spec in known.items():
         if name in table:
@@ -55,13 +56,14 @@ def load_dataclass(cls: type[T], table: Mapping[str, Any], where: str) -> tuple[
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             problems.append(f"{where} {name}: missing; expected {describe_type(hints[name])}")
     if problems:
-        return None, problems
+        return None, unknown + problems
     try:
-        return cls(**values), []
+        made = cls(**values)
     except ConfigError as error:
-        return None, [f"{where} {line}" for line in error.problems]
+        return None, unknown + [f"{where} {line}" for line in error.problems]
     except ValueError as error:
-        return None, [f"{where} {error}"]
+        return None, [*unknown, f"{where} {error}"]
+    return (None, unknown) if unknown else (made, [])
 
 
 def _unknown(where: str, key: str, known: Mapping[str, Any]) -> str:
@@ -212,7 +214,7 @@ class Config:
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the file's tables; ConfigError naming file and line when it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a mark
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

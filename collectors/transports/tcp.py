@@ -34,7 +34,7 @@ def ports_of(address: Address, device: Device) -> tuple[str, dict[str, int]]:
     ]
     texts |= address.options
     problems += [
-        f"link: {channel or 'port'}: expected 1 to 65535, got {text!r}"
+        f"link: {channel or 'port'}: expected 1 to 65535, {f'got {text!r}' if text else 'it is missing'}"
         for channel, text in texts.items()
         if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535)
     ]

@@ -20,7 +20,7 @@ from collectors import config, devices, fakes, transports
 from collectors.cli import cli, main
 from collectors.clock import FakeClock
 from collectors.device import Output
-from collectors.errors import CollectorError, NoReply, NotUnderstood, WrongDevice
+from collectors.errors import CollectorError, ConfigError, NoReply, NotUnderstood, WrongDevice
 from collectors.fakes import Fake
 from collectors.poller import Poller
 from collectors.reading import Event, Reading
@@ -263,3 +263,19 @@ def test_a_captive_portal_is_not_taken_for_a_database(tmp_path: Path) -> None:
     assert result.exit_code == 69
     assert "ok:" not in result.output
     assert "does not look like InfluxDB" in result.output
+
+
+def test_an_unknown_key_hides_no_other_mistake(tmp_path: Path) -> None:
+    path = config_of("ea_el3000a", tmp_path, more="period_s = -1\nperiods = 1\n")
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    assert [problem.removeprefix(f"{path}: [collector] ").partition(":")[0] for problem in caught.value.problems] == [
+        "periods",
+        "period_s",
+    ]
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    path = config_of("ea_el3000a", tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert config.load(path).collector.name == "x"
