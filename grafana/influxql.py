@@ -55,12 +55,11 @@ def counted(measurement: str, name: str, where: str, by: Sequence[str], per_s: b
     )
 
 
-def newest(measurement: str, name: str, where: str, by: Sequence[str] = (), policy: str = "") -> str:
+def newest(measurement: str, name: str, where: str, by: Sequence[str] = ()) -> str:
     """Return the newest value in the panel's own time range, as it was sent."""
     signal(measurement, name)
     groups = " GROUP BY " + ", ".join(f'"{tag}"' for tag in by) if by else ""
-    source = f'"{policy}"."{measurement}"' if policy else f'"{measurement}"'
-    return f'SELECT last("{name}") FROM {source} WHERE {where} AND $timeFilter{groups}'
+    return f'SELECT last("{name}") FROM "{measurement}" WHERE {where} AND $timeFilter{groups}'
 
 
 def together(*sources: str) -> str:

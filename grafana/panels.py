@@ -247,11 +247,6 @@ def histogram(title: str, asks: str, target: Target, unit: str, **more: Any) -> 
     return Panel("histogram", title, asks, (target,), options=options, defaults=defaults, custom=custom, **more)
 
 
-def text(title: str, content: str, size: tuple[int, int]) -> Panel:
-    """Return words."""
-    return Panel("text", title, "", options={"mode": "markdown", "content": content}, size=size)
-
-
 def column(name: str, unit: str, title: str = "", **properties: Any) -> Json:
     """Return the override of one table column."""
     named = {"unit": unit} | ({"displayName": title} if title else {}) | properties

@@ -7,6 +7,7 @@ writes the measurement `cell` fills it; a battery without one shows why it is em
 
 from __future__ import annotations
 
+from grafana.alerts.settings import load
 from grafana.dashboard import BATTERY, BENCH, DEVICE, GRAINS, INTERVAL, Dashboard
 from grafana.influxql import HERE, match, newest, series
 from grafana.panels import Json, Panel, Row, Target, stat, table, timeseries
@@ -15,12 +16,9 @@ from grafana.units import BLUE, GREEN, ORANGE, RED, meaning, steps
 CELLS = match(*HERE)
 DEVICES = match(*HERE, "device")
 BENCH_ONLY = match("bench")
+APART_V = load().chemistries["lfp"]["cell_spread_v"]
 NO_CELLS = "No instrument at this battery measures single cells."
 EACH_NOW = f'(SELECT last("voltage_v") AS "v" FROM "cell" WHERE {CELLS} AND $timeFilter GROUP BY "cell")'
-EACH = (
-    f'(SELECT {{of}}("voltage_v") AS "v" FROM "{{policy}}"."cell" WHERE {CELLS} AND $timeFilter '
-    'GROUP BY time($step), "cell" fill(none))'
-)
 
 
 def extreme(title: str, asks: str, what: str, kind: str, defaults: Json) -> Panel:
@@ -51,10 +49,13 @@ def life(title: str, asks: str, name: str, kind: str) -> Panel:
     )
 
 
-def spread(of: str, policy: str) -> str:
-    """Return highest minus lowest cell of each step, the greatest in each interval."""
-    inner = EACH.format(of=of, policy=policy)
-    gap = f'(SELECT max("v") - min("v") AS "gap" FROM {inner} WHERE $timeFilter GROUP BY time($step) fill(none))'
+def spread() -> str:
+    """Return highest minus lowest cell of each step in mV, the greatest in each interval."""
+    each = (
+        f'(SELECT mean("voltage_v") AS "v" FROM "$mean"."cell" WHERE {CELLS} AND $timeFilter '
+        'GROUP BY time($step), "cell" fill(none))'
+    )
+    gap = f'(SELECT max("v") - min("v") AS "gap" FROM {each} WHERE $timeFilter GROUP BY time($step) fill(none))'
     return f'SELECT max("gap") * 1000 FROM {gap} WHERE $timeFilter GROUP BY time($interval) fill(null)'
 
 
@@ -74,7 +75,7 @@ DASHBOARD = Dashboard(
             defaults={
                 "decimals": 0,
                 "color": {"mode": "thresholds"},
-                "thresholds": steps((None, GREEN), (80, ORANGE), (160, RED)),
+                "thresholds": steps((None, GREEN), (1000 * APART_V[0], ORANGE), (1000 * APART_V[1], RED)),
             },
         ),
         stat(
@@ -107,7 +108,7 @@ DASHBOARD = Dashboard(
         timeseries(
             "Cell spread",
             "How far apart are the cells, and is it growing?",
-            [Target(spread("mean", "$mean"), "highest − lowest", colour=BLUE)],
+            [Target(spread(), "highest − lowest", colour=BLUE)],
             "mvolt",
             reads="Highest minus lowest cell of each step, the greatest of each interval.",
             empty=NO_CELLS,

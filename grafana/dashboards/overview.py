@@ -6,6 +6,7 @@ how much that was today and over the range, in what state the charger is, and la
 
 from __future__ import annotations
 
+from grafana.alerts.settings import load
 from grafana.dashboard import BATTERY, BENCH, DEVICE, GRAINS, INTERVAL, REFERENCE, Dashboard
 from grafana.influxql import CHARGE, ENERGY, HERE, match, newest, series, total
 from grafana.panels import Panel, Row, Target, by_turn, stat, table, timeline, timeseries
@@ -15,6 +16,9 @@ SPEAKER = match(*HERE, device="reference")
 HERE_ALL = match(*HERE)
 DEVICES = match(*HERE, "device")
 BENCH_ONLY = match("bench")
+DEFAULTS = load()
+SOC_LOW, WARM = DEFAULTS.limits["soc_low"], DEFAULTS.limits["temperature_high_degc"]
+COLD = DEFAULTS.chemistries["lfp"]["charge_cold_degc"]
 SILENT = "No sample for 5 min: is the collector running? See Fleet."
 NO_SOC = "No estimate for 5 min: is the estimator running?"
 NO_SOLAR = "No instrument on this bench measures a panel."
@@ -68,7 +72,7 @@ NOW = (
         defaults={
             "decimals": 1,
             "color": {"mode": "thresholds"},
-            "thresholds": steps((None, RED), (0.1, ORANGE), (0.2, GREEN)),
+            "thresholds": steps((None, RED), (SOC_LOW[1], ORANGE), (SOC_LOW[0], GREEN)),
         },
     ),
     stat(
@@ -92,7 +96,7 @@ NOW = (
         defaults={
             "decimals": 1,
             "color": {"mode": "thresholds"},
-            "thresholds": steps((None, RED), (0, ORANGE), (5, GREEN), (45, ORANGE), (55, RED)),
+            "thresholds": steps((None, RED), (COLD[1], ORANGE), (COLD[0], GREEN), (WARM[0], ORANGE), (WARM[1], RED)),
         },
     ),
 )

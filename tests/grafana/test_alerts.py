@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from grafana.alerts import files
 from grafana.alerts.files import SECRETS, alerting, contact_points, groups, policies, retired
 from grafana.alerts.rules import Rule, rules
 from grafana.alerts.settings import CONTACT_POINTS, SettingsError, load
@@ -133,6 +134,10 @@ def test_a_dead_database_is_an_alert_of_one_rule_only() -> None:
     assert [rule["uid"] for rule in BUILT_RULES if rule["execErrState"] == "Error"] == [SILENT]
 
 
+def test_there_are_as_many_rules_as_the_page_says() -> None:
+    assert f"{len(BUILT_RULES)} rules with fixed ids" in (ROOT / "docs" / "dashboards.md").read_text()
+
+
 def test_ids_are_unique_short_enough_and_never_both_live_and_retired() -> None:
     uids = [rule["uid"] for rule in BUILT_RULES]
     assert len(set(uids)) == len(uids)
@@ -191,6 +196,14 @@ def test_a_site_that_names_contact_points_gets_them_and_the_policy() -> None:
     assert made["policies.yaml"] == policies()
     assert set(alerting(load())) == {"rules.yaml"}
     assert tuple(SECRETS) == CONTACT_POINTS
+
+
+def test_retired_rules_are_deleted_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gone = tmp_path / "retired.toml"
+    gone.write_text('uids = ["bf-old-warning"]')
+    monkeypatch.setattr(files, "RETIRED", gone)
+    deleted = alerting(load())["retired.yaml"]
+    assert deleted == {"apiVersion": 1, "deleteRules": [{"orgId": 1, "uid": "bf-old-warning"}]}
 
 
 def test_a_site_can_change_a_limit() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import tests.influx
 from grafana.downsampling import (
     AGGREGATES,
     FOR_EVER_S,
@@ -88,6 +89,29 @@ def test_what_arrives_hours_late_is_found_and_only_that(server: Server, influx: 
     assert list(late(server, START_S, end_s)) == []
     (series,) = server.query('SELECT count("voltage_v") FROM "m1_mean"."battery"')
     assert series["values"][0][1] == 4 * 60
+
+
+@pytest.mark.slow
+def test_the_server_runs_the_continuous_queries_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the next full minute: the one place where a test waits for a clock."""
+    off, on = "[continuous_queries]\nenabled = false", '[continuous_queries]\nenabled = true\nrun-interval = "1s"'
+    assert off in tests.influx.CONFIG
+    monkeypatch.setattr(tests.influx, "CONFIG", tests.influx.CONFIG.replace(off, on))
+    if tests.influx.INFLUXD is None:
+        pytest.skip(tests.influx.MISSING)
+    with tests.influx.running(tmp_path / "influxdb") as influx:
+        server = Server(influx.url, influx.create_database(), influx.admin, influx.password)
+        install(server)
+        minute_s = int(time.time()) // 60 * 60
+        seed.write(influx, server.database, points(minute_s - 300, minute_s))
+        deadline_s = time.monotonic() + 200
+        wanted = [[at_s, 6] for at_s in range(minute_s - 300, minute_s, 60)]
+        found: list[list[int]] = []
+        while found != wanted and time.monotonic() < deadline_s:
+            time.sleep(0.5)
+            series = server.query('SELECT "voltage_v" FROM "m1_count"."battery"')
+            found = series[0]["values"] if series else []
+        assert found == wanted
 
 
 def test_the_running_hour_is_left_to_the_continuous_queries(server: Server, influx: Influx) -> None:
