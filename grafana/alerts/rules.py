@@ -8,8 +8,8 @@ recovery            a rule ends only when its value is back by `margin`, so it d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from grafana.alerts.settings import Battery, Settings
 from grafana.units import signal
@@ -102,120 +102,126 @@ def disagreement(name: str) -> str:
     return f'SELECT max("v") - min("v") FROM {each} WHERE $timeFilter GROUP BY time(1m), "bench", "battery" fill(none)'
 
 
+EACH = ("bench", "device")
+REPORTS = (
+    'SELECT moving_average(count("memory_bytes"), 2) FROM "collector" WHERE $timeFilter '
+    'GROUP BY time(5m), "bench", "device" fill(0)'
+)
+"""Reports of everybody who reported within the range, per 5 min; the mean of two, as the last is still running."""
+
+SILENT = Rule(
+    "collector-silent",
+    "A collector or a whole bench fell silent",
+    "critical",
+    REPORTS,
+    "lt",
+    0.5,
+    "reports in 5 min",
+    "Is the host on and reachable? collectors status on the host says the rest.",
+    window_s=86_400,
+    no_data="Alerting",
+)
+
+EVERYWHERE: Mapping[str, Kind] = {
+    "sample_stale_s": Kind(
+        "sample-stale",
+        "An instrument is not heard",
+        newest("collector", "last_sample_age_s", EACH),
+        "gt",
+        "s",
+        "Look whether the instrument is on and its cable in place.",
+        window_s=900,
+    ),
+    "queue_age_s": Kind(
+        "queue-growing",
+        "Data do not reach the database",
+        newest("collector", "unsent_age_s", ("bench",), function="max"),
+        "gt",
+        "s",
+        "Nothing is lost yet: the journal keeps it. Look at network, address and password of the shipper.",
+        wait="5m",
+        window_s=600,
+    ),
+    "dead_letters": Kind(
+        "dead-letters",
+        "The database refused lines for good",
+        newest("collector", "dead_letters", ("bench",)),
+        "gt",
+        "lines",
+        "collectors dead list shows the lines and the server's words.",
+        wait="0s",
+        window_s=900,
+    ),
+    "clock_state": Kind(
+        "clock-unsynchronised",
+        "A host's clock is not synchronised",
+        newest("collector", "clock_state", EACH),
+        "lt",
+        "",
+        "Samples wait in the journal until the offset is known. Look at chrony and the network.",
+        wait="10m",
+        window_s=900,
+    ),
+    "disk_free_bytes": Kind(
+        "disk-low",
+        "A journal's disk fills up",
+        newest("collector", "disk_free_bytes", EACH),
+        "lt",
+        "bytes",
+        "Look what grew; journals are deleted only after they were sent.",
+        wait="5m",
+        window_s=900,
+    ),
+    "current_disagreement_a": Kind(
+        "current-disagreement",
+        "Instruments disagree about the current",
+        disagreement("current_a"),
+        "gt",
+        "A",
+        "Open Measurement agreement: offset, gain, or one that stands still?",
+        wait="10m",
+        reducer="mean",
+        window_s=600,
+    ),
+    "voltage_disagreement_v": Kind(
+        "voltage-disagreement",
+        "Instruments disagree about the voltage",
+        disagreement("voltage_v"),
+        "gt",
+        "V",
+        "Open Measurement agreement; a loose sense wire shows under load.",
+        wait="10m",
+        reducer="mean",
+        window_s=600,
+    ),
+    "soc_low": Kind(
+        "soc-low",
+        "A battery is nearly empty",
+        newest("soc", "soc", ("bench", "battery")),
+        "lt",
+        "",
+        "Charge it or take the load off.",
+        wait="5m",
+        margin=0.02,
+    ),
+    "temperature_high_degc": Kind(
+        "temperature-high",
+        "A battery is too warm",
+        newest("battery", "temperature_degc", ("bench", "battery")),
+        "gt",
+        "°C",
+        "Take load and charger off; do not open it.",
+        margin=2.0,
+    ),
+}
+"""Key of `limits` to the rule that it limits."""
+
+
 def everywhere(settings: Settings) -> Iterator[Rule]:
     """Yield the rules that do not ask for a chemistry."""
-    limits = settings.limits
-    each = ("bench", "device")
-    silent = (
-        'SELECT moving_average(count("memory_bytes"), 2) FROM "collector" WHERE $timeFilter '
-        'GROUP BY time(5m), "bench", "device" fill(0)'
-    )
-    kinds = {
-        "sample_stale_s": Kind(
-            "sample-stale",
-            "An instrument is not heard",
-            newest("collector", "last_sample_age_s", each),
-            "gt",
-            "s",
-            "Look whether the instrument is on and its cable in place.",
-            window_s=900,
-        ),
-        "queue_age_s": Kind(
-            "queue-growing",
-            "Data do not reach the database",
-            newest("collector", "unsent_age_s", ("bench",), function="max"),
-            "gt",
-            "s",
-            "Nothing is lost yet: the journal keeps it. Look at network, address and password of the shipper.",
-            wait="5m",
-            window_s=600,
-        ),
-        "dead_letters": Kind(
-            "dead-letters",
-            "The database refused lines for good",
-            newest("collector", "dead_letters", ("bench",)),
-            "gt",
-            "lines",
-            "collectors dead list shows the lines and the server's words.",
-            wait="0s",
-            window_s=900,
-        ),
-        "clock_state": Kind(
-            "clock-unsynchronised",
-            "A host's clock is not synchronised",
-            newest("collector", "clock_state", each),
-            "lt",
-            "",
-            "Samples wait in the journal until the offset is known. Look at chrony and the network.",
-            wait="10m",
-            window_s=900,
-        ),
-        "disk_free_bytes": Kind(
-            "disk-low",
-            "A journal's disk fills up",
-            newest("collector", "disk_free_bytes", each),
-            "lt",
-            "bytes",
-            "Look what grew; journals are deleted only after they were sent.",
-            wait="5m",
-            window_s=900,
-        ),
-        "current_disagreement_a": Kind(
-            "current-disagreement",
-            "Instruments disagree about the current",
-            disagreement("current_a"),
-            "gt",
-            "A",
-            "Open Measurement agreement: offset, gain, or one that stands still?",
-            wait="10m",
-            reducer="mean",
-            window_s=600,
-        ),
-        "voltage_disagreement_v": Kind(
-            "voltage-disagreement",
-            "Instruments disagree about the voltage",
-            disagreement("voltage_v"),
-            "gt",
-            "V",
-            "Open Measurement agreement; a loose sense wire shows under load.",
-            wait="10m",
-            reducer="mean",
-            window_s=600,
-        ),
-        "soc_low": Kind(
-            "soc-low",
-            "A battery is nearly empty",
-            newest("soc", "soc", ("bench", "battery")),
-            "lt",
-            "",
-            "Charge it or take the load off.",
-            wait="5m",
-            margin=0.02,
-        ),
-        "temperature_high_degc": Kind(
-            "temperature-high",
-            "A battery is too warm",
-            newest("battery", "temperature_degc", ("bench", "battery")),
-            "gt",
-            "°C",
-            "Take load and charger off; do not open it.",
-            margin=2.0,
-        ),
-    }
-    yield Rule(
-        "collector-silent",
-        "A collector or a whole bench fell silent",
-        "critical",
-        silent,
-        "lt",
-        0.5,
-        "reports in 5 min",
-        "Is the host on and reachable? collectors status on the host says the rest.",
-        window_s=86_400,
-        no_data="Alerting",
-    )
-    for key, kind in kinds.items():
-        yield from kind.rules(limits[key])
+    yield SILENT
+    for key, kind in EVERYWHERE.items():
+        yield from kind.rules(settings.limits[key])
 
 
 def named(batteries: Sequence[Battery]) -> str:
@@ -235,119 +241,120 @@ def scaled(batteries: Sequence[Battery], select: str, divide_by: str, tail: str)
     )
 
 
+CELL = ("bench", "battery", "cell")
+PACK = 'SELECT last("v") FROM {per_cell} WHERE $timeFilter GROUP BY "bench", "battery"'
+WHILE_CURRENT = 'SELECT last("t") FROM {rates} WHERE "c" {flow} AND $timeFilter GROUP BY "bench", "battery"'
+SPREAD = (
+    'SELECT max("v") - min("v") FROM (SELECT last("voltage_v") AS "v" FROM "cell" WHERE {ours} AND $timeFilter '
+    'GROUP BY "bench", "battery", "cell") '
+    'WHERE "v" > {low:g} AND "v" < {high:g} GROUP BY "bench", "battery"'
+)
+
+BY_CHEMISTRY: Mapping[str, Kind] = {
+    "cell_voltage_high_v": Kind(
+        "cell-voltage-high",
+        "A cell's voltage is too high",
+        newest("cell", "voltage_v", CELL, "{ours}", "max"),
+        "gt",
+        "V",
+        "Stop charging; then see whether one cell runs ahead of the others.",
+        window_s=120,
+        margin=0.02,
+    ),
+    "cell_voltage_low_v": Kind(
+        "cell-voltage-low",
+        "A cell's voltage is too low",
+        newest("cell", "voltage_v", CELL, "{ours}", "min"),
+        "lt",
+        "V",
+        "Take the load off; then see whether one cell falls behind.",
+        window_s=120,
+        margin=0.02,
+    ),
+    "pack_voltage_high_v": Kind(
+        "pack-voltage-high",
+        "A battery's voltage is too high",
+        PACK,
+        "gt",
+        "V per cell",
+        "Stop charging; compare with a second instrument.",
+        margin=0.02,
+    ),
+    "pack_voltage_low_v": Kind(
+        "pack-voltage-low",
+        "A battery's voltage is too low",
+        PACK,
+        "lt",
+        "V per cell",
+        "Take the load off; compare with a second instrument.",
+        margin=0.02,
+    ),
+    "cell_spread_v": Kind(
+        "cell-spread",
+        "Cells of a battery are apart",
+        SPREAD,
+        "gt",
+        "V",
+        "Open Battery and cells: one cell at all times is balance, only under load is resistance.",
+        wait="5m",
+    ),
+    "soc_high": Kind(
+        "soc-high",
+        "A battery is fuller than it should be",
+        newest("soc", "soc", ("bench", "battery"), "{ours}"),
+        "gt",
+        "",
+        "Stop charging, or look why the estimate runs away (offset of the current sensor).",
+        wait="5m",
+        margin=0.01,
+    ),
+    "charge_cold_degc": Kind(
+        "charge-cold",
+        "A battery is charged while too cold",
+        WHILE_CURRENT.replace("{flow}", "> {rate:g}"),
+        "lt",
+        "°C",
+        "Stop charging now: lithium plates on cold electrodes, for good.",
+        margin=2.0,
+    ),
+    "charge_hot_degc": Kind(
+        "charge-hot",
+        "A battery is charged while too warm",
+        WHILE_CURRENT.replace("{flow}", "> {rate:g}"),
+        "gt",
+        "°C",
+        "Stop charging and let it cool.",
+        margin=2.0,
+    ),
+    "discharge_cold_degc": Kind(
+        "discharge-cold",
+        "A battery is discharged while too cold",
+        WHILE_CURRENT.replace("{flow}", "< -{rate:g}"),
+        "lt",
+        "°C",
+        "Take the load off, or warm it first.",
+        margin=2.0,
+    ),
+}
+"""Key of a chemistry's limits to the rule; braces in queries are filled in for the batteries of that chemistry."""
+
+
 def by_chemistry(settings: Settings, chemistry: str) -> Iterator[Rule]:
     """Yield the rules whose limits depend on the chemistry; paused where there is no battery of it."""
     limits, batteries = settings.chemistries[chemistry], settings.of(chemistry)
-    ours = named(batteries)
-    each_cell = ("bench", "battery", "cell")
-    per_cell = scaled(batteries, '"voltage_v" / {} AS "v"', "cells", "")
-    pack = f'SELECT last("v") FROM {per_cell} WHERE $timeFilter GROUP BY "bench", "battery"'
-    rates = scaled(
-        batteries,
-        'mean("temperature_degc") AS "t", mean("current_a") / {} AS "c"',
-        "capacity_ah",
-        ' GROUP BY time(1m), "bench", "battery" fill(none)',
-    )
-    rate = settings.limits["charge_c_rate"]
-
-    def while_current(condition: str) -> str:
-        return f'SELECT last("t") FROM {rates} WHERE "c" {condition} AND $timeFilter GROUP BY "bench", "battery"'
-
     low, high = limits["spread_between_v"]
-    cells = f'(SELECT last("voltage_v") AS "v" FROM "cell" WHERE {ours} AND $timeFilter GROUP BY {_tags(each_cell)})'
-    kinds = {
-        "cell_voltage_high_v": Kind(
-            "cell-voltage-high",
-            "A cell's voltage is too high",
-            newest("cell", "voltage_v", each_cell, ours, "max"),
-            "gt",
-            "V",
-            "Stop charging; then see whether one cell runs ahead of the others.",
-            window_s=120,
-            margin=0.02,
-        ),
-        "cell_voltage_low_v": Kind(
-            "cell-voltage-low",
-            "A cell's voltage is too low",
-            newest("cell", "voltage_v", each_cell, ours, "min"),
-            "lt",
-            "V",
-            "Take the load off; then see whether one cell falls behind.",
-            window_s=120,
-            margin=0.02,
-        ),
-        "pack_voltage_high_v": Kind(
-            "pack-voltage-high",
-            "A battery's voltage is too high",
-            pack,
-            "gt",
-            "V per cell",
-            "Stop charging; compare with a second instrument.",
-            margin=0.02,
-        ),
-        "pack_voltage_low_v": Kind(
-            "pack-voltage-low",
-            "A battery's voltage is too low",
-            pack,
-            "lt",
-            "V per cell",
-            "Take the load off; compare with a second instrument.",
-            margin=0.02,
-        ),
-        "cell_spread_v": Kind(
-            "cell-spread",
-            "Cells of a battery are apart",
-            f'SELECT max("v") - min("v") FROM {cells} WHERE "v" > {low:g} AND "v" < {high:g} '
-            'GROUP BY "bench", "battery"',
-            "gt",
-            "V",
-            "Open Battery and cells: one cell at all times is balance, only under load is resistance.",
-            wait="5m",
-        ),
-        "soc_high": Kind(
-            "soc-high",
-            "A battery is fuller than it should be",
-            newest("soc", "soc", ("bench", "battery"), ours),
-            "gt",
-            "",
-            "Stop charging, or look why the estimate runs away (offset of the current sensor).",
-            wait="5m",
-            margin=0.01,
-        ),
-        "charge_cold_degc": Kind(
-            "charge-cold",
-            "A battery is charged while too cold",
-            while_current(f"> {rate:g}"),
-            "lt",
-            "°C",
-            "Stop charging now: lithium plates on cold electrodes, for good.",
-            margin=2.0,
-        ),
-        "charge_hot_degc": Kind(
-            "charge-hot",
-            "A battery is charged while too warm",
-            while_current(f"> {rate:g}"),
-            "gt",
-            "°C",
-            "Stop charging and let it cool.",
-            margin=2.0,
-        ),
-        "discharge_cold_degc": Kind(
-            "discharge-cold",
-            "A battery is discharged while too cold",
-            while_current(f"< -{rate:g}"),
-            "lt",
-            "°C",
-            "Take the load off, or warm it first.",
-            margin=2.0,
-        ),
+    rates = 'mean("temperature_degc") AS "t", mean("current_a") / {} AS "c"'
+    filled = {
+        "ours": named(batteries),
+        "per_cell": scaled(batteries, '"voltage_v" / {} AS "v"', "cells", ""),
+        "rates": scaled(batteries, rates, "capacity_ah", ' GROUP BY time(1m), "bench", "battery" fill(none)'),
+        "rate": settings.limits["charge_c_rate"],
+        "low": low,
+        "high": high,
     }
-    for key, kind in kinds.items():
-        yield from kind.rules(limits[key], chemistry, is_paused=not batteries)
-
-
-def _tags(names: Sequence[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
+    for key, kind in BY_CHEMISTRY.items():
+        ours = replace(kind, query=kind.query.format(**filled))
+        yield from ours.rules(limits[key], chemistry, is_paused=not batteries)
 
 
 def rules(settings: Settings) -> list[Rule]:
