@@ -293,8 +293,12 @@ EVENTS: Mapping[str, EventKind] = {
     "sink_retry": EventKind("a database does not take lines just now; they are sent again"),
     "sink_hold": EventKind("a database takes nothing until a person acts, and what it says"),
     "shipper_start": EventKind("a shipper process began"),
+}
+"""Kinds of events; the tag `kind` of measurement `event`."""
+
+HUMAN_EVENTS: Mapping[str, EventKind] = {
     "calibration": EventKind("a person changed a scaling or adjusted an instrument"),
     "deploy": EventKind("a version was installed on this host, and which"),
     "flash": EventKind("firmware was written to an instrument, and which"),
 }
-"""Kinds of events; the tag `kind` of measurement `event`."""
+"""Kinds that people and their tools write, not collectors; dashboards draw them apart."""

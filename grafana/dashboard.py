@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from collectors.signals import EVENTS
+from collectors.signals import EVENTS, HUMAN_EVENTS
 from grafana.panels import SOURCE, Json, Panel, Row, panel_json
 from grafana.units import BLUE, ORANGE, PURPLE, RED
 
 SCHEMA_VERSION = 41
 COLUMNS = 24
 TAG = "battfleet"
-WORK = ("calibration", "deploy", "flash")
-"""Kinds of events that people cause; drawn apart from what instruments do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +163,7 @@ LOSSES = tuple(kind for kind, event in EVENTS.items() if event.is_loss)
 ANNOTATIONS = (
     ALERT_STATES,
     events("Gaps and losses", LOSSES, RED),
-    events("Flash, deploy, calibration", WORK, PURPLE),
+    events("Flash, deploy, calibration", tuple(HUMAN_EVENTS), PURPLE),
     events(
         "Starts, stops, links",
         ("collector_start", "collector_stop", "link_up", "device_restart"),
