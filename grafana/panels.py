@@ -31,7 +31,7 @@ class Target:
     dash: tuple[int, ...] = ()
     width: int | None = None
     below: str = ""
-    """Letter of another target of this panel: the space between the two is filled."""
+    """Alias of another target of this panel: the space between the two is filled."""
     is_hidden: bool = False
     """Only an input of another target's expression."""
     is_math: bool = False

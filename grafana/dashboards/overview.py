@@ -108,7 +108,7 @@ def course(title: str, asks: str, name: str, colour: str) -> Panel:
         title,
         asks,
         [
-            Target(series("battery", name, SPEAKER, "max", ()), "greatest", colour=colour, width=0, below="C"),
+            Target(series("battery", name, SPEAKER, "max", ()), "greatest", colour=colour, width=0, below="least"),
             Target(series("battery", name, SPEAKER, "mean", ()), "mean", colour=colour, width=2),
             Target(series("battery", name, SPEAKER, "min", ()), "least", colour=colour, width=0),
         ],
@@ -166,7 +166,7 @@ DASHBOARD = Dashboard(
             "State of charge",
             "How full was it, and how sure was that?",
             [
-                Target(series("soc", "soc_hi", HERE_ALL, "mean", ()), "+3σ", colour=GREEN, width=0, below="C"),
+                Target(series("soc", "soc_hi", HERE_ALL, "mean", ()), "+3σ", colour=GREEN, width=0, below="−3σ"),
                 Target(series("soc", "soc", HERE_ALL, "mean", ()), "estimate", colour=GREEN, width=2),
                 Target(series("soc", "soc_lo", HERE_ALL, "mean", ()), "−3σ", colour=GREEN, width=0),
             ],

@@ -90,7 +90,7 @@ DASHBOARD = Dashboard(
             "Estimate and counting",
             "How full is it, how sure is that, and what would counting alone say?",
             [
-                line("soc_hi", "+3σ", GREEN, width=0, below="C"),
+                line("soc_hi", "+3σ", GREEN, width=0, below="−3σ"),
                 line("soc", "estimate", GREEN, width=2),
                 line("soc_lo", "−3σ", GREEN, width=0),
                 line("soc_counted", "counted", ORANGE, dash=(6, 4)),
@@ -106,7 +106,7 @@ DASHBOARD = Dashboard(
             "Innovations",
             "Is the measured voltage what the model expected?",
             [
-                line("innovation_bound_v", "+3σ", GREY, width=0, below="C"),
+                line("innovation_bound_v", "+3σ", GREY, width=0, below="−3σ"),
                 line("innovation_v", "innovation", BLUE),
                 Target(series("soc", "innovation_bound_v", BATTERY_SOC, "mean", (), -1.0), "−3σ", colour=GREY, width=0),
             ],
@@ -152,7 +152,7 @@ DASHBOARD = Dashboard(
                     "Stated by instruments",
                     "What do instruments say themselves?",
                     [
-                        line("soc_hi", "+3σ", GREEN, width=0, below="C"),
+                        line("soc_hi", "+3σ", GREEN, width=0, below="−3σ"),
                         Target(series("battery", "soc", match(*HERE, "device")), "$tag_device", colour=ORANGE),
                         line("soc_lo", "−3σ", GREEN, width=0),
                     ],

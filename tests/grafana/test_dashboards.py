@@ -155,6 +155,15 @@ def test_colours_are_of_the_safe_palette(board: dict[str, Any]) -> None:
             assert colour in safe, panel["title"]
 
 
+def test_bands_end_at_a_series_of_their_panel(board: dict[str, Any]) -> None:
+    """Grafana looks for the series by its name, which is the target's alias."""
+    for panel in panels(board):
+        names = {target.get("alias") for target in panel["targets"]}
+        properties = [item for look in panel["fieldConfig"]["overrides"] for item in look["properties"]]
+        ends = {item["value"] for item in properties if item["id"] == "custom.fillBelowTo"}
+        assert ends <= names, panel["title"]
+
+
 def test_links_keep_time_and_variables(board: dict[str, Any]) -> None:
     (link,) = board["links"]
     assert (link["includeVars"], link["keepTime"], link["tags"]) == (True, True, ["battfleet"])
