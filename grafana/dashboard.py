@@ -33,8 +33,11 @@ def tag_values(tag: str, measurement: str, where: str = "") -> str:
     return f'SHOW TAG VALUES FROM "{measurement}" WITH KEY = "{tag}"' + (f" WHERE {where}" if where else "")
 
 
-def choice(name: str, label: str, query: str, description: str, several: bool = False) -> Json:
-    """Return a variable whose values the database tells; `several`: more than one may be chosen, all at first."""
+def choice(name: str, label: str, query: str, description: str, several: bool = False, everything: str = ".*") -> Json:
+    """Return a variable whose values the database tells; `several`: more than one may be chosen, all at first.
+
+    `everything` is the pattern that "All" stands for; empty: each of the values.
+    """
     variable: Json = {
         "name": name,
         "label": label,
@@ -52,7 +55,7 @@ def choice(name: str, label: str, query: str, description: str, several: bool = 
         "options": [],
         "current": {"text": ["All"], "value": ["$__all"]} if several else {"text": "", "value": ""},
     }
-    return variable | ({"allValue": ".*"} if several else {})
+    return variable | ({"allValue": everything} if several and everything else {})
 
 
 def grain(name: str, field: str, value: str) -> Json:
@@ -112,6 +115,7 @@ COMPARED = choice(
     tag_values("device", "battery", BATTERY_HERE + ' AND "device" !~ /^$reference$/'),
     "The instruments that are compared with the reference, one after the other.",
     several=True,
+    everything="",
 )
 DEVICE = choice(
     "device", "Device", tag_values("device", "battery", BATTERY_HERE), "Instruments at this battery.", several=True
