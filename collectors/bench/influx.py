@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from collectors.bench.ledger import SeriesKey
+from collectors.bench.processes import DIE_WITH_PARENT
 from collectors.errors import ConfigError
 
 LOCAL = "http://127.0.0.1:8086"
@@ -126,7 +127,7 @@ class PrivateInflux(Influx):
         config.write_text(CONFIG.format(folder=self._folder, port=self._port), encoding="utf-8")
         with log.open("wb") as words:
             command = [self._program, "-config", str(config)]
-            self._process = subprocess.Popen(command, stdout=words, stderr=words, start_new_session=True)
+            self._process = subprocess.Popen([*DIE_WITH_PARENT, *command], stdout=words, stderr=words, start_new_session=True)
         deadline_s = time.monotonic() + START_S
         while not self._find_port(log) or not self.is_there():
             if self._process.poll() is not None or time.monotonic() > deadline_s:

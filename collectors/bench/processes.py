@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+SETPRIV = shutil.which("setpriv")
+DIE_WITH_PARENT = [SETPRIV, "--pdeathsig", "TERM"] if SETPRIV else []
+"""Part of util-linux: a bench that is killed takes its processes with it."""
 RESTART_S = 0.5
 STOP_S = 5.0
 
@@ -21,7 +25,7 @@ class Worker:
         self.name = name
         self.log = log
         self.restarts = 0
-        self._command = [sys.executable, "-m", "collectors", *arguments]
+        self._command = [*DIE_WITH_PARENT, sys.executable, "-m", "collectors", *arguments]
         self._environment = {**os.environ, **environment}
         self._process: subprocess.Popen[bytes] | None = None
         self._ended_s: float | None = None

@@ -87,6 +87,7 @@ def test_recorded_minutes_come_back_from_journal_and_database() -> None:
 @needs_recording
 @needs_influxd
 @pytest.mark.slow
+@pytest.mark.timeout(500)
 @pytest.mark.parametrize("speed", [60, 300])
 def test_the_whole_recording_comes_back_from_journal_and_database(speed: int) -> None:
     summary = run("--replay", str(RECORDING), "--speed", str(speed), "--influx", "private", timeout_s=400)
