@@ -126,8 +126,8 @@ class PrivateInflux(Influx):
         config, log = self._folder / "influxdb.conf", self._folder / "influxd.log"
         config.write_text(CONFIG.format(folder=self._folder, port=self._port), encoding="utf-8")
         with log.open("wb") as words:
-            command = [self._program, "-config", str(config)]
-            self._process = subprocess.Popen([*DIE_WITH_PARENT, *command], stdout=words, stderr=words, start_new_session=True)
+            command = [*DIE_WITH_PARENT, self._program, "-config", str(config)]
+            self._process = subprocess.Popen(command, stdout=words, stderr=words, start_new_session=True)
         deadline_s = time.monotonic() + START_S
         while not self._find_port(log) or not self.is_there():
             if self._process.poll() is not None or time.monotonic() > deadline_s:
