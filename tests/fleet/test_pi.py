@@ -11,7 +11,7 @@ import pytest
 from tests.fleet.conftest import Controller, recap
 from tests.fleet.hosts import Host, Lab, await_true, shell
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fleet-pi"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-pi"), pytest.mark.timeout(900)]
 PLAYBOOK = "playbooks/pi.yml"
 PORTS = [{"name": "load", "path": "platform-1.2"}, {"name": "mppt", "serial": "A1B2"}]
 

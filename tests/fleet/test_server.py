@@ -12,7 +12,7 @@ from tests.fleet.conftest import ROOT, Controller, recap
 from tests.fleet.hosts import Host, Lab
 from tests.fleet.servers import Database, Vault, copy_of, vendor_repository
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fleet"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet"), pytest.mark.timeout(900)]
 PLAYBOOK = "playbooks/server.yml"
 
 
@@ -127,7 +127,7 @@ def test_the_door_is_tls_and_leads_to_writing_asking_and_pages_only(server: Serv
 
 def test_grafana_gets_its_secrets_from_systemd_only(server: Server) -> None:
     assert (
-        server.host.run("stat -c %a /etc/battfleet/grafana /etc/battfleet/grafana/*").split() == ["700"] + ["600"] * 3
+        server.host.run("stat -c %a /etc/battfleet/grafana /etc/battfleet/grafana/*").split() == ["700"] + ["600"] * 4
     )
     shown = server.host.run("grep -rh . /etc/grafana --include=*.ini --include=*.yml; systemctl cat grafana-server")
     assert server.vault.leaked(shown) == []

@@ -11,7 +11,7 @@ from tests.fleet.hosts import Lab
 from tests.fleet.servers import Vault, copy_of, vendor_repository
 from tests.fleet.test_server import PLAYBOOK, Server
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fleet"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from tests.fleet.conftest import Controller, recap
 from tests.fleet.hosts import Lab, await_true
 from tests.fleet.servers import Database, Vault, vendor_repository
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fleet-site"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-site"), pytest.mark.timeout(900)]
 
 
 class Site:
