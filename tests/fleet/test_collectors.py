@@ -13,7 +13,12 @@ from tests.fleet.benches import INSTRUMENTS, NAMES, SERIES, Bench
 from tests.fleet.conftest import Controller, InfluxOnHost, recap
 from tests.fleet.hosts import Host, Lab, await_true
 
-pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-collectors"), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.hosts,
+    pytest.mark.xdist_group("fleet-collectors"),
+    pytest.mark.timeout(900),
+]
 PLAYBOOK = "playbooks/collectors.yml"
 SECRET = "a-secret-that-nobody-may-see"
 
