@@ -14,6 +14,7 @@ from collectors.clock import system_clock
 from collectors.journal.reader import JournalReader
 from collectors.shipper import overview
 from collectors.shipper.reading import collectors_of
+from collectors.shipper.service import OWN_NAME
 
 STALE_S = 60.0
 CLOCK_WORDS = signals.VOCABULARY["collector"]["clock_state"].codes or {}
@@ -26,7 +27,8 @@ def collector_status(directory: Path, sinks: list[overview.SinkState]) -> dict[s
     newest_seq = reader.newest_seq()
     chunks = reader.tail(1)
     here = [c for c in chunks if c.boot_id == clock.boot_id]
-    measured = [c for c in here if c.stream.measurement != "collector"]
+    is_shipper = reader.collector == OWN_NAME  # measures nothing but itself
+    measured = [c for c in here if is_shipper or c.stream.measurement != "collector"]
     newest_ns = max((int(c.boottime_ns[-1]) for c in measured), default=None)
     own = {
         spec.name: float(column.values[-1])

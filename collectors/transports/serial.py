@@ -155,6 +155,10 @@ class SerialLink:
 
     def close(self) -> None:
         """Give the port back. Safe to call twice."""
+        if not self._port.is_open:
+            return
         # A vanished adapter fails in many ways when closed (termios.error is not an OSError); it is gone either way.
+        with suppress(OSError, termios.error, serial.SerialException):
+            fcntl.ioctl(self._fd, termios.TIOCNXCL)  # on a pseudo-terminal the mark would outlive us
         with suppress(OSError, termios.error, serial.SerialException):
             self._port.close()
