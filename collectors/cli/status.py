@@ -101,9 +101,8 @@ def _print(found: dict[str, Any]) -> None:
     for c in found["collectors"]:
         age = "no sample since boot" if c["last_sample_age_s"] is None else f"{c['last_sample_age_s']:.1f} s ago"
         click.echo(f"{c['collector']}: last sample {age}")
-        click.echo(
-            f"  {c['state'] or ('sends on what the others keep' if c['collector'] == OWN_NAME else 'never opened its link')}"
-        )
+        nothing = "sends on what the others keep" if c["collector"] == OWN_NAME else "never opened its link"
+        click.echo(f"  {c['state'] or nothing}")
         megabytes = c["journal_bytes"] / 1e6
         click.echo(f"  journal {megabytes:.1f} MB in {c['journal_files']} files; clock {c['clock'] or 'unknown'}")
         for kind, count in c["recent_events"].items():
