@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Self
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "battfleet"
-MIRROR = "http://deb.debian.org/debian"
 PACKAGES = (
     "systemd,systemd-sysv,dbus,libpam-systemd,netbase,openssh-server,python3,python3-apt,iproute2,ca-certificates,"
     "sudo,udev,procps"
@@ -115,8 +114,9 @@ def image(suite: str) -> Path:
         CACHE.mkdir(parents=True, exist_ok=True)
         draft = CACHE / f"image-{suite}.{os.getpid()}"
         try:
-            shell("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(draft), MIRROR)
-            sources = f"deb {MIRROR} {suite} main\ndeb {MIRROR}-security {suite}-security main\n"
+            shell("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(draft))
+            mirror = (draft / "etc/apt/sources.list").read_text().split()[1]  # the one debootstrap took
+            sources = f"deb {mirror} {suite} main\ndeb {mirror}-security {suite}-security main\n"
             (draft / "etc/apt/sources.list").write_text(sources)
             shell("chroot", str(draft), "/bin/sh", "-c", IMAGE_SETUP)
             draft.rename(whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 PLAYBOOK = "playbooks/collectors.yml"
-SECRET = "a-secret-that-nobody-may-see"
+SECRET = secrets.token_urlsafe(24)
 
 
 class Deployed(Bench):
