@@ -90,7 +90,7 @@ def test_the_event_is_one_that_the_vocabulary_knows(chip: Chip) -> None:
     (point,) = parse(line)
     assert point.measurement == "event"
     assert point.tags == {"bench": "bench 1", "device": "mppt", "kind": "flash"}
-    assert point.tags["kind"] in EVENTS
+    assert point.tags["kind"] in HUMAN_EVENTS
     assert SERIAL in str(point.fields["detail"])
 
 
