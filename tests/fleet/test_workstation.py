@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from collectors.signals import EVENTS
+from collectors.signals import HUMAN_EVENTS
 from tests.fleet.conftest import ROOT
 from tests.line_protocol import parse
 
