@@ -63,7 +63,7 @@ def main() -> None:
         if error.errno not in DISK_ERRORS:
             _die_of_a_bug()
         print(f"collectors: {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
-        # What is left in the buffer cannot be written either: the interpreter's last flush goes nowhere (else exit 120).
+        # What is left in the buffer cannot be written either: the last flush goes nowhere, else Python exits with 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(os.EX_IOERR)
     except Exception:  # noqa: BLE001 - the one place: a bug ends the process, with its trace and its own exit code
