@@ -171,7 +171,7 @@ class Poller:
         period_s = self.config.collector.period_s
         silence_s = self.config.device.silence_s or max(LEAST_SILENCE_S, SILENT_PERIODS * period_s)
         on_grid = getattr(driver, "paced_by", self.config.device.paced_by) == "grid"
-        opened_s = heard_s = self.clock.monotonic_s()
+        heard_s = self.clock.monotonic_s()
         slot = self._next_slot(period_s)
         while not self.stopping():
             if on_grid:
@@ -192,7 +192,7 @@ class Poller:
             self.turn_time_s += self.clock.monotonic_s() - began_s
             self.each_turn()
             if self.clock.monotonic_s() - heard_s > silence_s:
-                raise LinkDown(f"no good frame for {self.clock.monotonic_s() - max(heard_s, opened_s):.1f} s")
+                raise LinkDown(f"no good frame for {self.clock.monotonic_s() - heard_s:.1f} s")
 
     def _count_rejected(self, conversation: Conversation) -> None:
         self.outcomes += conversation.errors
