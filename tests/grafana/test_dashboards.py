@@ -27,7 +27,26 @@ BUILT_IN = {"timeFilter", "__from", "__to", "__url_time_range", "__data", "__aut
 CORE = {"timeseries", "stat", "state-timeline", "table", "xychart", "histogram", "text"}
 TAGS = {"bench", "device", "kind", "battery", "cell", "channel", "outcome", "sink"}
 TEXT_FIELDS = {"detail", "model", "version"}
-COLUMNS = {"a", "b", "s", "d", "ss", "dd", "sd", "q", "r", "v", "w", "gap", "hit", "every", "bound"}
+COLUMNS = {
+    "a",
+    "b",
+    "s",
+    "d",
+    "ss",
+    "dd",
+    "sd",
+    "q",
+    "r",
+    "v",
+    "w",
+    "gap",
+    "hit",
+    "every",
+    "bound",
+    "hits",
+    "all",
+    "share",
+}
 """Names that queries give to their own columns."""
 NAMED = {"reference", "compared", "voltage", "memory"}
 GRAIN_FIELDS = {"mean", "least", "most", "step", "per_hour", "from_s", "to_s"}
