@@ -14,6 +14,9 @@ from grafana.units import GREY
 
 Json = dict[str, Any]
 
+FOLDER = "battfleet"
+"""Grafana's folder for dashboards and rules."""
+
 SOURCE: Json = {"type": "influxdb", "uid": "battfleet"}
 EXPRESSION: Json = {"type": "__expr__", "uid": "__expr__"}
 """The one data source, by its fixed id; `grafana.provisioning` makes it for InfluxDB 1.x or 2.x."""

@@ -16,11 +16,10 @@ from grafana import dashboards
 from grafana.alerts.rules import Rule, rules
 from grafana.alerts.settings import Settings
 from grafana.dashboard import dashboard_json
-from grafana.panels import SOURCE
+from grafana.panels import FOLDER, SOURCE
 
 Json = dict[str, Any]
 
-FOLDER = "battfleet"
 RETIRED = Path(__file__).with_name("retired.toml")
 ORG = 1
 CONTACT = "battfleet"

@@ -206,6 +206,13 @@ def test_rules_are_drawn_in_a_panel_that_exists() -> None:
         assert rule["annotations"]["__panelId__"] == str(rule["panelId"])
 
 
+def test_rules_and_dashboards_share_one_folder_by_its_name() -> None:
+    (provider,) = yaml.safe_load((BUILT / "provisioning" / "dashboards.yaml").read_text())["providers"]
+    assert "folderUid" not in provider
+    rules_file = yaml.safe_load((BUILT / "alerting" / "rules.yaml").read_text())
+    assert {group["folder"] for group in rules_file["groups"]} == {provider["folder"]}
+
+
 def test_values_are_said_as_people_say_them() -> None:
     said = {rule["uid"]: rule["annotations"]["description"] for rule in BUILT_RULES}
     assert said["bf-soc-low-warning"].startswith("Now {{ humanizePercentage $values.B.Value }}, limit 20%.")
