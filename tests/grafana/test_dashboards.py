@@ -174,6 +174,15 @@ def test_colours_are_of_the_safe_palette(board: dict[str, Any]) -> None:
             assert colour in safe, panel["title"]
 
 
+def test_states_are_told_by_words_or_by_limits_but_not_by_both() -> None:
+    """With colours from thresholds, Grafana's state timeline leaves value mappings out."""
+    timelines = [panel for board in DASHBOARDS.values() for panel in panels(board) if panel["type"] == "state-timeline"]
+    assert timelines
+    for panel in timelines:
+        defaults = panel["fieldConfig"]["defaults"]
+        assert (defaults["color"]["mode"] == "thresholds") == ("thresholds" in defaults) == ("mappings" not in defaults)
+
+
 def test_bands_end_at_a_series_of_their_panel(board: dict[str, Any]) -> None:
     """Grafana looks for the series by its name, which is the target's alias."""
     for panel in panels(board):
