@@ -124,21 +124,27 @@ COLLECTOR = choice(
     "device", "Device", tag_values("device", "collector", BENCH_HERE), "Collectors and shippers.", several=True
 )
 INTERVAL = interval("interval", "Interval", 400, "1s")
+BLOCK = interval("block", "Block", 200, "1m", hide=2)
+"""For states: a block ends where an interval is empty, so an interval must be longer than the slowest instrument's."""
 WINDOW = interval("window", "Window", 40, "1m")
 
 
 def events(name: str, kinds: Sequence[str], colour: str, enable: bool = True) -> Json:
-    """Return an annotation of the events of these kinds on the chosen bench."""
+    """Return an annotation of the events of these kinds on the chosen bench: kind, what happened, and the device.
+
+    Grafana's server answers an annotation with a column "event.<name>" for each selected name. Tags are selected, not
+    grouped by: a group's tags become part of the name, and each column whose name holds a tag's is taken for that tag.
+    """
     pattern = "|".join(sorted(kinds))
-    query = f'SELECT "detail" FROM "event" WHERE "bench" =~ /^$bench$/ AND "kind" =~ /^({pattern})$/ AND $timeFilter'
     target = {
         "refId": "Anno",
         "fromAnnotations": True,
         "rawQuery": True,
-        "resultFormat": "table",
-        "query": f'{query} GROUP BY "kind", "device" ORDER BY time DESC LIMIT 200',
-        "textColumn": "detail",
-        "tagsColumn": "kind,device",
+        "query": f'SELECT "detail", "kind", "device" FROM "event" WHERE {BENCH_HERE} AND "kind" =~ /^({pattern})$/ '
+        "AND $timeFilter ORDER BY time DESC LIMIT 200",
+        "titleColumn": "event.kind",
+        "textColumn": "event.detail",
+        "tagsColumn": "event.device",
         "limit": 200,
         "matchAny": False,
         "tags": [],

@@ -4,9 +4,9 @@ Hidden variables choose the series that fits the time range (see `grafana.downsa
 
     $mean, $least, $most    retention policies of means, minima and maxima: raw, 1 min or 1 h
     $step, $per_hour        that grain's step and how many make an hour, for pairing instruments and for sums
-    $interval               width of one point on the screen
+    $interval               width of one point on the screen; $block of a state
 
-`fill(null)` keeps a gap a gap: lines are broken where nothing came for more than a minute.
+`fill(null)` keeps a gap a gap: lines are broken where nothing came for a minute and a half.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def series(
     aggregate: str = "mean",
     by: Sequence[str] = ("device",),
     factor: float = 1.0,
+    width: str = "$interval",
 ) -> str:
     """Return a series over time, from the grain that fits the range, one for each value of the tags `by`."""
     signal(measurement, name)
@@ -40,8 +41,13 @@ def series(
     groups = "".join(f', "{tag}"' for tag in by)
     return (
         f'SELECT {aggregate}("{name}"){scaled} FROM "{POLICY[aggregate]}"."{measurement}" '
-        f"WHERE {where} AND $timeFilter GROUP BY time($interval){groups} fill(null)"
+        f"WHERE {where} AND $timeFilter GROUP BY time({width}){groups} fill(null)"
     )
+
+
+def state(measurement: str, name: str, where: str, aggregate: str, by: Sequence[str] = ("device",)) -> str:
+    """Return a state over time: the least or greatest code of each block."""
+    return series(measurement, name, where, aggregate, by, width="$block")
 
 
 def counted(measurement: str, name: str, where: str, by: Sequence[str], per_s: bool = False) -> str:
@@ -141,8 +147,14 @@ def total(where: str, product: str, sign: str) -> str:
     return f'SELECT sum("q") FROM {minutes} WHERE "q" {sign} 0 AND $timeFilter'
 
 
-def share(rows: str, inside: str, column: str) -> str:
-    """Return the share of rows that hold `inside`, in every `$window`; `column` is one that every row has."""
+def share(rows: str, inside: str, column: str, window: str = "$window") -> str:
+    """Return the share of rows that hold `inside`, in every window that has rows; `column` is one that every row has.
+
+    Counts of an empty window are zero, not unknown; so such windows are taken out again. They are whole numbers, whose
+    quotient would be one, too.
+    """
     hits = f'(SELECT "{column}" AS "hit" FROM {rows} WHERE {inside})'
     every = f'(SELECT "{column}" AS "every" FROM {rows})'
-    return per(f"{hits}, {every}", 'count("hit") / count("every")', "$window")
+    counts = f'(SELECT count("hit") AS "hits", count("every") AS "all" FROM {hits}, {every} WHERE $timeFilter '
+    counts += f"GROUP BY time({window}) fill(0))"
+    return per(f'(SELECT 1.0 * "hits" / "all" AS "share" FROM {counts} WHERE "all" > 0)', 'mean("share")', window)

@@ -10,14 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from grafana.units import GREY
+
 Json = dict[str, Any]
+
+FOLDER = "battfleet"
+"""Grafana's folder for dashboards and rules."""
 
 SOURCE: Json = {"type": "influxdb", "uid": "battfleet"}
 EXPRESSION: Json = {"type": "__expr__", "uid": "__expr__"}
 """The one data source, by its fixed id; `grafana.provisioning` makes it for InfluxDB 1.x or 2.x."""
 
-GAP_MS = 60_000
-"""A line is drawn over gaps shorter than this; a longer one stays visible as a gap."""
+GAP_MS = 90_000
+"""A line is drawn over gaps shorter than this, so over what is heard once a minute; a longer one stays a gap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,8 @@ def _target(number: int, target: Target) -> Json:
 def _look(number: int, target: Target) -> Json | None:
     """Return the override that gives a target's series their colour and line, or None."""
     properties: list[Json] = []
+    if target.is_math and target.alias:
+        properties.append({"id": "displayName", "value": target.alias})  # an expression's series bears its letter
     if target.colour:
         properties.append({"id": "color", "value": {"mode": "fixed", "fixedColor": target.colour}})
     if target.dash:
@@ -169,12 +176,13 @@ def timeseries(
 
 
 def stat(title: str, asks: str, targets: Sequence[Target], unit: str, *, graph: bool = False, **more: Any) -> Panel:
-    """Return a big number; with `graph` over a small line of its course."""
-    options = {
+    """Return a big number; with `graph` over a small line of its course; with `is_word` room for words."""
+    is_word = more.pop("is_word", False)
+    options: Json = {
         "colorMode": "value",
         "graphMode": "area" if graph else "none",
         "justifyMode": "auto",
-        "orientation": "auto",
+        "orientation": "horizontal" if is_word else "auto",
         "textMode": "auto",
         "wideLayout": True,
         "showPercentChange": False,
@@ -185,6 +193,8 @@ def stat(title: str, asks: str, targets: Sequence[Target], unit: str, *, graph: 
             "values": False,
         },
     }
+    if is_word:
+        options["text"] = {"titleSize": 14, "valueSize": 22}
     plain = {"mode": "fixed", "fixedColor": "text"}
     defaults = {"unit": unit, "color": plain} | more.pop("defaults", {})
     return Panel(
@@ -192,8 +202,12 @@ def stat(title: str, asks: str, targets: Sequence[Target], unit: str, *, graph: 
     )
 
 
-def timeline(title: str, asks: str, targets: Sequence[Target], mappings: Sequence[Json], **more: Any) -> Panel:
-    """Return states over time, each as its word; stretches of one state are one block."""
+def timeline(title: str, asks: str, targets: Sequence[Target], unit: str = "none", **more: Any) -> Panel:
+    """Return states over time; stretches of one state are one block.
+
+    With value mappings (`defaults`) a state is its word; with thresholds, the stretch between two of them. Not both:
+    where colours come from thresholds, Grafana writes these into the blocks, whatever the mappings say.
+    """
     options = {
         "mergeValues": True,
         "showValue": "auto",
@@ -202,18 +216,62 @@ def timeline(title: str, asks: str, targets: Sequence[Target], mappings: Sequenc
         "legend": LEGEND,
         "tooltip": {"mode": "single", "sort": "none"},
     }
-    defaults = {"mappings": list(mappings), "color": {"mode": "thresholds"}} | more.pop("defaults", {})
+    defaults = {"unit": unit, "color": {"mode": "fixed", "fixedColor": GREY}} | more.pop("defaults", {})
     custom = {"fillOpacity": 75, "lineWidth": 0}
     return Panel(
         "state-timeline", title, asks, tuple(targets), options=options, defaults=defaults, custom=custom, **more
     )
 
 
-def table(title: str, asks: str, targets: Sequence[Target], **more: Any) -> Panel:
-    """Return a table; every target is a table of its own shape."""
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A table's column: what the query calls it, its heading, unit and width in pixels (0: what is left)."""
+
+    name: str
+    title: str
+    unit: str = ""
+    width: int = 0
+    more: Json = field(default_factory=dict)
+
+    def override(self) -> Json:
+        """Return the override that makes it so."""
+        width = {"custom.width": self.width} if self.width else {}
+        return column(self.name, self.unit, self.title, **width, **self.more)
+
+
+EVENT_COLUMNS = (
+    Column("Time", "When", "dateTimeAsIso", 160),
+    Column("device", "Who", width=90),
+    Column("kind", "Event", width=130),
+    Column("detail", "What happened"),
+)
+
+
+def table(
+    title: str, asks: str, targets: Sequence[Target], columns: Sequence[Column], hidden: Sequence[str] = (), **more: Any
+) -> Panel:
+    """Return a table of these columns in this order.
+
+    The order is stated for all of them, because Grafana's server has none for the tags by which a query groups.
+    """
     options = {"showHeader": True, "cellHeight": "sm", "frameIndex": 0} | more.pop("options", {})
+    order: Json = {
+        "id": "organize",
+        "options": {
+            "excludeByName": dict.fromkeys(hidden, True),
+            "indexByName": {column.name: at for at, column in enumerate(columns)},
+            "renameByName": {},
+        },
+    }
     return Panel(
-        "table", title, asks, tuple(replace(target, table=True) for target in targets), options=options, **more
+        "table",
+        title,
+        asks,
+        tuple(replace(target, table=True) for target in targets),
+        options=options,
+        transformations=(order,),
+        overrides=tuple(column.override() for column in columns),
+        **more,
     )
 
 
@@ -249,18 +307,10 @@ def histogram(title: str, asks: str, target: Target, unit: str, **more: Any) -> 
 
 def column(name: str, unit: str, title: str = "", **properties: Any) -> Json:
     """Return the override of one table column."""
-    named = {"unit": unit} | ({"displayName": title} if title else {}) | properties
+    named = ({"unit": unit} if unit else {}) | ({"displayName": title} if title else {}) | properties
     return {
         "matcher": {"id": "byName", "options": name},
         "properties": [{"id": key, "value": value} for key, value in named.items()],
-    }
-
-
-def without(*names: str) -> Json:
-    """Return the transformation that leaves these table columns out."""
-    return {
-        "id": "organize",
-        "options": {"excludeByName": dict.fromkeys(names, True), "indexByName": {}, "renameByName": {}},
     }
 
 

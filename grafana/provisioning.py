@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from grafana.downsampling.influxdb1 import DATABASE
-from grafana.panels import SOURCE
+from grafana.panels import FOLDER, SOURCE
 
 Json = dict[str, Any]
 
@@ -45,12 +45,15 @@ def influxdb2() -> Json:
 
 
 def dashboards() -> Json:
-    """Return the provider that reads the dashboards' folder again every half minute."""
+    """Return the provider that reads the dashboards' folder again every half minute.
+
+    The folder has no id, only its name: rules can name theirs in no other way and may come first, and a folder that is
+    looked for by an id would then be made a second time, or refused for its name.
+    """
     provider = {
         "name": "battfleet",
         "orgId": 1,
-        "folder": "battfleet",
-        "folderUid": "battfleet",
+        "folder": FOLDER,
         "type": "file",
         "disableDeletion": False,
         "updateIntervalSeconds": 30,

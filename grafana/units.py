@@ -6,12 +6,14 @@ legible on light and dark backgrounds. Colour never stands alone: every series h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from collectors.signals import VOCABULARY, Signal
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 GREY = "#8F8F8F"
+Json = list[dict[str, Any]]
 BY_TURN = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
 
 UNITS = {
@@ -24,11 +26,15 @@ UNITS = {
     "s": "s",
     "d": "d",
     "B": "bytes",
+    "dBm": "dBm",
     "": "none",
 }
 """Unit of the vocabulary to Grafana's unit id."""
 
-RATIOS = {"soc", "soc_lo", "soc_hi", "soc_counted", "soh", "cpu_share"}
+AMPERES, AMPERE_HOURS, WATT_HOURS, PER_MILLE = "A", "Ah", "Wh", "‰"
+"""Units that Grafana does not scale: numbers that are compared with each other must not change between A and mA."""
+
+RATIOS = {"soc", "soc_lo", "soc_hi", "soc_counted", "soh", "cpu_share", "wifi_quality"}
 """Signals from 0 to 1 that people read in per cent."""
 
 
@@ -50,19 +56,24 @@ def meaning(measurement: str, name: str) -> str:
     return f"`{measurement}.{name}`: {signal(measurement, name).meaning or 'see the states below'}."
 
 
-def states(measurement: str, name: str) -> list[dict[str, Any]]:
-    """Return value mappings that show a state code as its word; 0 grey, the others by turn."""
+def states(measurement: str, name: str, colours: Sequence[str] = (GREY, *BY_TURN[1:], BY_TURN[0])) -> Json:
+    """Return value mappings that show a state code as its word, in these colours by turn."""
     codes = signal(measurement, name).codes
     if codes is None:
         raise KeyError(f"{measurement}.{name} has no codes in collectors/signals.py")
     words = {
-        str(code): {"text": word, "color": GREY if code == 0 else BY_TURN[turn % len(BY_TURN)], "index": turn}
+        str(code): {"text": word, "color": colours[turn % len(colours)], "index": turn}
         for turn, (code, word) in enumerate(codes.items())
     }
     return [{"type": "value", "options": words}]
 
 
-def flags(measurement: str, name: str) -> list[dict[str, Any]]:
+def clock_states() -> Json:
+    """Return the mappings of a clock's state, in colours that say whether it is right."""
+    return states("collector", "clock_state", (RED, GREEN, SKY))
+
+
+def flags(measurement: str, name: str) -> Json:
     """Return value mappings of a sum of bits: 0 is none, a single bit its word, anything else the sum to look up."""
     single = states(measurement, name)[0]["options"]
     for word in single.values():

@@ -1,22 +1,25 @@
 """Alerting as Grafana's provisioning files: rules, retired rules, contact points and the policy that uses them.
 
-In these files Grafana replaces `$NAME` by the environment, so every dollar that is meant is written twice; what is
-left single names a variable that holds a secret or an address (see `SECRETS`).
+In these files Grafana replaces `$NAME` by the environment: in contact points that is wanted, there it names a variable
+that holds a secret or an address (see `SECRETS`). A rule's queries and annotations are the exception: Grafana takes
+them as they stand, so their dollars are written once.
 """
 
 from __future__ import annotations
 
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from grafana import dashboards
 from grafana.alerts.rules import Rule, rules
 from grafana.alerts.settings import Settings
-from grafana.panels import SOURCE
+from grafana.dashboard import dashboard_json
+from grafana.panels import FOLDER, SOURCE
 
 Json = dict[str, Any]
 
-FOLDER = "battfleet"
 RETIRED = Path(__file__).with_name("retired.toml")
 ORG = 1
 CONTACT = "battfleet"
@@ -66,13 +69,30 @@ SECRETS = {
 """Variables of Grafana's environment that a contact point needs."""
 
 
-def literal(value: Any) -> Any:
-    """Return the value with every dollar doubled, so that Grafana reads it as it is."""
-    if isinstance(value, str):
-        return value.replace("$", "$$")
-    if isinstance(value, dict):
-        return {key: literal(item) for key, item in value.items()}
-    return [literal(item) for item in value] if isinstance(value, list) else value
+@cache
+def panels() -> dict[tuple[str, str], int]:
+    """Return (dashboard, title) to id of the panels that can show when an alert began and ended."""
+    boards = [dashboard_json(board) for board in dashboards.ALL]
+    return {
+        (board["uid"], panel["title"]): panel["id"]
+        for board in boards
+        for panel in board["panels"]
+        if panel["type"] in ("timeseries", "state-timeline")
+    }
+
+
+def spoken(rule: Rule) -> tuple[str, str]:
+    """Return the template of the value as people say it, and the limit in the same words."""
+    number = "$values.B.Value"
+    match rule.unit:
+        case "%":
+            return f"{{{{ humanizePercentage {number} }}}}", f"{rule.limit:.0%}"
+        case "bytes":
+            return f"{{{{ humanize {number} }}}}B", f"{rule.limit / 1e9:g} GB"
+        case "s":
+            return f"{{{{ humanizeDuration {number} }}}}", f"{rule.limit:g} s"
+        case unit:
+            return f'{{{{ printf "%.4g" {number} }}}} {unit}'.rstrip(), f"{rule.limit:g} {unit}".rstrip()
 
 
 def rule_json(rule: Rule, runbook_base: str) -> Json:
@@ -82,7 +102,9 @@ def rule_json(rule: Rule, runbook_base: str) -> Json:
     tags = [tag for tag in ("bench", "battery", "device", "cell") if f'"{tag}"' in grouped]
     where = " ".join(f"{{{{ $labels.{tag} }}}}" for tag in tags)
     labels = {"severity": rule.severity} | ({"chemistry": rule.chemistry} if rule.chemistry else {})
-    made = {
+    now, limit = spoken(rule)
+    dashboard, panel = f"battfleet-{rule.seen_in[0]}", panels()[f"battfleet-{rule.seen_in[0]}", rule.seen_in[1]]
+    return {
         "uid": rule.uid,
         "title": f"{rule.title} ({', '.join(part for part in (rule.chemistry, rule.severity) if part)})",
         "condition": "C",
@@ -94,15 +116,18 @@ def rule_json(rule: Rule, runbook_base: str) -> Json:
         "noDataState": rule.no_data,
         "execErrState": "Error" if rule.no_data == "Alerting" else "KeepLast",  # a dead database is one alert
         "for": rule.wait,
+        "dashboardUid": dashboard,
+        "panelId": panel,
         "annotations": {
             "summary": f"{rule.title}: {where}",
-            "description": f"Now {{{{ $values.B.Value }}}} {rule.unit}, limit {rule.limit:g}. {rule.first_aid}",
+            "description": f"Now {now}, limit {limit}. {rule.first_aid}",
             "runbook_url": f"{runbook_base}docs/runbook/{rule.name}.md",
+            "__dashboardUid__": dashboard,
+            "__panelId__": str(panel),
         },
         "labels": labels | {"team": "battfleet"},
         "isPaused": rule.is_paused,
     }
-    return {key: literal(value) for key, value in made.items()}
 
 
 def _query(rule: Rule) -> Json:

@@ -18,6 +18,30 @@ NOBODY = r"[^\s\S]"
 """A pattern that no battery's name matches."""
 
 
+SEEN_IN = {
+    "collector-silent": ("fleet", "Sample age"),
+    "sample-stale": ("fleet", "Sample age"),
+    "queue-growing": ("fleet", "Oldest unsent row"),
+    "dead-letters": ("fleet", "Dead letters"),
+    "clock-unsynchronised": ("fleet", "Clock state"),
+    "disk-low": ("fleet", "Disk free"),
+    "current-disagreement": ("agreement", "All instruments: current"),
+    "voltage-disagreement": ("agreement", "All instruments: voltage"),
+    "soc-low": ("overview", "State of charge"),
+    "soc-high": ("overview", "State of charge"),
+    "temperature-high": ("overview", "Temperature"),
+    "charge-cold": ("overview", "Temperature"),
+    "charge-hot": ("overview", "Temperature"),
+    "discharge-cold": ("overview", "Temperature"),
+    "pack-voltage-high": ("overview", "Voltage"),
+    "pack-voltage-low": ("overview", "Voltage"),
+    "cell-voltage-high": ("cells", "Highest and lowest cell"),
+    "cell-voltage-low": ("cells", "Highest and lowest cell"),
+    "cell-spread": ("cells", "Cell spread"),
+}
+"""Rule to the dashboard and panel that it belongs to: Grafana draws there when it fired, and links from the alert."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One rule with one limit; `uid` is for ever."""
@@ -39,6 +63,11 @@ class Rule:
     no_data: str = "OK"
     chemistry: str = ""
     is_paused: bool = False
+
+    @property
+    def seen_in(self) -> tuple[str, str]:
+        """Return dashboard and panel."""
+        return SEEN_IN[self.name]
 
     @property
     def uid(self) -> str:
@@ -199,7 +228,7 @@ EVERYWHERE: Mapping[str, Kind] = {
         "A battery is nearly empty",
         newest("soc", "soc", ("bench", "battery")),
         "lt",
-        "",
+        "%",
         "Charge it or take the load off.",
         wait="5m",
         margin=0.02,
@@ -303,7 +332,7 @@ BY_CHEMISTRY: Mapping[str, Kind] = {
         "A battery is fuller than it should be",
         newest("soc", "soc", ("bench", "battery"), "{ours}"),
         "gt",
-        "",
+        "%",
         "Stop charging, or look why the estimate runs away (offset of the current sensor).",
         wait="5m",
         margin=0.01,

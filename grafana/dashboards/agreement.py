@@ -14,7 +14,7 @@ from __future__ import annotations
 from grafana.dashboard import BATTERY, BENCH, COMPARED, DEVICE, GRAINS, INTERVAL, REFERENCE, WINDOW, Dashboard
 from grafana.influxql import CHARGE, HERE, difference, gain, match, pair, per, running, series
 from grafana.panels import Panel, Row, Target, by_turn, column, histogram, scatter, timeseries
-from grafana.units import BLUE, BY_TURN, GREEN, ORANGE, PURPLE, meaning, unit
+from grafana.units import AMPERE_HOURS, AMPERES, BLUE, BY_TURN, GREEN, ORANGE, PER_MILLE, PURPLE, meaning, unit
 
 DEVICES = match(*HERE, "device")
 ALONE = "Only one instrument here, or the two were never heard in the same step."
@@ -30,7 +30,7 @@ def overlaid(name: str, asks: str) -> Panel:
         f"All instruments: {SPOKEN[name][0]}",
         asks,
         by_turn(series("battery", name, DEVICES), "$tag_device", BY_TURN),
-        unit("battery", name),
+        AMPERES if name == "current_a" else unit("battery", name),
         calcs=("min", "mean", "max"),
         reads=meaning("battery", name) + " The first six of the chosen instruments, in the order of their names.",
         empty=NONE,
@@ -61,7 +61,7 @@ def relative(name: str) -> Panel:
         f"Residual {word}, ‰",
         f"How far is that in parts of the {word} itself?",
         [Target(per(rows, 'mean("r")'), "residual", colour=ORANGE)],
-        "none",
+        PER_MILLE,
         calcs=("mean", "stdDev", "min", "max"),
         reads=f"Per mille of what $reference reads; left out below {least} {unit('battery', name)}.",
         empty=ALONE + f" Or the reading stayed below {least}.",
@@ -158,8 +158,9 @@ DASHBOARD = Dashboard(
             "Charge counted by each",
             "What does the disagreement come to in ampere-hours?",
             by_turn(running(DEVICES, CHARGE), "$tag_device", BY_TURN),
-            "amph",
+            AMPERE_HOURS,
             calcs=("lastNotNull",),
+            defaults={"decimals": 3},
             reads="Net charge since the beginning of the range, each instrument by itself; a gap adds nothing.",
             empty=NONE,
         ),

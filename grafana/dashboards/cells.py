@@ -10,8 +10,8 @@ from __future__ import annotations
 from grafana.alerts.settings import load
 from grafana.dashboard import BATTERY, BENCH, DEVICE, GRAINS, INTERVAL, Dashboard
 from grafana.influxql import HERE, match, newest, series
-from grafana.panels import Json, Panel, Row, Target, stat, table, timeseries
-from grafana.units import BLUE, GREEN, ORANGE, RED, meaning, steps
+from grafana.panels import Column, Json, Panel, Row, Target, by_turn, stat, table, timeseries
+from grafana.units import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, meaning, steps
 
 CELLS = match(*HERE)
 DEVICES = match(*HERE, "device")
@@ -134,7 +134,9 @@ DASHBOARD = Dashboard(
                     "Which part is warm or cold?",
                     [
                         Target(series("cell", "temperature_degc", CELLS, "mean", ("cell",)), "cell $tag_cell"),
-                        Target(series("battery", "temperature_degc", DEVICES), "battery, $tag_device", colour=ORANGE),
+                        *by_turn(
+                            series("battery", "temperature_degc", DEVICES), "battery, $tag_device", (PURPLE, SKY, GREY)
+                        ),
                     ],
                     "celsius",
                     reads=meaning("battery", "temperature_degc"),
@@ -144,8 +146,8 @@ DASHBOARD = Dashboard(
                     "Charging limits aimed at",
                     "Up to where does the charger charge?",
                     [
-                        Target(series("charger", "target_voltage_v", BENCH_ONLY), "$tag_device", colour=BLUE),
-                        Target(series("battery", "voltage_v", DEVICES, "max"), "battery, $tag_device", colour=ORANGE),
+                        Target(series("charger", "target_voltage_v", BENCH_ONLY), "aim of $tag_device", colour=BLUE),
+                        Target(series("battery", "voltage_v", DEVICES, "max", ()), "battery, greatest", colour=ORANGE),
                     ],
                     "volt",
                     reads=meaning("charger", "target_voltage_v"),
@@ -164,6 +166,12 @@ DASHBOARD = Dashboard(
                             'GROUP BY "cell", "device"'
                         )
                     ],
+                    (
+                        Column("cell", "Cell", width=80),
+                        Column("device", "Measured by", width=160),
+                        Column("voltage", "Voltage", "volt", 140, {"decimals": 3}),
+                        Column("Time", "When", "dateTimeFromNow"),
+                    ),
                     reads="Each cell's newest voltage and when it was measured.",
                     empty=NO_CELLS,
                     time_from="5m",

@@ -1,19 +1,20 @@
 """Collector detail: what does this one collector do with its instrument?
 
-Read from the top: is it alive and at its rate (age, rate, latency); how its turns end, by the error's name; what the
+Read from the top: is it alive and at its rate (age, rate, latency); which errors its turns end with, by name; what the
 link did (reconnects, bytes, skipped slots); what waits (queue, journal); what the process costs; and its own events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from grafana.dashboard import BENCH, COLLECTOR, GRAINS, INTERVAL, Dashboard
 from grafana.influxql import counted, match, newest, series
-from grafana.panels import Panel, Row, Target, stat, table, timeseries
-from grafana.units import BLUE, GREEN, ORANGE, RED, meaning, states, steps, unit
+from grafana.panels import EVENT_COLUMNS, Panel, Row, Target, stat, table, timeseries
+from grafana.units import GREEN, ORANGE, RED, clock_states, meaning, steps, unit
 
 HERE = match("bench", "device")
+FAILED = HERE + ' AND "outcome" !~ /^ok$/'
 BY = ("device",)
 SILENT = "No report in the last 15 min: is the collector running, and does a shipper send?"
 NOTHING = "This collector did not report in this range."
@@ -31,16 +32,17 @@ def now(title: str, asks: str, name: str, kind: str, **defaults: object) -> Pane
         time_from="15m",
         defaults=defaults,
         size=(6, 4),
+        is_word="mappings" in defaults,
     )
 
 
-def course(title: str, asks: str, names: Sequence[str], aggregate: str = "max") -> Panel:
-    """Return signals as they were."""
+def course(title: str, asks: str, names: Mapping[str, str], aggregate: str = "max") -> Panel:
+    """Return signals as they were; `names`: signal to what its series is called beside the device."""
     return timeseries(
         title,
         asks,
-        [Target(series("collector", name, HERE, aggregate), f"{name}, $tag_device") for name in names],
-        unit("collector", names[0]),
+        [Target(series("collector", name, HERE, aggregate), f"{word}$tag_device") for name, word in names.items()],
+        unit("collector", next(iter(names))),
         reads=" ".join(meaning("collector", name) for name in names),
         empty=NOTHING,
     )
@@ -51,7 +53,7 @@ def growth(title: str, asks: str, name: str, kind: str = "none", per_s: bool = F
     return timeseries(
         title,
         asks,
-        [Target(counted("collector", name, HERE, BY, per_s), "$tag_device", colour="" if per_s else BLUE)],
+        [Target(counted("collector", name, HERE, BY, per_s), "$tag_device")],
         kind,
         reads=meaning("collector", name) + (" As a rate." if per_s else " As its increase in each interval."),
         empty=NOTHING,
@@ -74,53 +76,54 @@ DASHBOARD = Dashboard(
             color={"mode": "thresholds"},
             thresholds=steps((None, GREEN), (5, ORANGE), (60, RED)),
         ),
-        now("Latency", "How long does a turn take?", "latency_s", "s", decimals=3),
+        now("Latency", "How long does a turn take?", "latency_s", "s"),
         now("Errors", "How many turns went wrong since the start?", "errors", "none"),
-        now("Clock", "Are its stamps right?", "clock_state", "none", mappings=states("collector", "clock_state")),
+        now("Clock", "Are its stamps right?", "clock_state", "none", mappings=clock_states()),
         timeseries(
-            "Outcomes by name",
-            "How do its turns end, and with which error?",
-            [Target(counted("collector", "outcomes", HERE, ("device", "outcome")), "$tag_outcome, $tag_device")],
+            "Errors by name",
+            "With which error do its turns end?",
+            [Target(counted("collector", "outcomes", FAILED, ("device", "outcome")), "$tag_outcome, $tag_device")],
             "none",
             calcs=("sum",),
-            reads=meaning("collector", "outcomes") + " Increase in each interval; 'ok' is a good reading, everything "
-            "else the name of an error that the collector counted.",
-            empty=NOTHING,
+            reads=meaning("collector", "outcomes") + " Increase in each interval, by the error's name; turns that "
+            "ended well are in Samples per second.",
+            empty="No turn went wrong since the collector started, or it did not report in this range.",
             custom={"drawStyle": "bars", "fillOpacity": 70, "stacking": {"mode": "normal", "group": "A"}},
             size=(24, 9),
         ),
         growth("Samples per second", "Does it keep its rate?", "samples", "none", per_s=True),
-        course("Turn time", "Does the instrument answer more slowly?", ("latency_s",)),
+        course("Turn time", "Does the instrument answer more slowly?", {"latency_s": ""}),
         Row(
             "Link",
             (
                 growth("Reconnects", "Was the link lost?", "reconnects"),
                 growth("Skipped slots", "Did turns of its grid pass without a reading?", "skipped"),
                 growth("Bytes per second", "Does the instrument talk as much as ever?", "bytes_in", "Bps", per_s=True),
-                course("Sample age", "When was it silent, and for how long?", ("last_sample_age_s",)),
+                course("Sample age", "When was it silent, and for how long?", {"last_sample_age_s": ""}),
             ),
         ),
         Row(
             "Storage and process",
             (
-                course("Not yet durable", "Does the disk keep up?", ("queue_rows",)),
+                course("Not yet durable", "Does the disk keep up?", {"queue_rows": ""}),
                 growth("Dropped", "Was anything lost in memory?", "dropped"),
                 course(
                     "Journal size and disk",
                     "How much is kept, how much room is left?",
-                    ("journal_bytes", "disk_free_bytes"),
+                    {"journal_bytes": "journal, ", "disk_free_bytes": "free, "},
                 ),
-                course("Memory", "Does the process grow?", ("memory_bytes",)),
-                course("Processor", "What does it cost?", ("cpu_share",)),
+                course("Memory", "Does the process grow?", {"memory_bytes": ""}),
+                course("Processor", "What does it cost?", {"cpu_share": ""}),
                 table(
                     "Events",
                     "What did it say itself?",
                     [
                         Target(
-                            f'SELECT "kind", "detail" FROM "event" WHERE {HERE} AND $timeFilter '
+                            f'SELECT "device", "kind", "detail" FROM "event" WHERE {HERE} AND $timeFilter '
                             "ORDER BY time DESC LIMIT 100"
                         )
                     ],
+                    EVENT_COLUMNS,
                     reads="Newest first.",
                     empty="No events in this range.",
                 ),

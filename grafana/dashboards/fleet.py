@@ -2,34 +2,38 @@
 
 Read from the top: the worst of each kind (is anything wrong at all?), then one line for each collector (who is it?),
 then queue and dead letters (does it reach the database?), losses with their causes, clocks (are the stamps right?),
-the hosts themselves, and what was deployed when.
+the hosts themselves with their Wi-Fi, and what was deployed when.
 """
 
 from __future__ import annotations
 
-from grafana.dashboard import BENCHES, GRAINS, INTERVAL, LOSSES, Dashboard
-from grafana.influxql import match, series
-from grafana.panels import Json, Panel, Row, Target, column, stat, table, timeline, timeseries, without
-from grafana.units import GREEN, ORANGE, RED, meaning, signal, states, steps
+from grafana.dashboard import BENCHES, BLOCK, GRAINS, INTERVAL, LOSSES, Dashboard
+from grafana.influxql import match, series, state
+from grafana.panels import Column, Json, Panel, Row, Target, stat, table, timeline, timeseries
+from grafana.units import GREEN, ORANGE, RED, clock_states, meaning, signal, steps
 
 BENCH = match("bench")
 NOBODY = "No collector reported in this range: is anything running, and does a shipper send?"
 BY = ("bench", "device")
 NAME = "$tag_bench, $tag_device"
 TO_COLLECTOR: Json = {
-    "id": "links",
-    "value": [
+    "links": [
         {
-            "title": "Collector detail",
+            "title": "What does this collector do?",
             "url": "/d/battfleet-collector?${__url_time_range}&var-bench=${__data.fields.bench}"
             "&var-device=${__data.fields.device}",
             "targetBlank": False,
         }
-    ],
+    ]
 }
+AGE = steps((None, GREEN), (5, ORANGE), (60, RED))
+LATE: Json = {"color": {"mode": "thresholds"}, "thresholds": AGE, "custom.cellOptions": {"type": "color-text"}}
+WHO = (Column("bench", "Bench", width=120), Column("device", "Collector", width=140, more=TO_COLLECTOR))
 
 
-def worst(title: str, asks: str, name: str, kind: str, select: str, *levels: tuple[float | None, str]) -> Panel:
+def worst(
+    title: str, asks: str, name: str, kind: str, select: str, *levels: tuple[float | None, str], **defaults: object
+) -> Panel:
     """Return the worst of the newest values of all collectors."""
     inner = f'(SELECT last("{name}") AS "v" FROM "collector" WHERE {BENCH} AND $timeFilter GROUP BY "bench", "device")'
     return stat(
@@ -40,11 +44,12 @@ def worst(title: str, asks: str, name: str, kind: str, select: str, *levels: tup
         reads=meaning("collector", name) + " Worst of the newest reports of the last 15 min.",
         empty="No collector reported in the last 15 min.",
         time_from="15m",
-        defaults={"color": {"mode": "thresholds"}, "thresholds": steps(*levels)},
+        defaults={"color": {"mode": "thresholds"}, "thresholds": steps(*levels)} | defaults,
+        is_word="mappings" in defaults,
     )
 
 
-def course(title: str, asks: str, name: str, kind: str, aggregate: str) -> Panel:
+def course(title: str, asks: str, name: str, kind: str, aggregate: str, **defaults: object) -> Panel:
     """Return one of the collectors' signals over time."""
     return timeseries(
         title,
@@ -53,22 +58,23 @@ def course(title: str, asks: str, name: str, kind: str, aggregate: str) -> Panel
         kind,
         reads=meaning("collector", name),
         empty=NOBODY,
+        defaults=defaults,
     )
 
 
-REPORT = {
-    "samples": ("Samples", "none"),
-    "last_sample_age_s": ("Sample age", "s"),
-    "skipped": ("Skipped slots", "none"),
-    "errors": ("Errors", "none"),
-    "reconnects": ("Reconnects", "none"),
-    "queue_rows": ("Not yet durable", "none"),
-    "dropped": ("Dropped", "none"),
-    "memory_bytes": ("Memory", "bytes"),
-}
-for _name in REPORT:
-    signal("collector", _name)
-LAST = ", ".join(f'last("{name}") AS "{name}"' for name in REPORT)
+REPORT = (
+    Column("last_sample_age_s", "Last sample", "s", more=LATE),
+    Column("samples", "Samples", "none"),
+    Column("skipped", "Skipped", "none"),
+    Column("errors", "Errors", "none"),
+    Column("reconnects", "Reconnects", "none"),
+    Column("queue_rows", "Not yet durable", "none"),
+    Column("dropped", "Dropped", "none"),
+    Column("memory_bytes", "Memory", "bytes"),
+)
+for _column in REPORT:
+    signal("collector", _column.name)
+LAST = ", ".join(f'last("{column.name}") AS "{column.name}"' for column in REPORT)
 
 
 def last_event(kinds: str) -> str:
@@ -83,7 +89,7 @@ DASHBOARD = Dashboard(
     uid="battfleet-fleet",
     title="5 Fleet",
     asks="Does every bench deliver, and if not, where does it stick?",
-    variables=(BENCHES, INTERVAL, *GRAINS),
+    variables=(BENCHES, INTERVAL, BLOCK, *GRAINS),
     content=(
         worst(
             "Oldest sample",
@@ -117,20 +123,27 @@ DASHBOARD = Dashboard(
             (1e9, ORANGE),
             (5e9, GREEN),
         ),
-        worst("Clocks", "Is every clock right?", "clock_state", "none", "min", (None, RED), (1, GREEN)),
+        worst(
+            "Clocks",
+            "Is every clock right?",
+            "clock_state",
+            "none",
+            "min",
+            (None, RED),
+            (1, GREEN),
+            mappings=clock_states(),
+        ),
         table(
             "Collectors",
             "Who reports what?",
             [Target(f'SELECT {LAST} FROM "collector" WHERE {BENCH} AND $timeFilter GROUP BY "bench", "device"')],
-            reads="Newest report of each collector and shipper in the last 15 min. Counts are since its start.",
+            (*WHO, *REPORT),
+            hidden=("Time",),
+            reads="Newest report of each collector and shipper in the last 15 min. Counts are since its start. A name "
+            "leads to what that collector does.",
             empty="No collector reported in the last 15 min.",
             time_from="15m",
             size=(24, 8),
-            transformations=(without("Time"),),
-            overrides=(
-                *(column(name, kind, title) for name, (title, kind) in REPORT.items()),
-                {"matcher": {"id": "byName", "options": "device"}, "properties": [TO_COLLECTOR]},
-            ),
         ),
         table(
             "Last word",
@@ -141,21 +154,29 @@ DASHBOARD = Dashboard(
                     'GROUP BY "bench", "device"'
                 )
             ],
+            (*WHO, Column("Time", "Last report", "dateTimeFromNow")),
+            hidden=("memory",),
             reads="When each collector and shipper reported last, whatever the range says up to 30 days back.",
             empty=NOBODY,
             time_from="30d",
             size=(12, 8),
-            overrides=(column("Time", "dateTimeFromNow", "Last report"), column("memory", "bytes", "Memory")),
+            options={"sortBy": [{"displayName": "Last report", "desc": False}]},
         ),
         table(
             "Deployed and connected",
             "What runs where, in which version?",
             [Target(last_event("deploy|flash|collector_start|link_up|shipper_start"))],
+            (
+                Column("bench", "Bench", width=100),
+                Column("device", "Who", width=100),
+                Column("kind", "What", width=120),
+                Column("detail", "Version"),
+                Column("Time", "When", "dateTimeFromNow", 110),
+            ),
             reads="Newest deploy, flash, start and identity of each instrument (model, serial number, firmware).",
             empty="No start, deploy or flash in the last 30 days.",
             time_from="30d",
             size=(12, 8),
-            overrides=(column("Time", "dateTimeFromNow", "When"),),
         ),
         Row(
             "Delivery",
@@ -186,9 +207,9 @@ DASHBOARD = Dashboard(
                 timeline(
                     "Clock state",
                     "Were the stamps right?",
-                    [Target(series("collector", "clock_state", BENCH, "min", BY), NAME)],
-                    states("collector", "clock_state"),
-                    reads="Worst of each interval. Samples wait in the journal until the offset is known.",
+                    [Target(state("collector", "clock_state", BENCH, "min", BY), NAME)],
+                    defaults={"mappings": clock_states()},
+                    reads="Worst of each block. Samples wait in the journal until the offset is known.",
                     empty=NOBODY,
                     size=(24, 6),
                 ),
@@ -197,6 +218,10 @@ DASHBOARD = Dashboard(
                 course("Processor", "Is a host too slow?", "cpu_share", "percentunit", "max"),
                 course("Memory", "Does a process grow?", "memory_bytes", "bytes", "max"),
                 course("Journal size", "How much is kept?", "journal_bytes", "bytes", "max"),
+                course("Wi-Fi signal", "Does a host hear its access point well?", "wifi_signal_dbm", "dBm", "min"),
+                course(
+                    "Wi-Fi quality", "Is a link about to break?", "wifi_quality", "percentunit", "min", min=0, max=1
+                ),
                 course("Link latency", "Does a link get slow?", "latency_s", "s", "max"),
             ),
         ),

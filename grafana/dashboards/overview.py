@@ -7,10 +7,26 @@ how much that was today and over the range, in what state the charger is, and la
 from __future__ import annotations
 
 from grafana.alerts.settings import load
-from grafana.dashboard import BATTERY, BENCH, DEVICE, GRAINS, INTERVAL, REFERENCE, Dashboard
-from grafana.influxql import CHARGE, ENERGY, HERE, match, newest, series, total
-from grafana.panels import Panel, Row, Target, by_turn, stat, table, timeline, timeseries
-from grafana.units import BLUE, BY_TURN, GREEN, ORANGE, PURPLE, RED, flags, meaning, states, steps, unit
+from grafana.dashboard import BATTERY, BENCH, BLOCK, DEVICE, GRAINS, INTERVAL, REFERENCE, Dashboard
+from grafana.influxql import CHARGE, ENERGY, HERE, match, newest, series, state, total
+from grafana.panels import EVENT_COLUMNS, Panel, Row, Target, by_turn, stat, table, timeline, timeseries
+from grafana.units import (
+    AMPERE_HOURS,
+    AMPERES,
+    BLUE,
+    BY_TURN,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    WATT_HOURS,
+    flags,
+    meaning,
+    states,
+    steps,
+    unit,
+)
 
 SPEAKER = match(*HERE, device="reference")
 HERE_ALL = match(*HERE)
@@ -40,7 +56,7 @@ NOW = (
         "Current",
         "Is it charging or discharging, and how strongly?",
         [Target(newest("battery", "current_a", SPEAKER))],
-        "amp",
+        AMPERES,
         reads=meaning("battery", "current_a"),
         empty=SILENT,
         time_from="5m",
@@ -112,10 +128,12 @@ def course(title: str, asks: str, name: str, colour: str) -> Panel:
             Target(series("battery", name, SPEAKER, "mean", ()), "mean", colour=colour, width=2),
             Target(series("battery", name, SPEAKER, "min", ()), "least", colour=colour, width=0),
         ],
-        unit("battery", name),
+        AMPERES if name == "current_a" else unit("battery", name),
         calcs=("min", "mean", "max", "lastNotNull"),
         reads=meaning("battery", name) + " Line: mean of each interval; band: its least and greatest value.",
         empty="The reference instrument sent nothing in this range.",
+        defaults={"decimals": 3},
+        size=(12, 10),
     )
 
 
@@ -139,23 +157,19 @@ def sums(title: str, asks: str, product: str, kind: str, today: bool) -> Panel:
 
 
 AMOUNTS = (
-    sums("Charge today", "How many ampere-hours went in and out today?", CHARGE, "amph", today=True),
-    sums("Energy today", "How much energy went in and out today?", ENERGY, "watth", today=True),
-    sums("Charge in range", "How many ampere-hours went in and out in this range?", CHARGE, "amph", today=False),
-    sums("Energy in range", "How much energy went in and out in this range?", ENERGY, "watth", today=False),
+    sums("Charge today", "How many ampere-hours went in and out today?", CHARGE, AMPERE_HOURS, today=True),
+    sums("Energy today", "How much energy went in and out today?", ENERGY, WATT_HOURS, today=True),
+    sums("Charge in range", "How many ampere-hours went in and out in this range?", CHARGE, AMPERE_HOURS, today=False),
+    sums("Energy in range", "How much energy went in and out in this range?", ENERGY, WATT_HOURS, today=False),
 )
 
-HEALTH = (
-    {"type": "range", "options": {"from": None, "to": 5, "result": {"text": "fresh", "color": GREEN, "index": 0}}},
-    {"type": "range", "options": {"from": 5, "to": 60, "result": {"text": "late", "color": ORANGE, "index": 1}}},
-    {"type": "range", "options": {"from": 60, "to": None, "result": {"text": "silent", "color": RED, "index": 2}}},
-)
+HEALTH = {"color": {"mode": "thresholds"}, "thresholds": steps((None, GREEN), (5, ORANGE), (60, RED))}
 
 DASHBOARD = Dashboard(
     uid="battfleet-overview",
     title="1 Bench overview",
     asks="How is the battery now, and can I believe what I see?",
-    variables=(BENCH, BATTERY, REFERENCE, DEVICE, INTERVAL, *GRAINS),
+    variables=(BENCH, BATTERY, REFERENCE, DEVICE, INTERVAL, BLOCK, *GRAINS),
     range="now-6h",
     refresh="10s",
     content=(
@@ -195,7 +209,9 @@ DASHBOARD = Dashboard(
             "Temperature",
             "Was it too cold to charge, or too warm?",
             [
-                Target(series("battery", "temperature_degc", HERE_ALL), "battery, $tag_device", colour=BLUE),
+                *by_turn(
+                    series("battery", "temperature_degc", HERE_ALL), "battery, $tag_device", (BLUE, GREEN, PURPLE, SKY)
+                ),
                 Target(series("charger", "temperature_degc", BENCH_ONLY), "charger, $tag_device", colour=ORANGE),
             ],
             "celsius",
@@ -217,17 +233,17 @@ DASHBOARD = Dashboard(
                 timeline(
                     "Charger phase",
                     "What did the charger do, and when?",
-                    [Target(series("charger", "state", BENCH_ONLY, "max"), "$tag_device")],
-                    states("charger", "state"),
-                    reads=meaning("charger", "state") + " The highest of each interval.",
+                    [Target(state("charger", "state", BENCH_ONLY, "max"), "$tag_device")],
+                    defaults={"mappings": states("charger", "state")},
+                    reads=meaning("charger", "state") + " The highest of each block.",
                     empty=NO_CHARGER,
                     size=(12, 5),
                 ),
                 timeline(
                     "Charger errors",
                     "Was anything wrong with the charger?",
-                    [Target(series("charger", "error_flags", BENCH_ONLY, "max"), "$tag_device")],
-                    flags("charger", "error_flags"),
+                    [Target(state("charger", "error_flags", BENCH_ONLY, "max"), "$tag_device")],
+                    defaults={"mappings": flags("charger", "error_flags")},
                     reads=meaning("charger", "error_flags") + " 'several': more than one at once.",
                     empty=NO_CHARGER,
                     size=(12, 5),
@@ -235,10 +251,11 @@ DASHBOARD = Dashboard(
                 timeline(
                     "Data health",
                     "Can I believe what I see: is every instrument heard?",
-                    [Target(series("collector", "last_sample_age_s", BENCH_ONLY, "max"), "$tag_device")],
-                    HEALTH,
-                    reads="Age of the last good sample at each report, worst of the interval: fresh below 5 s, late "
-                    "below 60 s, silent above. Where nothing is drawn, the collector itself did not report.",
+                    [Target(state("collector", "last_sample_age_s", BENCH_ONLY, "max"), "$tag_device")],
+                    "s",
+                    defaults=HEALTH,
+                    reads="Age of the last good sample at each report, worst of the block. Below 5 s it is fresh, up "
+                    "to a minute late, then silent. Where nothing is drawn, the collector itself did not report.",
                     empty="No collector on this bench reported in this range.",
                     size=(24, 6),
                 ),
@@ -251,6 +268,7 @@ DASHBOARD = Dashboard(
                             "ORDER BY time DESC LIMIT 50"
                         )
                     ],
+                    EVENT_COLUMNS,
                     reads="Newest first: links lost and back, gaps and their causes, starts, deploys, calibrations.",
                     empty="Nothing happened in this range.",
                     size=(24, 7),

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from grafana.dashboard import BATTERY, BENCH, DEVICE, GRAINS, INTERVAL, REFERENCE, WINDOW, Dashboard
 from grafana.influxql import HERE, match, newest, series, share, together
-from grafana.panels import Row, Target, stat, table, timeseries
+from grafana.panels import Column, Row, Target, stat, table, timeseries
 from grafana.units import BLUE, GREEN, GREY, ORANGE, PURPLE, meaning
 
 BATTERY_SOC = match(*HERE)
 NO_SOC = "No estimate in this range: start the estimator, or replay it over stored data."
 NOT_NOW = "No estimate for 5 min: is the estimator running?"
 INNOVATIONS = together(f"v: soc.innovation_v where {BATTERY_SOC}", f"bound: soc.innovation_bound_v where {BATTERY_SOC}")
+INSIDE = '"v" >= -1 * "bound" AND "v" <= "bound"'
 
 
 def line(name: str, alias: str, colour: str, width: int = 1, below: str = "", dash: tuple[int, ...] = ()) -> Target:
@@ -66,19 +67,13 @@ DASHBOARD = Dashboard(
             reads=meaning("soc", "current_offset_a"),
             empty=NOT_NOW,
             time_from="5m",
-            defaults={"decimals": 4},
+            defaults={"decimals": 1},
             size=(6, 4),
         ),
         stat(
             "Innovations inside bound",
             "Does it agree with the voltage it sees?",
-            [
-                Target(
-                    share(INNOVATIONS, '"v" >= -1 * "bound" AND "v" <= "bound"', "v").replace(
-                        "time($window)", "time(1d)"
-                    )
-                )
-            ],
+            [Target(share(INNOVATIONS, INSIDE, "v", "1d"))],
             "percentunit",
             reads="Share of steps of the newest day in the range whose innovation is within three standard deviations. "
             "About 99.7 % if model and noise are right; steps are means, so it is a little kind.",
@@ -118,7 +113,7 @@ DASHBOARD = Dashboard(
         timeseries(
             "Share of innovations inside",
             "When did it stop agreeing with itself?",
-            [Target(share(INNOVATIONS, '"v" >= -1 * "bound" AND "v" <= "bound"', "v"), "inside", colour=BLUE, width=2)],
+            [Target(share(INNOVATIONS, INSIDE, "v"), "inside", colour=BLUE, width=2)],
             "percentunit",
             reads="Share of steps inside the bound, in each window.",
             empty=NO_SOC,
@@ -138,7 +133,7 @@ DASHBOARD = Dashboard(
             [
                 Target(series("battery", "voltage_v", match(*HERE, device="reference"), by=()), is_hidden=True),
                 Target(series("soc", "ocv_v", BATTERY_SOC, by=()), is_hidden=True),
-                Target("$A - $B", is_math=True, colour=BLUE),
+                Target("$A - $B", "terminal − open circuit", is_math=True, colour=BLUE),
             ],
             "volt",
             reads="Terminal voltage of the reference instrument minus the open-circuit voltage at the estimate. Near "
@@ -167,7 +162,7 @@ DASHBOARD = Dashboard(
                         Target(series("battery", "soc", match(*HERE, "device"), by=()), is_hidden=True),
                         Target(series("soc", "soc_lo", BATTERY_SOC, by=()), is_hidden=True),
                         Target(series("soc", "soc_hi", BATTERY_SOC, by=()), is_hidden=True),
-                        Target("$A >= $B && $A <= $C", is_math=True),
+                        Target("$A >= $B && $A <= $C", "inside", is_math=True),
                     ],
                     "percentunit",
                     graph=True,
@@ -187,6 +182,12 @@ DASHBOARD = Dashboard(
                             f'WHERE {BATTERY_SOC} AND $timeFilter GROUP BY "bench", "battery"'
                         )
                     ],
+                    (
+                        Column("battery", "Battery", width=160),
+                        Column("model", "Model"),
+                        Column("version", "Estimator", width=160),
+                    ),
+                    hidden=("Time", "bench"),
                     reads="The cell file's identity and the estimator's version, as stored with the newest points.",
                     empty="No estimate in the last hour.",
                     time_from="1h",

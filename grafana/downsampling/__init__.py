@@ -41,8 +41,9 @@ class Grain:
 
 RAW = Grain("raw", "10s", 360, 0, 6 * HOUR_S)
 """Pairs of instruments are formed in steps of ten seconds; single instruments are shown as finely as wanted."""
-M1 = Grain("m1", "1m", 60, 6 * HOUR_S, 8 * 24 * HOUR_S, keep="104w", again="10m", every="1m")
-H1 = Grain("h1", "1h", 1, 8 * 24 * HOUR_S, FOR_EVER_S, keep="INF", again="2h", every="15m")
+M1 = Grain("m1", "1m", 60, 6 * HOUR_S, 13 * 24 * HOUR_S, keep="104w", again="10m", every="1m")
+"""Up to where the dashboards' 400 points of a range are an hour apart: hours, shown finer, would be lone points."""
+H1 = Grain("h1", "1h", 1, 13 * 24 * HOUR_S, FOR_EVER_S, keep="INF", again="2h", every="15m")
 REDUCED = (M1, H1)
 MEASUREMENTS = tuple(VOCABULARY)
 

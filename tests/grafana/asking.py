@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 BUILT = Path(__file__).parents[2] / "grafana" / "built"
-STEPS_S = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 604800)
-"""The widths that Grafana rounds an automatic interval to."""
+STEPS_S = (
+    *((1.5, 1), (3.5, 2), (7.5, 5), (12.5, 10), (17.5, 15), (25, 20), (45, 30), (90, 60), (210, 120), (450, 300)),
+    *((750, 600), (1050, 900), (1500, 1200), (2700, 1800), (5400, 3600), (9000, 7200), (16200, 10800)),
+    *((32400, 21600), (86400, 43200), (604800, 86400)),
+)
+"""Below how many seconds Grafana rounds an automatic interval to how many."""
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -47,8 +51,9 @@ def duration_s(text: str) -> int:
 
 def auto(variable: Mapping[str, Any], span: Range) -> str:
     """What an interval variable on "auto" is for this range."""
-    wanted_s = max((span.to_s - span.from_s) / variable["auto_count"], duration_s(variable["auto_min"]))
-    return f"{next((step for step in STEPS_S if step >= wanted_s), STEPS_S[-1])}s"
+    wanted_s = (span.to_s - span.from_s) / variable["auto_count"]
+    rounded_s = next(step_s for below_s, step_s in STEPS_S if wanted_s < below_s)
+    return f"{max(rounded_s, duration_s(variable['auto_min']))}s"
 
 
 def fill_in(query: str, values: Mapping[str, str], span: Range) -> str:

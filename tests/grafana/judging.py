@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,10 +32,16 @@ def _number(series: Mapping[str, Any], reducer: str) -> float:
     return REDUCERS[reducer](values) if values else math.nan
 
 
-def meant(value: Any) -> Any:
-    """A provisioning file's value as Grafana reads it: a double dollar is one."""
+def meant(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """A provisioned rule as Grafana reads it: variables of its environment, of which there are none here, are put in
+    place of `$NAME`, and a double dollar is one; but queries and annotations are taken as they stand.
+    """
+    return {key: value if key in ("data", "annotations") else _expanded(value) for key, value in rule.items()}
+
+
+def _expanded(value: Any) -> Any:
     if isinstance(value, str):
-        return value.replace("$$", "$")
+        return "$".join(re.sub(r"\$\{?\w+\}?", "", part) for part in value.split("$$"))
     if isinstance(value, dict):
-        return {key: meant(item) for key, item in value.items()}
-    return [meant(item) for item in value] if isinstance(value, list) else value
+        return {key: _expanded(item) for key, item in value.items()}
+    return [_expanded(item) for item in value] if isinstance(value, list) else value

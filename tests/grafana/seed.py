@@ -115,10 +115,19 @@ def collector_lines(bench: str, device: str, at_s: int, since_s: int) -> Iterato
 def shipper_line(bench: str, at_s: int) -> str:
     values = {"unsent_rows": 40.0, "unsent_age_s": 2.0, "dead_letters": 0.0, "lines_sent": 1e6, "clock_state": 1.0}
     tags = f"bench={bench},device=shipper,kind=shipper"
+    host = {
+        "memory_bytes": 4e7,
+        "cpu_share": 0.03,
+        "clock_state": 1.0,
+        "disk_free_bytes": 2e10,
+        "journal_bytes": 1e6,
+        "wifi_signal_dbm": -56.0 - at_s // 600 % 5,
+        "wifi_quality": 0.77,
+    }
     return "\n".join(
         (
             line("collector", f"{tags},sink=lab", values, at_s),
-            line("collector", tags, {"memory_bytes": 4e7, "clock_state": 1.0}, at_s),
+            line("collector", tags, host, at_s),
         )
     )
 

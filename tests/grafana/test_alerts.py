@@ -16,7 +16,7 @@ from grafana.alerts.rules import Rule, rules
 from grafana.alerts.settings import CONTACT_POINTS, SettingsError, load
 from grafana.downsampling.server import Server
 from tests.grafana import seed
-from tests.grafana.asking import BUILT
+from tests.grafana.asking import BUILT, dashboards, panels
 from tests.grafana.judging import firing, meant
 from tests.influx import Influx
 
@@ -185,8 +185,40 @@ def test_only_known_secrets_are_taken_from_the_environment() -> None:
     text = (BUILT / "examples" / "contact-points.yaml").read_text()
     named = set(re.findall(r"(?<!\$)\$(\w+)", text))
     assert named == {name for names in SECRETS.values() for name in names}
-    rest = (BUILT / "alerting" / "rules.yaml").read_text().replace("$$", "")
-    assert "$" not in rest
+
+
+def test_dollars_are_for_macros_and_templates_alone() -> None:
+    """Grafana leaves queries and annotations as they stand, so that a doubled dollar would stay two."""
+    for rule in BUILT_RULES:
+        assert "$timeFilter" in rule["data"][0]["model"]["query"]
+        assert "$$" not in str(rule)
+        assert "${" not in str(rule["annotations"]), "later versions put the environment in place of this"
+        elsewhere = {key: value for key, value in rule.items() if key not in ("data", "annotations")}
+        assert "$" not in str(elsewhere)
+
+
+def test_rules_are_drawn_in_a_panel_that_exists() -> None:
+    boards = dashboards()
+    for rule in BUILT_RULES:
+        panel = next(one for one in panels(boards[rule["dashboardUid"]]) if one["id"] == rule["panelId"])
+        assert panel["type"] in ("timeseries", "state-timeline")
+        assert rule["annotations"]["__dashboardUid__"] == rule["dashboardUid"]
+        assert rule["annotations"]["__panelId__"] == str(rule["panelId"])
+
+
+def test_rules_and_dashboards_share_one_folder_by_its_name() -> None:
+    (provider,) = yaml.safe_load((BUILT / "provisioning" / "dashboards.yaml").read_text())["providers"]
+    assert "folderUid" not in provider
+    rules_file = yaml.safe_load((BUILT / "alerting" / "rules.yaml").read_text())
+    assert {group["folder"] for group in rules_file["groups"]} == {provider["folder"]}
+
+
+def test_values_are_said_as_people_say_them() -> None:
+    said = {rule["uid"]: rule["annotations"]["description"] for rule in BUILT_RULES}
+    assert said["bf-soc-low-warning"].startswith("Now {{ humanizePercentage $values.B.Value }}, limit 20%.")
+    assert said["bf-disk-low-warning"].startswith("Now {{ humanize $values.B.Value }}B, limit 5 GB.")
+    assert said["bf-sample-stale-warning"].startswith("Now {{ humanizeDuration $values.B.Value }}, limit 300 s.")
+    assert said["bf-charge-cold-lfp-critical"].startswith('Now {{ printf "%.4g" $values.B.Value }} °C, limit 0 °C.')
 
 
 def test_a_site_that_names_contact_points_gets_them_and_the_policy() -> None:

@@ -27,7 +27,26 @@ BUILT_IN = {"timeFilter", "__from", "__to", "__url_time_range", "__data", "__aut
 CORE = {"timeseries", "stat", "state-timeline", "table", "xychart", "histogram", "text"}
 TAGS = {"bench", "device", "kind", "battery", "cell", "channel", "outcome", "sink"}
 TEXT_FIELDS = {"detail", "model", "version"}
-COLUMNS = {"a", "b", "s", "d", "ss", "dd", "sd", "q", "r", "v", "w", "gap", "hit", "every", "bound"}
+COLUMNS = {
+    "a",
+    "b",
+    "s",
+    "d",
+    "ss",
+    "dd",
+    "sd",
+    "q",
+    "r",
+    "v",
+    "w",
+    "gap",
+    "hit",
+    "every",
+    "bound",
+    "hits",
+    "all",
+    "share",
+}
 """Names that queries give to their own columns."""
 NAMED = {"reference", "compared", "voltage", "memory"}
 GRAIN_FIELDS = {"mean", "least", "most", "step", "per_hour", "from_s", "to_s"}
@@ -153,6 +172,15 @@ def test_colours_are_of_the_safe_palette(board: dict[str, Any]) -> None:
     for panel in panels(board):
         for colour in re.findall(r"'(?:fixedColor|color)': '([^']+)'", str(panel["fieldConfig"])):
             assert colour in safe, panel["title"]
+
+
+def test_states_are_told_by_words_or_by_limits_but_not_by_both() -> None:
+    """With colours from thresholds, Grafana's state timeline leaves value mappings out."""
+    timelines = [panel for board in DASHBOARDS.values() for panel in panels(board) if panel["type"] == "state-timeline"]
+    assert timelines
+    for panel in timelines:
+        defaults = panel["fieldConfig"]["defaults"]
+        assert (defaults["color"]["mode"] == "thresholds") == ("thresholds" in defaults) == ("mappings" not in defaults)
 
 
 def test_bands_end_at_a_series_of_their_panel(board: dict[str, Any]) -> None:

@@ -21,13 +21,14 @@ SPANS = {
 }
 
 INSTRUMENTS = 3
-"""At the seeded battery."""
+"""At the seeded battery; two of them measure its temperature."""
 
 
 def is_beyond_the_last_instrument(one: Asked) -> bool:
     """Instruments are drawn one by one, up to six; here are three."""
     found = re.search(r"SOFFSET (\d)$", one.text)
-    return found is not None and int(found[1]) >= INSTRUMENTS
+    there = INSTRUMENTS - ("temperature_degc" in one.text)
+    return found is not None and int(found[1]) >= there
 
 
 def values_at(server: Server, dashboard: dict[str, Any], span: Range) -> dict[str, str]:
@@ -81,6 +82,24 @@ def test_long_ranges_are_read_from_sums(seeded: Server) -> None:
     overview = DASHBOARDS["battfleet-overview"]
     read = {grain: values_at(seeded, overview, span)["mean"] for grain, span in SPANS.items()}
     assert read == {"raw": "autogen", "m1": "m1_mean", "h1": "h1_mean"}
+
+
+def shares(server: Server, span: Range) -> list[float | None]:
+    board = DASHBOARDS["battfleet-soc"]
+    every = asked("soc", board, values_at(server, board, span), span)
+    (text,) = (one.text for one in every if one.panel == "Share of innovations inside")
+    (series,) = server.query(text)
+    return [row[1] for row in series["values"]]
+
+
+def test_a_share_is_a_share(seeded: Server) -> None:
+    known = [share for share in shares(seeded, SPANS["raw"]) if share is not None]
+    assert all(0.9 <= share <= 1 for share in known) and any(share < 1 for share in known)
+
+
+def test_a_share_of_nothing_is_unknown(seeded: Server) -> None:
+    found = shares(seeded, Range(END_S - 40 * 3600, END_S))  # begins 14 h before the first estimate
+    assert None in found and 0 not in found
 
 
 def test_before_downsampling_is_set_up_the_default_policy_answers(seeded: Server) -> None:
