@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-from tests.fleet.hosts import Host
+from tests.fleet.hosts import Host, await_true
+from tests.line_protocol import parse
 
 NAMES = ("load", "mppt", "t7")
 CHANNELS = [
@@ -17,7 +17,14 @@ CHANNELS = [
 INSTRUMENTS: list[dict[str, Any]] = [
     {"name": "mppt", "kind": "libresolar_mppt", "link": "serial:/dev/bat/mppt", "battery": "lfp-1"},
     {"name": "load", "kind": "ea_el3000a", "link": "serial:/dev/bat/load", "battery": "lfp-1"},
-    {"name": "t7", "kind": "labjack_t7", "link": "tcp:127.0.0.1", "battery": "lfp-1", "device": {"channels": CHANNELS}},
+    {
+        "name": "t7",
+        "kind": "labjack_t7",
+        "link": "tcp:127.0.0.1",
+        "battery": "lfp-1",
+        "period_s": 0.05,
+        "device": {"channels": CHANNELS},
+    },
 ]
 SERIES = {"mppt": ("battery", "voltage_v"), "load": ("load", "current_a"), "t7": ("battery", "current_a")}
 """One measurement and field of each instrument."""
@@ -34,7 +41,7 @@ class Bench:
             "bench_instruments": INSTRUMENTS,
             "collectors_wheelhouse": str(wheelhouse),
             "collectors_device_allow": ["char-pts"],
-            "serial_names_ports": [{"name": "mppt", "path": "x"}, {"name": "load", "path": "y"}],
+            "serial_names_ports": [{"name": "load", "path": "platform-1.2"}, {"name": "mppt", "serial": "A1B2"}],
         }
 
     def start_fakes(self) -> None:
@@ -57,10 +64,21 @@ class Bench:
         ages = [row["last_sample_age_s"] for row in self.status().values()]
         return len(ages) == len(NAMES) and all(age is not None and age < 3 for age in ages)
 
-    def kept(self, name: str, measurement: str, field: str) -> int:
-        """Return how many values of a field a collector's journal holds."""
+    def values(self, name: str) -> dict[int, float]:
+        """Return stamp (ns) to value of an instrument's series in its journal."""
+        measurement, field = SERIES[name]
         export = f"collectors export {name} --format lp --measurement {measurement} --state /var/lib/collectors"
-        return len(re.findall(rf"[ ,]{field}=", self.pi.run(export)))
+        return {p.stamp_ns: float(p.fields[field]) for p in parse(self.pi.run(export)) if field in p.fields}
+
+    def stop(self) -> None:
+        """Have the collectors stop, and the shipper send all that they kept."""
+        self.pi.run("systemctl stop 'collector@*'")
+        await_true("all confirmed", lambda: all(row["unsent"]["lab"] == 0 for row in self.status().values()), 120)
+
+    def go_on(self) -> None:
+        """Have the collectors collect again."""
+        self.pi.run("systemctl start " + " ".join(f"collector@{name}" for name in NAMES))
+        await_true("collecting again", self.collects, 20)
 
     def restarts(self, name: str) -> int:
         """Return how often systemd has restarted a collector."""

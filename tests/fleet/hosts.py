@@ -14,6 +14,7 @@ A host's clock counts as synchronised, as the container has no say in it.
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import os
 import secrets
@@ -24,8 +25,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -107,21 +108,37 @@ def shell(*command: str, text: str | None = None) -> str:
     return done.stdout
 
 
+@contextmanager
+def draft_of(whole: Path) -> Iterator[Path | None]:
+    """Give the place to make a part of the cache at, or None when it is there; nobody else makes it meanwhile.
+
+    What is made there takes its final name when the with-block ends well; a broken draft is removed.
+    """
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with whole.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if whole.exists():
+            yield None
+            return
+        draft = whole.with_suffix(".draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            yield draft
+            draft.rename(whole)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
 def image(suite: str) -> Path:
     """Return the root file system of this Debian release, made when it is not in the cache yet."""
     whole = CACHE / f"image-{suite}-2"
-    if not whole.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        draft = CACHE / f"image-{suite}.{os.getpid()}"
-        try:
+    with draft_of(whole) as draft:
+        if draft is not None:
             shell("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(draft))
             mirror = (draft / "etc/apt/sources.list").read_text().split()[1]  # the one debootstrap took
             sources = f"deb {mirror} {suite} main\ndeb {mirror}-security {suite}-security main\n"
             (draft / "etc/apt/sources.list").write_text(sources)
             shell("chroot", str(draft), "/bin/sh", "-c", IMAGE_SETUP)
-            draft.rename(whole)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
     return whole
 
 
@@ -237,13 +254,26 @@ class Host:
 
         await_true(f"{self.name} back after its reboot", is_back, BOOT_S)
 
+    @property
+    def cable(self) -> str:
+        """Return the bridge's port that leads to it."""
+        return f"vb-{self.machine}"[:15]
+
     def cut(self) -> None:
         """Pull its network cable."""
-        shell("ip", "link", "set", f"vb-{self.machine}"[:15], "down")
+        shell("ip", "link", "set", self.cable, "down")
 
     def join(self) -> None:
         """Plug its network cable in again."""
-        shell("ip", "link", "set", f"vb-{self.machine}"[:15], "up")
+        shell("ip", "link", "set", self.cable, "up")
+
+    def slow_down(self, rate: str) -> None:
+        """Let what comes to it over the cable be this slow: "64kbit"."""
+        shell("tc", "qdisc", "replace", "dev", self.cable, "root", "tbf", "rate", rate, "burst", "4kb", "latency", "1s")
+
+    def speed_up(self) -> None:
+        """Let the cable be as fast as it is."""
+        shell("tc", "qdisc", "del", "dev", self.cable, "root")
 
 
 class Lab:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import json
 import os
 import secrets
-import shlex
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.fleet.conftest import Controller
 from tests.fleet.hosts import Host, shell
 
 API = Path(__file__).with_name("influxdb2_stand_in.py")
@@ -36,13 +36,6 @@ PACKAGES: dict[str, tuple[str, str, str, str]] = {
     "influxdb2": ("2.9.1-1", "influxdb", "influxdb", API.read_text(encoding="utf-8")),
     "influxdb2-cli": ("2.8.0-1", "", "", ""),
 }
-
-
-def copy_of(controller: Controller, folder: Path) -> Controller:
-    """Return a controller with a checkout of its own: a vault in it is in nobody else's way."""
-    checkout = folder / "checkout"
-    shutil.copytree(controller.checkout, checkout, symlinks=True)
-    return replace(controller, checkout=checkout)
 
 
 class Vault:
@@ -149,33 +142,35 @@ def vendor_repository(folder: Path, url: str) -> dict[str, str]:
     }
 
 
-ASK = """
-import json, sys, urllib.error, urllib.request
-url, login, body = json.load(sys.stdin)
-try:
-    answer = urllib.request.urlopen(urllib.request.Request(url, body.encode(), {"Authorization": login}))
-except urllib.error.HTTPError as error:
-    answer = error
-print(json.dumps([answer.status, answer.read().decode()]))
-"""
-
-
 class Database:
-    """The server's InfluxDB, asked on the host itself."""
+    """The server's InfluxDB through its door: TLS, and whatever the web server lets pass."""
 
-    def __init__(self, host: Host, user: str, password: str) -> None:
+    def __init__(self, server: Host, user: str, password: str) -> None:
         """Ask as this user."""
-        self._host = host
-        self._login = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+        self._address = server.address
+        self._trust = ssl.create_default_context(cafile=server.root / "etc/battfleet/tls/authority.pem")
+        login = base64.b64encode(f"{user}:{password}".encode()).decode()
+        self._headers = {"Authorization": f"Basic {login}", "Content-Type": "application/x-www-form-urlencoded"}
 
-    def request(self, path: str, body: str, where: str = "http://127.0.0.1:8086") -> tuple[int, str]:
-        """Return status and text of a POST."""
-        told = json.dumps([where + path, self._login, body])
-        status, text = json.loads(self._host.run(f"python3 -c {shlex.quote(ASK)}", told))
-        return int(status), str(text)
+    def request(self, path: str, body: str) -> tuple[int, str]:
+        """Return status and text of a POST to this path of the database."""
+        return self._ask("POST", f"/influxdb{path}", body)
+
+    def page(self, path: str) -> str:
+        """Return what the web server gives a browser."""
+        return self._ask("GET", path, "")[1]
+
+    def _ask(self, method: str, path: str, body: str) -> tuple[int, str]:
+        connection = http.client.HTTPSConnection(self._address, context=self._trust, timeout=30)
+        try:
+            connection.request(method, path, body.encode(), self._headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
 
     def query(self, statement: str) -> Any:
-        """Return the decoded result of an InfluxQL statement, or its error's text."""
-        status, text = self.request("/query", f"db=bat&q={statement.replace(' ', '+')}")
+        """Return the decoded result of an InfluxQL statement with stamps in ns, or its error."""
+        status, text = self.request("/query", urllib.parse.urlencode({"db": "bat", "epoch": "ns", "q": statement}))
         answer = json.loads(text)
         return answer["results"][0] if status == 200 else answer

@@ -2,54 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from tests.fleet.conftest import Controller
-from tests.fleet.hosts import Lab
-from tests.fleet.servers import Vault, copy_of, vendor_repository
-from tests.fleet.test_server import PLAYBOOK, Server
+from tests.fleet.controller import Controller, recap
+from tests.fleet.hosts import Host, Lab
+from tests.fleet.servers import vendor_repository
+from tests.fleet.site import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-vendor"), pytest.mark.timeout(900)]
+PLAYBOOK = "playbooks/server.yml"
+SERVER = ("--limit", "servers", "--diff")
 
 
 @pytest.fixture(scope="module")
-def server(lab: Lab, controller: Controller, tmp_path_factory: pytest.TempPathFactory) -> Server:
-    """A server of the vendor's variant, not provisioned yet, with the vendor's repository on its own disk."""
-    host = lab.start("vend", "bookworm")
-    repository = vendor_repository(host.root / "srv/vendor", "file:/srv/vendor")
-    variables: dict[str, Any] = {
+def repository(lab: Lab) -> dict[str, str]:
+    """Boot a server and put a vendor's repository on its own disk; return what role vendor_apt is told of it."""
+    return vendor_repository(lab.start("vend", "bookworm").root / "srv/vendor", "file:/srv/vendor")
+
+
+@pytest.fixture(scope="module")
+def site(lab: Lab, repository: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A server of the vendor's variant, not provisioned yet; of its bench only the name is needed."""
+    variables = {
         "influxdb_variant": "vendor",
         "influxdb_version": "2.9.1-1",
         "vendor_apt_repositories": [repository],
         "grafana_enabled": False,
     }
-    own = copy_of(controller, tmp_path_factory.mktemp("vendor"))
-    return Server(own, host, Vault(own.checkout), variables)
+    groups = {"servers": {"vend": variables}, "benches": {"bench": {"bench_instruments": []}}}
+    return Site(Controller(tmp_path_factory.mktemp("vendor"), lab), groups)
 
 
-def test_a_key_with_another_fingerprint_is_refused_and_never_trusted(server: Server) -> None:
-    (repository,) = server.variables["vendor_apt_repositories"]
-    server.write(vendor_apt_repositories=[repository | {"fingerprint": "0" * 40}])
-    arguments = ["--limit", "servers", *server.vault.arguments]
-    done = server.controller.try_play(PLAYBOOK, *arguments, inventory="server")
+@pytest.fixture
+def host(site: Site) -> Host:
+    """The server."""
+    return site.host("vend")
+
+
+def test_a_key_with_another_fingerprint_is_refused_and_never_trusted(
+    site: Site, host: Host, repository: dict[str, str]
+) -> None:
+    site.write(vend={"vendor_apt_repositories": [repository | {"fingerprint": "0" * 40}]})
+    done = site.try_play(PLAYBOOK, *SERVER)
+    site.write()
     assert done.returncode != 0
     assert f"holds the primary key {repository['fingerprint']}, expected {'0' * 40}" in done.stdout.replace("\n", " ")
-    assert "stand-in.asc" not in server.host.run("ls /etc/apt/keyrings")
-    assert "influxdb2" not in server.host.run("dpkg -l")
+    assert "stand-in.asc" not in host.run("ls /etc/apt/keyrings")
+    assert "influxdb2" not in host.run("dpkg -l")
 
 
-def test_the_right_key_brings_exactly_the_held_version_and_a_database_that_is_set_up_once(server: Server) -> None:
-    server.write()
-    rehearsal = server.counts("--check")
+def test_the_right_key_brings_exactly_the_held_version_and_a_database_that_is_set_up_once(
+    site: Site, host: Host
+) -> None:
+    rehearsal = recap(site.play(PLAYBOOK, *SERVER, "--check"))["vend"]
     assert (rehearsal["failed"], rehearsal["unreachable"]) == (0, 0)
-    server.play()
-    assert server.host.run("dpkg-query -W -f '${Version}' influxdb2") == "2.9.1-1"
-    assert "1001" in server.host.run("apt-cache policy influxdb2")
-    counts = server.counts()
-    assert (counts["changed"], counts["failed"]) == (0, 0)
-    bench = server.as_user("bench-1")
-    assert bench.request("/write?db=bat&rp=raw", "x y=1")[0] == 204
-    assert server.as_user("grafana").request("/write?db=bat&rp=raw", "x y=1")[0] == 403
-    server.host.run("systemd-analyze security --threshold=20 influxdb.service")
+    site.play(PLAYBOOK, *SERVER)
+    assert host.run("dpkg-query -W -f '${Version}' influxdb2") == "2.9.1-1"
+    assert "1001" in host.run("apt-cache policy influxdb2")
+    assert site.changed(PLAYBOOK, *SERVER) == {"vend": 0}
+    assert site.as_user("bench").request("/write?db=bat&rp=raw", "x y=1")[0] == 204
+    assert site.as_user("grafana").request("/write?db=bat&rp=raw", "x y=1")[0] == 403
+    host.run("systemd-analyze security --threshold=20 influxdb.service")

@@ -104,7 +104,13 @@ def drill(seconds: float, catch_up_s: float) -> dict[str, Any]:
     stood_still = [name for name, seq in before.items() if marks[name] <= seq]
     if left or stood_still:
         raise RuntimeError(f"{left} commits not confirmed in {catch_up_s:.0f} s; stood still: {stood_still or 'none'}")
-    return {"seconds": seconds, "backlog": backlog, "caught_up_s": round(time.monotonic() - joined_s, 1)}
+    caught_up_s = time.monotonic() - joined_s
+    return {
+        "seconds": seconds,
+        "backlog": backlog,
+        "caught_up_s": round(caught_up_s, 1),
+        "times_as_fast": round(seconds / caught_up_s),
+    }
 
 
 def main() -> int:
