@@ -10,6 +10,7 @@ from collections import Counter
 from collectors.clock import Clock, system_clock
 from collectors.config import Config
 from collectors.device import Output
+from collectors.host import resident_bytes
 from collectors.journal.committer import Committer
 from collectors.notify import notify, watchdog_interval_s
 from collectors.poller import Poller
@@ -95,12 +96,6 @@ class Reporter:
         if poller.skipped > then_skipped:
             detail = f"{poller.skipped - then_skipped} slots passed while a turn still ran or the instrument was silent"
             self._committer.put(Event("slots_skipped", detail))
-
-
-def resident_bytes() -> float:
-    """Return the process's resident memory now."""
-    with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - read at every report: keep it cheap
-        return float(statm.read().split()[1]) * resource.getpagesize()
 
 
 def run(config: Config) -> None:

@@ -218,6 +218,8 @@ VOCABULARY: Mapping[str, Mapping[str, Signal]] = {
             Signal("unsent_rows", "", 0.0, 1e12, "rows in the journal that the sink has not confirmed"),
             Signal("unsent_age_s", "s", 0.0, 1e9, "age of the oldest row that the sink has not confirmed"),
             Signal("dead_letters", "", 0.0, 1e9, "lines that the sink refused for good"),
+            Signal("wifi_signal_dbm", "dBm", -150.0, 0.0, "what the host's Wi-Fi hears of its access point (shipper)"),
+            Signal("wifi_quality", "", 0.0, 1.0, "link quality as the kernel rates it (shipper)"),
             Signal("lines_sent", "", 0.0, 1e15, "lines that the sink confirmed since start"),
         ],
         "soc": [
@@ -300,5 +302,7 @@ HUMAN_EVENTS: Mapping[str, EventKind] = {
     "calibration": EventKind("a person changed a scaling or adjusted an instrument"),
     "deploy": EventKind("a version was installed on this host, and which"),
     "flash": EventKind("firmware was written to an instrument, and which"),
+    "test_start": EventKind("a test of a battery began, and which"),
+    "test_stop": EventKind("a test of a battery ended, and how"),
 }
 """Kinds that people and their tools write, not collectors; dashboards draw them apart."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import resource
 import signal
 import threading
 import time
@@ -24,6 +23,7 @@ from typing import Any
 
 from collectors.clock import Clock, system_clock
 from collectors.errors import ConfigError, JournalError, JournalLocked
+from collectors.host import resident_bytes, wifi
 from collectors.journal.committer import Committer
 from collectors.journal.reader import JournalReader
 from collectors.journal.settings import JournalSettings
@@ -89,6 +89,7 @@ class Service:
         self.store = Store(config.ship.state_dir / "ship.db")
         self.lanes = [self._lane(sink, secrets[sink.name]) for sink in config.sinks]
         self._next_s: dict[str, float] = {}
+        self._cpu = (time.monotonic(), time.process_time())
         self.find_journals()
 
     def _lane(self, sink: SinkConfig, secret: str) -> Lane:
@@ -225,8 +226,15 @@ class Service:
 
     def _write_report(self, committer: Committer) -> None:
         now_ns = self._clock.boottime_ns()
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        own: dict[str, Value] = {"memory_bytes": usage.ru_maxrss * 1024.0, "clock_state": float(committer.clock_state)}
+        (then_s, then_cpu_s), self._cpu = self._cpu, (time.monotonic(), time.process_time())
+        own: dict[str, Value] = {
+            "memory_bytes": resident_bytes(),
+            "cpu_share": (self._cpu[1] - then_cpu_s) / (self._cpu[0] - then_s),
+            "journal_bytes": float(committer.journal_bytes),
+            "disk_free_bytes": float(committer.disk_free_bytes),
+            "clock_state": float(committer.clock_state),
+            **wifi(),
+        }
         committer.put(Sample("collector", now_ns, own))
         for lane in self.lanes:
             facts = self._facts(lane)

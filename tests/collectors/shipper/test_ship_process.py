@@ -28,7 +28,10 @@ from collectors.journal.committer import Committer
 from collectors.journal.reader import JournalReader
 from collectors.journal.settings import JournalSettings
 from collectors.reading import Event, Reading
+from collectors.shipper.config import load
 from collectors.shipper.reading import collectors_of
+from collectors.shipper.service import Service
+from collectors.signals import find
 from tests.collectors.shipper.proxy import faults
 from tests.influx import Influx
 
@@ -182,6 +185,24 @@ def test_everything_arrives_and_a_stop_is_quick_and_clean(host: Host, influx: In
     assert influx.count(host.database, "voltage_v", "battery") == written[0]
     assert on_server(influx, host.database) == host.in_journals()
     assert influx.count(host.database, "detail", "event") == host.events()
+
+
+def test_it_reports_on_itself_and_on_its_host(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    wireless = host.folder / "wireless"
+    wireless.write_text("head\nhead\n wlan0: 0000   54.  -56.  -256        0      0      0      0      0        0\n")
+    monkeypatch.setattr("collectors.host.WIRELESS", wireless)
+    service = Service(load(host.config), ToldClock(host.told), lambda _facts: None)
+    until_s = time.monotonic() + 1.0
+    service.run(lambda: time.monotonic() > until_s)
+    service.close()
+    reports = [values for (key, _), values in host.in_journals().items() if "sink" not in key]
+    wanted = {"memory_bytes", "cpu_share", "journal_bytes", "disk_free_bytes", "clock_state"}
+    assert reports
+    for values in reports:
+        assert set(values) == wanted | {"wifi_signal_dbm", "wifi_quality"}
+        assert all((signal := find("collector", name)) and signal.low <= x <= signal.high for name, x in values.items())
+        assert values["wifi_signal_dbm"] == -56.0
+        assert values["disk_free_bytes"] > 0
 
 
 def test_a_second_shipper_is_refused(host: Host) -> None:
