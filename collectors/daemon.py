@@ -11,6 +11,7 @@ from collectors.clock import Clock, system_clock
 from collectors.config import Config
 from collectors.device import Output
 from collectors.host import resident_bytes
+from collectors.journal import notes
 from collectors.journal.committer import Committer
 from collectors.notify import notify, watchdog_interval_s
 from collectors.poller import Poller
@@ -47,6 +48,7 @@ class Reporter:
         self._ping_s = min(watchdog_interval_s() or self._report_s, self._report_s)
         self._next_report_s = clock.monotonic_s()
         self._next_ping_s = clock.monotonic_s()
+        self._keep_notes = notes.Follower(config.collector.state_dir, clock)
         self._last = (clock.monotonic_s(), 0.0, 0, 0.0, 0)  # time, cpu, turns, turn time, skipped
 
     def __call__(self, poller: Poller) -> None:
@@ -68,6 +70,7 @@ class Reporter:
         notify(f"WATCHDOG=1\n{status}" if alive else status)
 
     def _report(self, poller: Poller, now_s: float) -> None:
+        self._keep_notes(self._committer.clock_state)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         cpu_s = usage.ru_utime + usage.ru_stime
         then_s, then_cpu_s, then_turns, then_turn_s, then_skipped = self._last

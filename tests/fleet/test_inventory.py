@@ -46,6 +46,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "impossible period": ({"bench_instruments": [MPPT | {"period_s": 0}]}, "period_s: expected 0.001 to 86400"),
     "key without value": ({"bench_instruments": [MPPT | {"battery": None}]}, "battery: has no value"),
     "name with a slash": ({"bench_instruments": [MPPT | {"name": "a/b"}]}, "name: expected letters, digits"),
+    "name of another journal": ({"bench_instruments": [MPPT | {"name": "notes"}]}, "is the name of a journal"),
     "name used twice": ({"bench_instruments": [MPPT, LOAD | {"name": "mppt"}]}, "name: also used by"),
     "link used twice": ({"bench_instruments": [MPPT, LOAD | {"link": MPPT["link"]}]}, "used by 2 instruments"),
     "unnamed port": ({"bench_instruments": [MPPT | {"link": "serial:/dev/bat/x"}]}, "no 'x' in serial_names_ports"),
