@@ -165,6 +165,27 @@ def test_a_device_of_another_kind_ends_it_with_its_own_exit_code(tmp_path: Path)
     assert "PS 2042-20B" in log
 
 
+def test_under_systemd_a_device_of_another_kind_is_tried_at_a_slow_pace(tmp_path: Path) -> None:
+    kind = fakes.load("ea_el3000a")
+    station = Station("load", kind, lambda _: WORLD, kind.options(model="PS 2042-20B"))
+    server = Server()
+    server.add_pty(station, tmp_path / "ttyLOAD", devices.load("ea_el3000a").line)
+    with serving(server), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(LIVENESS_S)
+        with running(write_config(tmp_path), NOTIFY_SOCKET=str(tmp_path / "notify")) as process:
+            pings = 0
+            while pings < 3:
+                pings += "PS 2042-20B" in (told := manager.recv(4096).decode()) and told.startswith("WATCHDOG=1")
+                assert "STOPPING" not in told
+            assert process.poll() is None
+            assert event_kinds(tmp_path)[-1] == "collector_stop"
+            process.terminate()
+            asked_s = time.monotonic()
+            assert process.wait(LIVENESS_S) == 76
+            assert time.monotonic() - asked_s < 3.0
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
 def test_a_read_only_disk_is_said_at_start(tmp_path: Path, load: Station) -> None:
     state = tmp_path / "state"

@@ -135,6 +135,7 @@ def _of_files(host: str, whole: list[tuple[int, dict[str, Any]]], facts: Mapping
         files: dict[Path, str] = {}
         for secret in facts["secrets"]:
             (Path(folder) / secret).write_text("only its name is known here", encoding="utf-8")
+            (Path(folder) / secret).chmod(0o600)
         sinks = [sink["name"] for sink in facts["sinks"] if isinstance(sink, dict) and "name" in sink]
         for number, item in whole:
             tables = {key: item[key] for key in ("device", "journal") if isinstance(item.get(key), dict)}
