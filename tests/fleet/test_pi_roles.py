@@ -84,6 +84,14 @@ def test_the_list_of_interfaces_is_all_that_a_bench_says(interfaces: list[dict[s
     assert ("AF_CAN" in done.stdout) == bool(interfaces), done.stdout
 
 
+@pytest.mark.parametrize("unit", ["collector@.service.j2", "collectors-ship.service.j2"])
+def test_collectors_may_ask_the_kernel_whether_the_clock_is_right(unit: str) -> None:
+    """The C library asks by clock_adjtime; a call that the filter refuses means "not synchronised", for ever."""
+    lines = render(f"collectors/templates/{unit}").splitlines()
+    filters = [line.partition("=")[2] for line in lines if line.startswith("SystemCallFilter=")]
+    assert filters == ["@system-service", "~@privileged @resources", "adjtimex clock_adjtime clock_adjtime64"]
+
+
 def test_chrony_is_told_to_tell_the_kernel_and_the_kernel_is_what_collectors_ask(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
