@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from collectors import devices, fakes
+from collectors.clock import ToldClock, tell
 from collectors.fakes.faults import parse_fault
 from collectors.fakes.serve import Server, Station, serving
+from collectors.journal import notes
 from collectors.journal.reader import JournalReader
 
 LIVENESS_S = 20.0
@@ -105,6 +107,18 @@ def test_it_reports_on_itself_in_the_vocabularys_words(tmp_path: Path, load: Sta
     tags = [s.tags for s in reader.streams() if s.measurement == "load"]
     assert tags
     assert all(t == {"bench": "b", "device": "load", "kind": "ea_el3000a"} for t in tags)
+
+
+def test_it_gives_a_note_its_time_when_the_clock_is_set(tmp_path: Path, load: Station) -> None:
+    told, state = tmp_path / "clock.json", tmp_path / "state"
+    tell(told, 10**18, state=0)
+    notes.write(state, "b", "deploy", "before the time was known", {}, ToldClock(told))
+    assert list(JournalReader(state / notes.NAME).event_spans(0, 2**62)) == []
+    with running(write_config(tmp_path), COLLECTORS_CLOCK=str(told)):
+        wait_for(lambda: rows(tmp_path, "collector") >= 2)
+        tell(told, time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME), state=1)
+        (span,) = wait_for(lambda: list(JournalReader(state / notes.NAME).event_spans(0, 2**62)))
+    assert abs(int(span.wall_ns[0]) - time.time_ns()) < 120 * 10**9
 
 
 def test_systemd_is_told_ready_alive_and_how_it_goes(tmp_path: Path, load: Station) -> None:

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from collectors.cli import cli
 from collectors.clock import SYNCHRONISED, UNSYNCHRONISED, FakeClock, system_clock, tell
+from collectors.config import TAKEN
 from collectors.errors import ConfigError, JournalError, JournalLocked
 from collectors.journal import notes
 from collectors.journal.backlog import Row, Work
@@ -28,7 +29,7 @@ from collectors.journal.schema import FileSuspect, connect_reader, journal_files
 from collectors.journal.settings import JournalSettings
 from collectors.journal.writer import Writer
 from collectors.shipper.config import load
-from collectors.shipper.service import Service
+from collectors.shipper.service import OWN_NAME, Service
 from collectors.signals import HUMAN_EVENTS
 from tests.influx import Influx
 from tests.line_protocol import parse
@@ -126,6 +127,10 @@ def test_a_folder_that_does_not_tell_its_bench_asks_for_it(tmp_path: Path) -> No
         note(tmp_path, "deploy", "x")
     with pytest.raises(JournalError, match="no such folder; name the one of the journals with --state"):
         note(tmp_path / "not-here", "deploy", "x", "--bench", "b")
+
+
+def test_no_instrument_takes_the_name_of_a_journal_that_every_host_has() -> None:
+    assert set(TAKEN) == {notes.NAME, OWN_NAME}
 
 
 def test_it_waits_for_another_but_not_for_ever(tmp_path: Path) -> None:
