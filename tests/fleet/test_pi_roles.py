@@ -75,13 +75,20 @@ def test_only_a_bench_with_can_may_speak_it() -> None:
     assert families[1].split() == [*families[0].split(), "AF_CAN"]
 
 
+def of_bench(name: str, **variables: Any) -> str:
+    """Return what Ansible says of a variable of the example inventory's first bench."""
+    command = [str(Path(sys.executable).with_name("ansible")), "bench-1", "-m", "ansible.builtin.debug"]
+    arguments = ["-a", f"var={name}", "-e", json.dumps(variables)]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
 @pytest.mark.parametrize("interfaces", [[], [USB]], ids=["no CAN", "CAN"])
 def test_the_list_of_interfaces_is_all_that_a_bench_says(interfaces: list[dict[str, Any]]) -> None:
-    arguments = ["-m", "ansible.builtin.debug", "-a", "var=collectors_address_families"]
-    command = [str(Path(sys.executable).with_name("ansible")), "bench-1", *arguments]
-    variables = json.dumps({"can_interfaces": interfaces})
-    done = subprocess.run([*command, "-e", variables], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert ("AF_CAN" in done.stdout) == bool(interfaces), done.stdout
+    assert ("AF_CAN" in of_bench("collectors_address_families", can_interfaces=interfaces)) == bool(interfaces)
+
+
+def test_the_network_watch_of_a_bench_asks_the_server_too() -> None:
+    assert "lab-server.lab.example" in of_bench("network_watch_hosts")
 
 
 @pytest.mark.parametrize("unit", ["collector@.service.j2", "collectors-ship.service.j2"])
