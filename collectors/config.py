@@ -35,6 +35,10 @@ from collectors.errors import ConfigError
 
 T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+TAKEN = ("notes", "shipper")
+"""Names of journals that are not an instrument's."""
+HOST_STATE = Path("/var/lib/collectors")
+"""The state folder of a host that the playbooks set up."""
 
 
 def load_dataclass(cls: type[T], table: Mapping[str, Any], where: str) -> tuple[T | None, list[str]]:
@@ -165,6 +169,13 @@ def default_state_dir() -> Path:
     return Path(os.environ.get("STATE_DIRECTORY", ".state").split(":")[0])
 
 
+def state_dir_here() -> Path:
+    """Return where a person at this host will mean: $STATE_DIRECTORY, ./.state, or what the playbooks set up."""
+    if "STATE_DIRECTORY" not in os.environ and not Path(".state").exists() and os.path.lexists(HOST_STATE):
+        return HOST_STATE
+    return default_state_dir()
+
+
 @dataclass(frozen=True, slots=True)
 class Collector:
     """The [collector] table: which instrument, where, how often."""
@@ -187,6 +198,8 @@ class Collector:
             for key, value in (("name", self.name), ("bench", self.bench), ("battery", self.battery))
             if not NAME.fullmatch(value) and (value or key != "battery")
         ]
+        if self.name in TAKEN:
+            problems.append(f"name: {self.name!r} is the name of a journal that every host has; choose another")
         if not 0.001 <= self.period_s <= 86_400:
             problems.append(f"period_s: expected 0.001 to 86400, got {self.period_s}")
         if not 0.1 <= self.report_s <= 3600:

@@ -6,13 +6,16 @@ import logging
 import resource
 import signal
 from collections import Counter
+from collections.abc import Callable
 
 from collectors.clock import Clock, system_clock
 from collectors.config import Config
 from collectors.device import Output
+from collectors.errors import WrongDevice
 from collectors.host import resident_bytes
+from collectors.journal import notes
 from collectors.journal.committer import Committer
-from collectors.notify import notify, watchdog_interval_s
+from collectors.notify import has_manager, notify, watchdog_interval_s
 from collectors.poller import Poller
 from collectors.reading import Event, Reading
 
@@ -20,6 +23,8 @@ log = logging.getLogger("collectors")
 
 STOP_S = 1.2
 """A stop must be over in 2 s: this much is the committer's."""
+WRONG_DEVICE_S = 30.0
+"""Under a service manager, the pace at which a port is tried where another instrument answers."""
 COMMIT_PATIENCE_S = 20.0
 """A committer that has not finished a round for this long is not alive, and the watchdog may have us."""
 
@@ -47,6 +52,7 @@ class Reporter:
         self._ping_s = min(watchdog_interval_s() or self._report_s, self._report_s)
         self._next_report_s = clock.monotonic_s()
         self._next_ping_s = clock.monotonic_s()
+        self._keep_notes = notes.Follower(config.collector.state_dir, clock)
         self._last = (clock.monotonic_s(), 0.0, 0, 0.0, 0)  # time, cpu, turns, turn time, skipped
 
     def __call__(self, poller: Poller) -> None:
@@ -68,6 +74,7 @@ class Reporter:
         notify(f"WATCHDOG=1\n{status}" if alive else status)
 
     def _report(self, poller: Poller, now_s: float) -> None:
+        self._keep_notes(self._committer.clock_state)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         cpu_s = usage.ru_utime + usage.ru_stime
         then_s, then_cpu_s, then_turns, then_turn_s, then_skipped = self._last
@@ -98,6 +105,18 @@ class Reporter:
             self._committer.put(Event("slots_skipped", detail))
 
 
+def linger(status: str, clock: Clock, stopping: Callable[[], bool]) -> None:
+    """Wait WRONG_DEVICE_S, alive, or until asked to stop: whoever starts us again does it at once.
+
+    The right instrument may be plugged in at any time, so giving up is wrong; and a start every few seconds would cost
+    more processor time than reading does, and two events each.
+    """
+    until_s = clock.monotonic_s() + WRONG_DEVICE_S
+    while clock.monotonic_s() < until_s and not stopping():
+        notify(f"WATCHDOG=1\n{status}")
+        clock.sleep_s(1.0)
+
+
 def run(config: Config) -> None:
     """Collect until SIGTERM or SIGINT, then commit everything and return.
 
@@ -121,6 +140,8 @@ def run(config: Config) -> None:
         sink.put(Event("collector_stop", f"asked to stop after {poller.samples} readings"))
     except BaseException as error:
         sink.put(Event("collector_stop", f"{type(error).__name__}: {error}"))
+        if isinstance(error, WrongDevice) and has_manager():
+            linger(f"STATUS={error}; tried again every {WRONG_DEVICE_S:g} s", clock, lambda: bool(stop_signals))
         raise
     finally:
         notify("STOPPING=1")

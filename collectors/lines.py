@@ -27,7 +27,7 @@ import numpy.typing as npt
 import orjson
 
 from collectors.errors import CollectorError
-from collectors.journal.records import Chunk, Column, EventRecord, FieldSpec, IntArray
+from collectors.journal.records import Chunk, Column, EventRecord, FieldSpec, IntArray, event_stamp_ns
 
 FEW_ROWS = 8
 """Below this, setting up the columns costs more than it saves."""
@@ -86,13 +86,9 @@ def encode_plain(chunk: Chunk, wall_ns: IntArray) -> list[str]:
 
 
 def encode_event(event: EventRecord, wall_ns: int, tags: Mapping[str, str]) -> str:
-    """Return the line of one event: measurement `event`, tag `kind`, text field `detail`.
-
-    Events of one kind and one instant (two fields of one frame out of range) would overwrite each other on the
-    server, so the stamp's last three digits are the journal's sequence number: at most 1 µs off, the same on a resend.
-    """
-    stamp = wall_ns - wall_ns % 1000 + event.seq % 1000
-    return f"{series('event', {**tags, 'kind': event.kind})} detail={quote(event.detail)} {stamp}"
+    """Return the line of one event: measurement `event`, tag `kind`, text field `detail`."""
+    stamp = event_stamp_ns(event, wall_ns)
+    return f"{series('event', {**tags, **event.tags, 'kind': event.kind})} detail={quote(event.detail)} {stamp}"
 
 
 @lru_cache(maxsize=1024)

@@ -6,6 +6,11 @@ import os
 import socket
 
 
+def has_manager() -> bool:
+    """Return whether a service manager listens; it will also start us again."""
+    return bool(os.environ.get("NOTIFY_SOCKET"))
+
+
 def notify(state: str) -> None:
     """Send one notification, for example "READY=1", "WATCHDOG=1" or "STATUS=…"; several joined by newlines."""
     address = os.environ.get("NOTIFY_SOCKET")

@@ -38,13 +38,16 @@ class Layout:
 
     tags: tuple[str, ...]
     fields: tuple[str, ...]
+    texts: frozenset[str]
+    """Those of the fields that are text."""
 
     @classmethod
     def of(cls, streams: Sequence[Stream]) -> Layout:
         """Return tags by name, and fields in the order in which the streams list them."""
         tags = sorted({tag for stream in streams for tag in stream.tags})
         fields = dict.fromkeys(field.name for stream in streams for field in stream.fields)
-        return cls(tuple(tags), tuple(fields))
+        texts = frozenset(field.name for stream in streams for field in stream.fields if field.type == "s")
+        return cls(tuple(tags), tuple(fields), texts)
 
 
 class CsvOutput:
@@ -78,7 +81,7 @@ class LineOutput:
 
 
 class ParquetOutput:
-    """Parquet: time as timestamp[ns, UTC], tags as text, fields as float64, null where missing."""
+    """Parquet: time as timestamp[ns, UTC], tags as text, fields as float64 or text, null where missing."""
 
     def __init__(self, path: Path, layout: Layout) -> None:
         """Raise ConfigError where pyarrow is not installed."""
@@ -90,8 +93,8 @@ class ParquetOutput:
         self._pa = pa
         self._layout = layout
         texts = [(name, pa.string()) for name in ("measurement", *layout.tags)]
-        numbers = [(name, pa.float64()) for name in layout.fields]
-        self._schema = pa.schema([("time", pa.timestamp("ns", tz="UTC")), *texts, *numbers])
+        values = [(name, pa.string() if name in layout.texts else pa.float64()) for name in layout.fields]
+        self._schema = pa.schema([("time", pa.timestamp("ns", tz="UTC")), *texts, *values])
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
 
     def write(self, span: Span) -> None:
@@ -102,8 +105,8 @@ class ParquetOutput:
         arrays: list[Any] = [pa.array(span.wall_ns).cast(self._schema.field("time").type)]
         arrays += [pa.array([text] * n, pa.string()) for text in texts]
         for name in self._layout.fields:
-            column = columns.get(name)
-            arrays.append(pa.array(column.values, mask=column.missing) if column else pa.nulls(n, pa.float64()))
+            column, kind = columns.get(name), self._schema.field(name).type
+            arrays.append(pa.array(column.values, kind, mask=column.missing) if column else pa.nulls(n, kind))
         self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
 
     def close(self) -> None:
@@ -117,7 +120,7 @@ def by_name(span: Span) -> dict[str, Column]:
 
 
 def _texts(column: Column) -> list[str]:
-    texts = [repr(value) for value in np.asarray(column.values).tolist()]
+    texts = [value if isinstance(value, str) else repr(value) for value in np.asarray(column.values).tolist()]
     if column.missing is None:
         return texts
     return ["" if gap else text for text, gap in zip(texts, column.missing.tolist(), strict=True)]

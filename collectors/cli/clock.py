@@ -26,8 +26,8 @@ TAKEN_S = 10.0
 """A running collector takes a request at its next commit; longer than this and it is not well."""
 
 STATE = click.option(
-    "--state", "state_dir", type=click.Path(path_type=Path, file_okay=False), default=config.default_state_dir,
-    help="Where journals live; default $STATE_DIRECTORY, else ./.state.",
+    "--state", "state_dir", type=click.Path(path_type=Path, file_okay=False), default=config.state_dir_here,
+    help="Where journals live. Default: $STATE_DIRECTORY, ./.state, or /var/lib/collectors.",
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from collectors.tableout import STDOUT, Layout, opened
 
 SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".lp": "lp"}
 EVER_NS = 2**63 - 1
+EVENT = "event"
 
 
 def chosen_readers(state_dir: Path, names: tuple[str, ...]) -> list[JournalReader]:
@@ -89,8 +90,8 @@ def _progress(shown: bool, start_ns: int, end_ns: int) -> Iterator[Callable[[Spa
     "--state",
     "state_dir",
     type=click.Path(path_type=Path, file_okay=False),
-    default=config.default_state_dir,
-    help="Where journals live; default $STATE_DIRECTORY, else ./.state.",
+    default=config.state_dir_here,
+    help="Where journals live. Default: $STATE_DIRECTORY, ./.state, or /var/lib/collectors.",
 )
 @click.option("--progress/--no-progress", default=None, help="Draw a bar. Default: when standard error is a terminal.")
 def COMMAND(  # noqa: N802
@@ -106,7 +107,8 @@ def COMMAND(  # noqa: N802
 ) -> None:
     """Write what the journals hold as CSV, Parquet or InfluxDB line protocol. No database is needed.
 
-    Times are UTC unless they carry a zone. Within a series rows come in order of time; a file appears when it is
+    Times are UTC unless they carry a zone. Events and notes come with --measurement event, and with all others in line
+    protocol. Within a series rows come in order of time; a file appears when it is
     whole. Samples whose time is not known yet are left out (see `collectors clock`). Exit 74 if damaged rows were
     left out.
 
@@ -114,6 +116,7 @@ def COMMAND(  # noqa: N802
     collectors export -o all.parquet
     collectors export mppt --from -2h --measurement battery
     collectors export --from 2026-05-28T10:00 --to 2026-05-28T12:00 -o morning.csv
+    collectors export notes --measurement event
     collectors export --format lp | influx write --bucket bench
     """  # fmt: skip
     readers = chosen_readers(state_dir, names)
@@ -125,16 +128,28 @@ def COMMAND(  # noqa: N802
         for stream in reader.streams()
         if measurement in (None, stream.measurement) and device in (None, stream.tags.get("device"))
     ]
+    form = _form(form, output)
+    has_events = measurement == EVENT or (measurement is None and form == "lp")
+    noted = _events(readers, start_ns, end_ns, device) if has_events else []
+    wanted += [span.stream for span in noted]
     if not wanted:
         raise ConfigError(f"{state_dir}: nothing has measurement {measurement or 'any'}, device {device or 'any'}")
     shown = sys.stderr.isatty() and output != STDOUT if progress is None else progress
-    with opened(output, _form(form, output), Layout.of(wanted)) as table, _progress(shown, start_ns, end_ns) as show:
+    with opened(output, form, Layout.of(wanted)) as table, _progress(shown, start_ns, end_ns) as show:
+        for event in noted:
+            table.write(event)
         for reader in readers:
             for span in reader.range(start_ns, end_ns, measurement):
                 if device in (None, span.stream.tags.get("device")):
                     table.write(span)
                     show(span)
     _warn(readers)
+
+
+def _events(readers: list[JournalReader], start_ns: int, end_ns: int, device: str | None) -> list[Span]:
+    """Return the events of all these journals, which are few."""
+    found = [span for reader in readers for span in reader.event_spans(start_ns, end_ns)]
+    return [span for span in found if device in (None, span.stream.tags.get("device"))]
 
 
 def _warn(readers: list[JournalReader]) -> None:

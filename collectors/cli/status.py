@@ -11,6 +11,7 @@ import click
 
 from collectors import config, signals
 from collectors.clock import system_clock
+from collectors.journal import notes
 from collectors.journal.reader import JournalReader
 from collectors.shipper import overview
 from collectors.shipper.reading import collectors_of
@@ -38,7 +39,8 @@ def collector_status(directory: Path, sinks: list[overview.SinkState]) -> dict[s
         if column.missing is None or not column.missing[-1]
     }
     events = reader.events_after(max(0, newest_seq - 5000), 5000)
-    last = next((e for e in reversed(events) if e.kind in ("link_up", "link_down", "collector_stop")), None)
+    telling = signals.HUMAN_EVENTS if is_notes(reader.collector) else ("link_up", "link_down", "collector_stop")
+    last = next((e for e in reversed(events) if e.kind in telling), None)
     return {
         "collector": reader.collector,
         "tags": dict(reader.tags()),
@@ -70,8 +72,8 @@ def status(state_dir: Path) -> dict[str, Any]:
 
 @click.command("status")
 @click.option(
-    "--state", "state_dir", type=click.Path(path_type=Path, file_okay=False), default=config.default_state_dir,
-    help="Where journals live; default $STATE_DIRECTORY, else ./.state.",
+    "--state", "state_dir", type=click.Path(path_type=Path, file_okay=False), default=config.state_dir_here,
+    help="Where journals live. Default: $STATE_DIRECTORY, ./.state, or /var/lib/collectors.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def COMMAND(state_dir: Path, as_json: bool) -> None:  # noqa: N802
@@ -92,15 +94,21 @@ def COMMAND(state_dir: Path, as_json: bool) -> None:  # noqa: N802
         )
     else:
         _print(found)
-    ages = [c["last_sample_age_s"] for c in found["collectors"]]
+    ages = [c["last_sample_age_s"] for c in found["collectors"] if not is_notes(c["collector"])]
     if not ages or any(age is None or age > STALE_S for age in ages):
         sys.exit(69)
+
+
+def is_notes(name: str) -> bool:
+    """Return whether this is the journal of what people wrote down: nobody waits for the next of these."""
+    return name == notes.NAME
 
 
 def _print(found: dict[str, Any]) -> None:
     for c in found["collectors"]:
         age = "no sample since boot" if c["last_sample_age_s"] is None else f"{c['last_sample_age_s']:.1f} s ago"
-        click.echo(f"{c['collector']}: last sample {age}")
+        what = "what people and tools did" if is_notes(c["collector"]) else f"last sample {age}"
+        click.echo(f"{c['collector']}: {what}")
         nothing = "sends on what the others keep" if c["collector"] == OWN_NAME else "never opened its link"
         click.echo(f"  {c['state'] or nothing}")
         megabytes = c["journal_bytes"] / 1e6

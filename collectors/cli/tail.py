@@ -49,6 +49,7 @@ def event_object(reader: JournalReader, event: EventRecord) -> dict[str, Any]:
         "time": iso(int(wall_ns[0]), 3) if known[0] else None,
         "boottime_s": event.boottime_ns / 1e9,
         "collector": reader.collector,
+        "tags": dict(event.tags),
         "event": event.kind,
         "detail": event.detail,
     }
@@ -60,7 +61,8 @@ def _say(found: dict[str, Any], as_json: bool) -> None:
         return
     time = found["time"] or f"boot +{found['boottime_s']:.3f} s"
     if "event" in found:
-        click.echo(f"{time}  {found['collector']}  {found['event']}: {found['detail']}")
+        about = "".join(f" {k}={v}" for k, v in found["tags"].items())
+        click.echo(f"{time}  {found['collector']}  {found['event']}{about}: {found['detail']}")
         return
     own = {k: v for k, v in found["tags"].items() if k not in ("bench", "device", "kind", "battery")}
     what = " ".join([found["measurement"], *(f"{k}={v}" for k, v in own.items())])
@@ -102,8 +104,8 @@ def _of(chunks: Sequence[Chunk], measurement: str | None) -> list[Chunk]:
     "--state",
     "state_dir",
     type=click.Path(path_type=Path, file_okay=False),
-    default=config.default_state_dir,
-    help="Where journals live; default $STATE_DIRECTORY, else ./.state.",
+    default=config.state_dir_here,
+    help="Where journals live. Default: $STATE_DIRECTORY, ./.state, or /var/lib/collectors.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def COMMAND(  # noqa: N802

@@ -36,6 +36,8 @@ class EventAt(NamedTuple):
     boottime_ns: int
     kind: str
     detail: str
+    tags: str = ""
+    """Canonical text of tags that this event has beside, or instead of, the journal's own; most have none."""
 
 
 @dataclass(slots=True)

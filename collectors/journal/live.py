@@ -14,6 +14,7 @@ from collectors.journal.codec import Undecodable, encode_hot
 from collectors.journal.records import ClockStep, Column, Damage, FieldSpec, IntArray
 from collectors.journal.schema import (
     APPLICATION_ID,
+    EVENT_TAGS,
     FileSuspect,
     connect_writer,
     drafting,
@@ -196,6 +197,8 @@ class LiveFile:
             self.seq += 1
             row = (self.seq, boot, event.boottime_ns, event.kind, event.detail)
             self.connection.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", row)
+            if event.tags:
+                put_meta(self.connection, **{f"{EVENT_TAGS}{self.seq}": event.tags})
 
     def _insert_rows(self, key: Key, rows: list[Row], newest_ns: dict[Key, int]) -> list[EventAt]:
         rows = sorted(rows, key=lambda row: row.boottime_ns)

@@ -24,8 +24,21 @@ import numpy.typing as npt
 
 from collectors.journal import history
 from collectors.journal.folder import ALL, Folder
-from collectors.journal.records import Batch, Boot, Chunk, ClockStep, EventRecord, IntArray, RollUp, Span, Stream
-from collectors.journal.schema import connect_reader, get_meta, newest_seq, snapshot
+from collectors.journal.records import (
+    Batch,
+    Boot,
+    Chunk,
+    ClockStep,
+    Column,
+    EventRecord,
+    FieldSpec,
+    IntArray,
+    RollUp,
+    Span,
+    Stream,
+    event_stamp_ns,
+)
+from collectors.journal.schema import EVENT_TAGS, connect_reader, get_meta, newest_seq, snapshot
 from collectors.journal.shipped import read_frozen, ship_db
 from collectors.journal.tables import BLK, HOT, Lookup, canonical, read_boots, read_streams
 from collectors.journal.timeline import Timeline, resolve, with_frozen
@@ -151,6 +164,20 @@ class JournalReader(Folder):
         """
         return history.spans(self, self.timeline, history.Window(start_ns, end_ns, measurement))
 
+    def event_spans(self, start_ns: int, end_ns: int) -> Iterator[Span]:
+        """Yield each event whose wall time lies in [start_ns, end_ns), with the stamp that it is shipped with."""
+        after, tags = 0, self.tags()
+        timelines: dict[str, Timeline] = {}
+        while events := self.events_after(after):
+            after = events[-1].seq
+            for event in events:
+                timeline = timelines.setdefault(event.boot_id, self.timeline(event.boot_id))
+                wall_ns, known = timeline.to_wall(np.array([event.boottime_ns], dtype=np.int64))
+                if known[0] and start_ns <= wall_ns[0] < end_ns:
+                    stream = Stream(0, "event", {**tags, **event.tags, "kind": event.kind}, [FieldSpec("detail", "s")])
+                    stamp = np.array([event_stamp_ns(event, int(wall_ns[0]))], dtype=np.int64)
+                    yield Span(stream, stamp, [Column([event.detail])])
+
     def rollups(
         self, start_ns: int, end_ns: int, resolution_s: int, measurement: str | None = None, field: str | None = None
     ) -> list[RollUp]:
@@ -168,7 +195,11 @@ class JournalReader(Folder):
 
 def _events(connection: sqlite3.Connection, after: int, upto: int, limit: int) -> list[EventRecord]:
     query = (
-        "SELECT seq, boot_id, bt, kind, detail FROM event JOIN boot USING (boot) "
+        "SELECT seq, boot_id, bt, kind, detail, v FROM event JOIN boot USING (boot) LEFT JOIN meta ON k = ? || seq "
         "WHERE seq>? AND seq<=? ORDER BY seq LIMIT ?"
     )
-    return [EventRecord(*row) for row in connection.execute(query, (after, upto, limit))]
+    found = connection.execute(query, (EVENT_TAGS, after, upto, limit))
+    return [
+        EventRecord(seq, boot_id, boottime_ns, kind, detail, json.loads(tags) if tags else {})
+        for seq, boot_id, boottime_ns, kind, detail, tags in found
+    ]

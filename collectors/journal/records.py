@@ -7,7 +7,7 @@ one boot; the boot's clock table turns them into wall time, once that is known.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +85,17 @@ class EventRecord:
     boottime_ns: int
     kind: str
     detail: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """What goes over the journal's own tags; most events have none."""
+
+
+def event_stamp_ns(event: EventRecord, wall_ns: int) -> int:
+    """Return the stamp under which an event of this time leaves the journal.
+
+    Events of one kind and one instant (two fields of one frame out of range) would overwrite each other on the
+    server, so the stamp's last three digits are the journal's sequence number: at most 1 µs off, the same on a resend.
+    """
+    return wall_ns - wall_ns % 1000 + event.seq % 1000
 
 
 @dataclass(frozen=True, slots=True)

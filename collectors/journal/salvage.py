@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from collectors.journal.codec import Undecodable, encode_hot
 from collectors.journal.compact import compact, store_block
 from collectors.journal.live import LiveFile
 from collectors.journal.records import Chunk, Damage
-from collectors.journal.schema import connect_reader, get_meta, naming, put_meta, snapshot, transaction
+from collectors.journal.schema import EVENT_TAGS, connect_reader, get_meta, naming, put_meta, snapshot, transaction
 from collectors.journal.tables import BLK, HOT, Lookup, canonical, read_boots
 
 SLICE_ROWS = 50
@@ -63,15 +64,16 @@ def salvage_slice(live: LiveFile, bad: Path, progress: Progress) -> bool:
         with snapshot(connect_reader(bad)) as source:
             rows = list(_readable(source, table, progress))
             lookup, boots = Lookup(source), {b.boot_id: b for b in read_boots(source)}
+            tags = _event_tags(source) if table == "event" else {}
     except sqlite3.Error:  # not even the tables' roots: nothing to be had here
-        rows, lookup, boots = [], None, {}
+        rows, lookup, boots, tags = [], None, {}, {}
         progress.lost += 1
     with naming(live.path), transaction(live.connection):
         compact(live.connection, live.path.name)  # so that every block's seq is above every hot row's
         for row in rows:
             progress.after = row[0]
             if lookup is not None:
-                _append(live, table, row[1:], lookup, boots, progress)
+                _append(live, table, row[1:], lookup, boots, tags, progress)
         if not rows:
             later = ORDER[ORDER.index(table) + 1 :]
             progress.table, progress.after = (later[0], 0) if later else ("", 0)
@@ -85,13 +87,14 @@ def _append(
     row: tuple[Any, ...],
     lookup: Lookup,
     boots: dict[str, Any],
+    tags: dict[int, str],
     progress: Progress,
 ) -> None:
     if table == "event":
         seq, boot, boottime_ns, kind, detail = row
         if (progress.upto is None or seq <= progress.upto) and boot in lookup.boot_ids:
             number = _boot(live, lookup.boot_ids[boot], boots)
-            live.insert_events(number, [EventAt(boottime_ns, kind, detail)])
+            live.insert_events(number, [EventAt(boottime_ns, kind, detail, tags.get(seq, ""))])
         return
     try:
         chunk = lookup.block(row) if table == "blk" else lookup.hot(row)
@@ -101,6 +104,14 @@ def _append(
     if progress.upto is None or chunk.hi <= progress.upto:
         _append_chunk(live, table, chunk, _boot(live, chunk.boot_id, boots))
         progress.rows += len(chunk.boottime_ns)
+
+
+def _event_tags(source: sqlite3.Connection) -> dict[int, str]:
+    """Return the events' own tags, by seq; none where they cannot be read: an event is worth more than its tags."""
+    with suppress(sqlite3.Error, ValueError):
+        meta = get_meta(source).items()
+        return {int(key.removeprefix(EVENT_TAGS)): text for key, text in meta if key.startswith(EVENT_TAGS)}
+    return {}
 
 
 def _append_chunk(live: LiveFile, table: str, chunk: Chunk, boot: int) -> None:

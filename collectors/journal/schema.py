@@ -21,6 +21,8 @@ from collectors.errors import JournalError, JournalLocked, JournalNewer, Journal
 APPLICATION_ID = 0x62617474  # "batt"
 USER_VERSION = 1
 BUSY_MS = 5000
+EVENT_TAGS = "tags:"
+"""Keys of `meta` that begin so end in an event's seq: the event's own tags, where it has any."""
 
 # One blob per (stream, width, group of bins) instead of one row per field and bin: a tenth of the space, and a chart
 # reads few rows. `roll.payload` is a codec 1 block: stamps are the bins' beginnings; four columns for each field:

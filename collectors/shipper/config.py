@@ -186,6 +186,13 @@ def _table(cls: type[Any], table: object, where: str) -> tuple[Any, list[str]]:
     return load_dataclass(cls, table, where)
 
 
+def _refuse_public(path: Path, secret: Path) -> None:
+    """Raise ConfigError if everybody on this host may read, or change, the secret."""
+    mode = secret.stat().st_mode & 0o777
+    if mode & 0o007:
+        raise ConfigError(f"{path}: secret file {secret}: mode {mode:04o} is everybody's; chmod 600")
+
+
 def check(path: Path) -> list[str]:
     """Return every problem of the configuration and of the secret files it names, one line each."""
     try:
@@ -198,6 +205,7 @@ def check(path: Path) -> list[str]:
             if name := getattr(sink, key):
                 try:
                     config.secret(name)
+                    _refuse_public(path, config.secret_path(name))
                 except ConfigError as error:
                     problems += [f"{line} ([[sink]] {sink.name} {key})" for line in error.problems]
         if sink.ca_file and not Path(sink.ca_file).is_file():

@@ -24,6 +24,7 @@ from typing import Any
 from collectors.clock import Clock, system_clock
 from collectors.errors import ConfigError, JournalError, JournalLocked
 from collectors.host import resident_bytes, wifi
+from collectors.journal import notes
 from collectors.journal.committer import Committer
 from collectors.journal.reader import JournalReader
 from collectors.journal.settings import JournalSettings
@@ -89,6 +90,7 @@ class Service:
         self.store = Store(config.ship.state_dir / "ship.db")
         self.lanes = [self._lane(sink, secrets[sink.name]) for sink in config.sinks]
         self._next_s: dict[str, float] = {}
+        self._keep_notes = notes.Follower(config.ship.state_dir, clock)
         self._cpu = (time.monotonic(), time.process_time())
         self.find_journals()
 
@@ -225,6 +227,7 @@ class Service:
         }
 
     def _write_report(self, committer: Committer) -> None:
+        self._keep_notes(committer.clock_state)
         now_ns = self._clock.boottime_ns()
         (then_s, then_cpu_s), self._cpu = self._cpu, (time.monotonic(), time.process_time())
         own: dict[str, Value] = {

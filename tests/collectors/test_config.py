@@ -132,3 +132,19 @@ def test_a_wrong_file_names_file_and_key(tmp_path: Path, old: str, new: str, say
 
 def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
     assert problems_of(tmp_path / "none.toml") == [f"{tmp_path}/none.toml: No such file or directory"]
+
+
+def test_people_at_a_host_that_was_set_up_need_not_say_where_its_journals_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setattr(config, "HOST_STATE", tmp_path / "host")
+    assert config.state_dir_here() == Path(".state")
+    (tmp_path / "host").symlink_to("/proc/1/root/only-root-may-look")
+    assert config.state_dir_here() == tmp_path / "host"
+    assert config.default_state_dir() == Path(".state"), "a collector that is started by hand keeps to its own folder"
+    (tmp_path / ".state").mkdir()
+    assert config.state_dir_here() == Path(".state")
+    monkeypatch.setenv("STATE_DIRECTORY", "/x:/y")
+    assert config.state_dir_here() == Path("/x")

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from collectors import devices, fakes
+from collectors.clock import ToldClock, tell
 from collectors.fakes.faults import parse_fault
 from collectors.fakes.serve import Server, Station, serving
+from collectors.journal import notes
 from collectors.journal.reader import JournalReader
 
 LIVENESS_S = 20.0
@@ -107,6 +109,18 @@ def test_it_reports_on_itself_in_the_vocabularys_words(tmp_path: Path, load: Sta
     assert all(t == {"bench": "b", "device": "load", "kind": "ea_el3000a"} for t in tags)
 
 
+def test_it_gives_a_note_its_time_when_the_clock_is_set(tmp_path: Path, load: Station) -> None:
+    told, state = tmp_path / "clock.json", tmp_path / "state"
+    tell(told, 10**18, state=0)
+    notes.write(state, "b", "deploy", "before the time was known", {}, ToldClock(told))
+    assert list(JournalReader(state / notes.NAME).event_spans(0, 2**62)) == []
+    with running(write_config(tmp_path), COLLECTORS_CLOCK=str(told)):
+        wait_for(lambda: rows(tmp_path, "collector") >= 2)
+        tell(told, time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME), state=1)
+        (span,) = wait_for(lambda: list(JournalReader(state / notes.NAME).event_spans(0, 2**62)))
+    assert abs(int(span.wall_ns[0]) - time.time_ns()) < 120 * 10**9
+
+
 def test_systemd_is_told_ready_alive_and_how_it_goes(tmp_path: Path, load: Station) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
@@ -163,6 +177,27 @@ def test_a_device_of_another_kind_ends_it_with_its_own_exit_code(tmp_path: Path)
         _, log = process.communicate(timeout=LIVENESS_S)
     assert process.returncode == 76, log
     assert "PS 2042-20B" in log
+
+
+def test_under_systemd_a_device_of_another_kind_is_tried_at_a_slow_pace(tmp_path: Path) -> None:
+    kind = fakes.load("ea_el3000a")
+    station = Station("load", kind, lambda _: WORLD, kind.options(model="PS 2042-20B"))
+    server = Server()
+    server.add_pty(station, tmp_path / "ttyLOAD", devices.load("ea_el3000a").line)
+    with serving(server), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(LIVENESS_S)
+        with running(write_config(tmp_path), NOTIFY_SOCKET=str(tmp_path / "notify")) as process:
+            pings = 0
+            while pings < 3:
+                pings += "PS 2042-20B" in (told := manager.recv(4096).decode()) and told.startswith("WATCHDOG=1")
+                assert "STOPPING" not in told
+            assert process.poll() is None
+            assert event_kinds(tmp_path)[-1] == "collector_stop"
+            process.terminate()
+            asked_s = time.monotonic()
+            assert process.wait(LIVENESS_S) == 76
+            assert time.monotonic() - asked_s < 3.0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")

@@ -28,8 +28,14 @@ for unit in "$@"; do
   esac
 done
 """
-STATUS = """#!/bin/sh
-cat "$FOLDER/status"
+PROGRAM = """#!/bin/sh
+case $1 in
+  --version) echo "collectors, version 0.2.0" ;;
+  note)
+    if [ -e "$FOLDER/note-fails" ]; then echo "collectors: the disk is full" >&2; exit 74; fi
+    shift; printf '%s|' "$@" >>"$FOLDER/notes"; echo >>"$FOLDER/notes" ;;
+  *) cat "$FOLDER/status" ;;
+esac
 """
 
 
@@ -69,12 +75,12 @@ class Place:
         program = self.home / "releases" / release / "bin" / "collectors"
         if not program.exists():
             program.parent.mkdir(parents=True)
-            self.program(program, STATUS)
+            self.program(program, PROGRAM)
         folder: Path = self.home / "deployments" / name
         (folder / "collectors").mkdir(parents=True)
         (folder / "venv").symlink_to(f"../../releases/{release}")
         for collector, period in collectors.items():
-            text = f'[collector]\nname = "{collector}"\nperiod_s = {period}\n'
+            text = f'[collector]\nname = "{collector}"\nbench = "bench-1"\nperiod_s = {period}\n'
             (folder / "collectors" / f"{collector}.toml").write_text(text, encoding="ascii")
         return folder
 
@@ -82,6 +88,11 @@ class Place:
         """Return which units were restarted."""
         restarted: list[str] = self.module.activate(deployment, self.settings)["restarted"]
         return restarted
+
+    def notes(self) -> list[str]:
+        """Return the command lines of all notes, their words with a bar behind each."""
+        path = self.folder / "notes"
+        return path.read_text(encoding="ascii").splitlines() if path.exists() else []
 
     def current(self) -> str:
         return (self.home / "current").readlink().name
@@ -95,14 +106,18 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 def test_the_first_deployment_starts_everything_and_the_second_time_nothing(place: Place) -> None:
     first = place.deployment("d1", {"a": "0.01", "b": "0.01"})
     assert place.activate(first) == ["collector@a.service", "collector@b.service"]
-    assert place.module.activate(first, place.settings) == {"changed": False, "restarted": [], "stopped": []}
+    assert place.module.activate(first, place.settings) == {
+        "changed": False, "restarted": [], "stopped": [], "warning": "",
+    }  # fmt: skip
     assert place.current() == "d1"
 
 
 def test_only_what_changed_is_restarted_and_what_left_is_stopped(place: Place) -> None:
     place.activate(place.deployment("d1", {"a": "0.01", "b": "0.01"}))
     found = place.module.activate(place.deployment("d2", {"a": "0.02"}), place.settings)
-    assert found == {"changed": True, "restarted": ["collector@a.service"], "stopped": ["collector@b.service"]}
+    assert (found["changed"], found["restarted"], found["stopped"]) == (
+        True, ["collector@a.service"], ["collector@b.service"],
+    )  # fmt: skip
     assert not (place.folder / "up" / "collector@b.service").exists()
     assert (place.home / "previous").readlink().name == "d1"
 
@@ -187,3 +202,44 @@ def test_a_plan_changes_nothing(place: Place) -> None:
     assert place.module.main(arguments) == 0
     assert not (place.home / "current").exists()
     assert place.module.main([*arguments[:-1], "no-such"]) == 2
+
+
+def test_what_changed_something_is_noted_once(place: Place) -> None:
+    first = place.deployment("d1", {"a": "0.01", "b": "0.01"})
+    place.activate(first)
+    place.activate(first)
+    place.activate(place.deployment("d2", {"a": "0.02"}))
+    state = place.folder
+    assert place.notes() == [
+        f"deploy|deployment d1; version 0.2.0; release r1; restarted a, b|--bench|bench-1|--state|{state}|",
+        f"deploy|deployment d2; version 0.2.0; release r1; restarted a; stopped b|--bench|bench-1|--state|{state}|",
+    ]
+
+
+def test_a_way_back_is_noted_with_its_reason(place: Place) -> None:
+    place.activate(place.deployment("d1", {"a": "0.01"}))
+    place.talks("a")
+    with pytest.raises(place.module.Failed, match="Went back to d1"):
+        place.activate(place.deployment("d2", {"a": "0.01", "b": "0.01"}))
+    assert len(place.notes()) == 2
+    assert place.notes()[1].startswith("deploy|d2 did not work (b: no sample within 0 s;")
+    assert "; went back to d1|--bench|bench-1|" in place.notes()[1]
+
+
+def test_a_note_that_cannot_be_written_is_said_and_stops_nothing(place: Place) -> None:
+    (place.folder / "note-fails").touch()
+    found = place.module.activate(place.deployment("d1", {"a": "0.01"}), place.settings)
+    assert found["warning"] == "This is not in the notes: collectors: the disk is full"
+    assert place.current() == "d1"
+    place.talks("a")
+    with pytest.raises(place.module.Failed, match=r"(?s)Went back to d1\..*not in the notes: collectors: the disk"):
+        place.activate(place.deployment("d2", {"a": "0.01", "b": "0.01"}))
+
+
+def test_a_host_that_collects_nothing_notes_nothing(place: Place) -> None:
+    place.activate(place.deployment("d1", {}))
+    assert place.notes() == []
+    ship = place.deployment("d2", {})
+    (ship / "ship.toml").write_text('[ship]\nbench = "bench-2"\n', encoding="ascii")
+    place.activate(ship)
+    assert "|--bench|bench-2|" in place.notes()[0]

@@ -1,4 +1,4 @@
-"""Twenty ways to write a wrong inventory: each is refused, with its name, before any host is touched."""
+"""Many ways to write a wrong inventory: each is refused, with its name, before any host is touched."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ T7 = {
     "link": "tcp:192.0.2.17",
     "device": {"channels": [{"input": "AIN0", "signal": "battery.voltage_v"}]},
 }
+CAN = {"name": "can0", "bitrate": 500_000, "oscillator": 16_000_000, "interrupt": 25}
 SINK = {"name": "lab", "dialect": "influxdb1", "url": "https://192.0.2.10", "database": "bat"}
 
 
@@ -46,6 +47,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "impossible period": ({"bench_instruments": [MPPT | {"period_s": 0}]}, "period_s: expected 0.001 to 86400"),
     "key without value": ({"bench_instruments": [MPPT | {"battery": None}]}, "battery: has no value"),
     "name with a slash": ({"bench_instruments": [MPPT | {"name": "a/b"}]}, "name: expected letters, digits"),
+    "name of another journal": ({"bench_instruments": [MPPT | {"name": "notes"}]}, "is the name of a journal"),
     "name used twice": ({"bench_instruments": [MPPT, LOAD | {"name": "mppt"}]}, "name: also used by"),
     "link used twice": ({"bench_instruments": [MPPT, LOAD | {"link": MPPT["link"]}]}, "used by 2 instruments"),
     "unnamed port": ({"bench_instruments": [MPPT | {"link": "serial:/dev/bat/x"}]}, "no 'x' in serial_names_ports"),
@@ -60,9 +62,44 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"bench_instruments": [MPPT], "collectors_sinks": [SINK | {"user": "u", "password_file": "lab"}]},
         "secret file collectors_secrets/lab: No such file",
     ),
+    "CAN as a table": ({"bench_instruments": [], "can_interfaces": CAN}, "can_interfaces: expected a list of"),
+    "CAN without its rate": ({"bench_instruments": [], "can_interfaces": [without(CAN, "bitrate")]}, "got None"),
+    "CAN rate as text": (
+        {"bench_instruments": [], "can_interfaces": [CAN | {"bitrate": "500k"}]},
+        "can_interfaces[1] bitrate: expected 10000 to 1000000, got '500k'",
+    ),
+    "CAN crystal in MHz": (
+        {"bench_instruments": [], "can_interfaces": [CAN | {"oscillator": 16}]},
+        "oscillator: expected 1000000 to 40000000, got 16",
+    ),
+    "CAN crystal without its pin": (
+        {"bench_instruments": [], "can_interfaces": [without(CAN, "interrupt")]}, "interrupt: expected 0 to 27"
+    ),
+    "CAN under another name": (
+        {"bench_instruments": [], "can_interfaces": [CAN | {"name": "can2"}]}, "name: expected can0 or can1, got 'can2'"
+    ),
+    "CAN mistyped": (
+        {"bench_instruments": [], "can_interfaces": [CAN | {"bit_rate": 1}]}, "bit_rate: unknown key; there are: name"
+    ),
+    "CAN pin used twice": (
+        {"bench_instruments": [], "can_interfaces": [CAN, CAN | {"name": "can1"}]}, "interrupt 25 is used 2 times"
+    ),
+    "Bluetooth perhaps": (
+        {"bench_instruments": [], "bluetooth_enabled": "maybe"}, "bluetooth_enabled: expected true or false"
+    ),
+    "country in words": (
+        {"bench_instruments": [], "network_watch_country": "Germany"}, "network_watch_country: expected two letters"
+    ),
     "bench named twice": ({"bench_instruments": [MPPT], "collectors_bench": "other"}, "is used by 2 hosts"),
 }  # fmt: skip
-RIGHT = {"bench_instruments": [MPPT, LOAD, T7], "collectors_sinks": [SINK], "collectors_bench": "other"}
+RIGHT = {
+    "bench_instruments": [MPPT, LOAD, T7],
+    "collectors_sinks": [SINK],
+    "collectors_bench": "other",
+    "can_interfaces": [CAN, {"name": "can7", "bitrate": 125_000}],
+    "bluetooth_enabled": True,
+    "network_watch_country": "DE",
+}
 
 
 def host_named(title: str) -> str:

@@ -47,6 +47,25 @@ def test_an_experiment_and_a_recent_reboot_forbid_a_reboot(watch: ModuleType, tm
     assert watch.may_reboot(lock, 1e9 - 7 * hour_s), "a clock that was set back does not forbid it"
 
 
+@pytest.mark.parametrize(
+    ("routes", "answering", "is_there"),
+    [
+        ([{"gateway": "192.0.2.1"}], {"192.0.2.1"}, True),
+        ([{"gateway": "192.0.2.1"}], {"server.example"}, True),
+        ([], {"server.example"}, True),
+        ([{"gateway": "192.0.2.1"}, {"dev": "wwan0"}], set(), False),
+        ([], set(), False),
+    ],
+    ids=["gateway", "a gateway that does not answer pings", "no route", "nobody", "nothing"],
+)
+def test_the_network_is_there_when_the_gateway_or_the_server_answers(
+    watch: ModuleType, monkeypatch: pytest.MonkeyPatch, routes: list[dict[str, str]], answering: set[str], is_there: bool
+) -> None:
+    monkeypatch.setattr(watch, "default_routes", lambda: routes)
+    monkeypatch.setattr(watch, "answers", lambda address: address in answering)
+    assert watch.is_connected(["server.example"]) == is_there
+
+
 FAKE_NMCLI = """#!/bin/sh
 echo "$@" >>"$CALLS"
 case "$*" in *device) echo wlan0:wifi:disconnected; echo lo:loopback:unmanaged;; esac

@@ -76,6 +76,9 @@ def bench_facts(host: Mapping[str, Any]) -> dict[str, Any]:
         "sinks": host.get("collectors_sinks", []),
         "secrets": list(host.get("collectors_secrets", {})),
         "serial_names": host.get("serial_names_ports", []),
+        "can": host.get("can_interfaces", []),
+        "bluetooth": host.get("bluetooth_enabled", False),
+        "country": host.get("network_watch_country", ""),
     }
 
 

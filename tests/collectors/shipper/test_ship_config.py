@@ -131,8 +131,19 @@ def test_the_check_also_looks_for_secrets_and_certificates(tmp_path: Path) -> No
     assert [words for words in ("password_file", "token_file", "ca_file") if any(words in p for p in problems)] == [
         "password_file", "token_file", "ca_file",
     ]  # fmt: skip
-    (tmp_path / "password").write_text("x")
-    (tmp_path / "token").write_text("x")
-    (tmp_path / "no-ca").write_text("x")
+    for name in ("password", "token", "no-ca"):
+        (tmp_path / name).write_text("x")
+        (tmp_path / name).chmod(0o640)
     assert check(tmp_path / "ship.toml") == []
     assert check(written(tmp_path, "[ship")) != []
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o606, 0o602])
+def test_the_check_refuses_a_secret_that_is_everybodys(tmp_path: Path, mode: int) -> None:
+    for name in ("password", "token"):
+        (tmp_path / name).write_text("x")
+        (tmp_path / name).chmod(0o600)
+    (tmp_path / "token").chmod(mode)
+    (problem,) = check(written(tmp_path, GOOD))
+    assert f"secret file {tmp_path}/token: mode {mode:04o} is everybody's; chmod 600" in problem
+    assert "token_file" in problem

@@ -8,9 +8,12 @@
 A unit's fingerprint is everything it runs on: code, configuration, unit file, secrets. A unit whose fingerprint is the
 applied one is left alone, so a play that was cut off in the middle is finished by the next. Standard library only.
 
-    activate.py DEPLOYMENT           exit code 0: {"changed": …, "restarted": […], "stopped": […]} on stdout
+    activate.py DEPLOYMENT           exit code 0: {"changed": …, "restarted": […], "stopped": […], "warning": …}
     activate.py --previous           the deployment before the current one
     activate.py DEPLOYMENT --plan    say what would be done, do nothing
+
+What changed something is written down with `collectors note deploy`, also a way back; a note that cannot be written is
+a warning.
 
 Exit code 1: it did not work, and what ran before runs again; 2: there is no such deployment.
 """
@@ -34,6 +37,9 @@ SHIPPER = "collectors-ship.service"
 LOOK_S = 1.0
 SETTLE_S = 3.0
 """A shipper that is still up after this long has read its configuration and its secrets."""
+MOST_LETTERS = 2000
+NOTE_S = 30.0
+"""A note that takes longer is given up."""
 
 
 class Failed(Exception):
@@ -235,11 +241,50 @@ def activate(deployment: Path, settings: Settings) -> dict[str, Any]:
             note_applied({}, settings)  # so that the next try does not take them for good
             raise Failed(f"{failure}\nThere is nothing before {deployment.name} to go back to.") from failure
         apply(before, settings)
-        raise Failed(f"{failure}\nWent back to {before.name}.") from failure
+        reason = str(failure).partition("\n")[0]
+        warning = note(deployment, f"{deployment.name} did not work ({reason}); went back to {before.name}", settings)
+        raise Failed("\n".join(filter(None, [str(failure), f"Went back to {before.name}.", warning]))) from failure
     if before is not None and before != deployment:
         link("previous", before, settings)
+    changed = bool(restarted or stopped or before != deployment)
+    warning = note(deployment, told(deployment, restarted, stopped), settings) if changed else ""
     prune(settings)
-    return {"changed": bool(restarted or stopped or before != deployment), "restarted": restarted, "stopped": stopped}
+    return {"changed": changed, "restarted": restarted, "stopped": stopped, "warning": warning}
+
+
+def told(deployment: Path, restarted: Sequence[str], stopped: Sequence[str]) -> str:
+    """Return what was done, in one line for people."""
+    version = run(str(deployment / "venv/bin/collectors"), "--version").stdout.split()[-1:] or ["unknown"]
+    release = (deployment / "venv").resolve().name
+    parts = [f"deployment {deployment.name}", f"version {version[0]}", f"release {release}"]
+    for word, units in (("restarted", restarted), ("stopped", stopped)):
+        names = [unit.removesuffix(".service").removeprefix("collector@") for unit in units]
+        parts += [f"{word} {', '.join(names)}"] if names else []
+    return "; ".join(parts)
+
+
+def note(deployment: Path, text: str, settings: Settings) -> str:
+    """Write it into this host's notes; return what is wrong if that cannot be done, which is no reason to stop."""
+    bench = bench_of(deployment)
+    if bench is None:  # nothing collects here
+        return ""
+    command = [str(deployment / "venv/bin/collectors"), "note", "deploy", text[:MOST_LETTERS], "--bench", bench]
+    try:
+        done = subprocess.run(
+            [*command, "--state", str(settings.state)], capture_output=True, text=True, check=False, timeout=NOTE_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"This is not in the notes: {error}"
+    return f"This is not in the notes: {done.stderr.strip() or done.returncode}" if done.returncode else ""
+
+
+def bench_of(deployment: Path) -> str | None:
+    """Return the bench that the configuration is for; None if there is none."""
+    tables = [("collector", path) for path in sorted((deployment / "collectors").glob("*.toml"))]
+    for table, path in [*tables, ("ship", deployment / "ship.toml")]:
+        if path.exists() and (bench := tomllib.loads(path.read_text()).get(table, {}).get("bench")):
+            return str(bench)
+    return None
 
 
 def prune(settings: Settings) -> None:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 SHIP = Path("/etc/battfleet/ship.toml")
 STATE = "/var/lib/collectors"
 TABLE = "battfleet_drill"
-SHIPPER = "shipper"
+NO_INSTRUMENTS = ("shipper", "notes")
 FRESH_S = 10.0
 
 
@@ -41,7 +41,7 @@ def status() -> dict[str, Any]:
 
 def instruments(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the rows of status that are instruments, by name."""
-    return {row["collector"]: row for row in state["collectors"] if row["collector"] != SHIPPER}
+    return {row["collector"]: row for row in state["collectors"] if row["collector"] not in NO_INSTRUMENTS}
 
 
 def addresses() -> set[str]:

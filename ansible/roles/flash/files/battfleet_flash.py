@@ -6,7 +6,8 @@
 
 Prints one JSON object: what was written (sha256, bytes), to which chip (its 96-bit serial number), by what, where the
 old image and EEPROM are, and `line`, the event in line protocol. The same object is appended to
-/var/lib/battfleet-flash/log.jsonl. Exit code 0; 75 when a program holds the port; 65 when image or chip are not the
+/var/lib/battfleet-flash/log.jsonl. With --note the event also goes into the notes of this bench (`collectors note`);
+where that fails, `note` says why. Exit code 0; 75 when a program holds the port; 65 when image or chip are not the
 expected ones; 69 when OpenOCD fails. Nothing is written before the old content is on the disk. Standard library only.
 
 Addresses: RM0367 (STM32L0x2): flash 0x08000000, 192 KiB in two banks; EEPROM 0x08080000, 6 KiB; DBG_IDCODE 0x40015800,
@@ -37,7 +38,7 @@ RAM, RAM_BYTES = 0x20000000, 20 * 1024
 IDCODE, CATEGORY_5 = 0x40015800, 0x447
 SERIAL_WORDS = (0x1FF80050, 0x1FF80054, 0x1FF80064)
 STATE = Path("/var/lib/battfleet-flash")
-OPENOCD_S = 180.0
+OPENOCD_S, NOTE_S = 180.0, 30.0
 BUSY, BAD_DATA, UNAVAILABLE = 75, 65, 69
 
 
@@ -171,6 +172,23 @@ def _tag(text: str) -> str:
     return re.sub(r"([,= ])", r"\\\1", text)
 
 
+def note_command(asked: argparse.Namespace, detail: str) -> list[str]:
+    """Return the command that writes the event into this host's notes."""
+    bench = ["--bench", asked.bench] if asked.bench else []
+    return ["collectors", "note", "flash", detail, "--device", asked.device, *bench]
+
+
+def noted(asked: argparse.Namespace, detail: str) -> str:
+    """Write the event into this host's notes; return "kept", or why not: what was written stays written."""
+    try:
+        done = subprocess.run(
+            note_command(asked, detail), capture_output=True, text=True, check=False, timeout=NOTE_S, cwd="/"
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return "kept" if done.returncode == 0 else done.stderr.strip() or f"exit {done.returncode}"
+
+
 def flash(image: Path, probe: Probe, asked: argparse.Namespace) -> dict[str, object]:
     """Do it; return what was done."""
     content = image.read_bytes()
@@ -192,7 +210,8 @@ def flash(image: Path, probe: Probe, asked: argparse.Namespace) -> dict[str, obj
     tool = (run(["openocd", "--version"]).splitlines() or ["openocd"])[0]
     detail = f"sha256={sha256} bytes={len(content)} chip={serial}"
     line = event_line(asked.bench, asked.device, detail, time.time_ns())
-    return {"sha256": sha256, "bytes": len(content), "chip": serial, "tool": tool, "kept": str(folder), "line": line}
+    told = {"sha256": sha256, "bytes": len(content), "chip": serial, "tool": tool, "kept": str(folder), "line": line}
+    return told | ({"note": noted(asked, detail)} if asked.note else {})
 
 
 def check_dump(folder: Path) -> None:
@@ -211,7 +230,8 @@ def rehearsal(image: Path, probe: Probe, asked: argparse.Namespace) -> list[str]
     folder = asked.state / "TIME-SERIAL"
     unit = [["systemctl", action, asked.unit] for action in ("stop", "start")] if asked.unit else []
     calls = [probe.command(*steps) for steps in (reads(), dumps(folder), writes(folder / "new.bin"))]
-    return [shlex.join(call) for call in [*unit[:1], *calls, *unit[1:]]]
+    note = [note_command(asked, "sha256=… bytes=… chip=…")] if asked.note else []
+    return [shlex.join(call) for call in [*unit[:1], *calls, *unit[1:], *note]]
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -222,6 +242,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--unit", default="", help="stopped before and started after, e.g. collector@mppt.service")
     parser.add_argument("--bench", default="", help="tag of the event")
     parser.add_argument("--device", default="mppt", help="tag of the event")
+    parser.add_argument("--note", action="store_true", help="write the event into the notes of this bench")
     parser.add_argument("--probe", default="", help="serial number of the ST-Link, where there are several")
     parser.add_argument("--adapter-khz", type=int, default=500, help="500: an STM32L072 often fails above")
     parser.add_argument("--state", type=Path, default=STATE, help="where old images and the log are kept")

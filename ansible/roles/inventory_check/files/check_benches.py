@@ -1,6 +1,6 @@
 """Check what an inventory says of all benches, and print every mistake at once. Exit code 78 when there is one.
 
-    {"bench-1": {"bench": …, "instruments": […], "sinks": […], "secrets": […], "serial_names": […]}}   on stdin
+    {"bench-1": {"bench": …, "instruments": […], "sinks": […], "secrets": […], …}}   on stdin: see `bench_facts`
 
 Instruments and sinks are judged by `collectors check`, on the very files that the host would get; only what it cannot
 see in one host's files is judged here. No host is touched.
@@ -9,6 +9,7 @@ see in one host's files is judged here. No host is touched.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,12 +24,16 @@ sys.path.insert(0, str(CHECKOUT / "ansible" / "plugins" / "filter"))
 import battfleet  # noqa: E402 - found by the line above
 
 NAMED = "/dev/bat/"
+CAN_KEYS = ("name", "bitrate", "oscillator", "interrupt")
+CAN_LIMITS = {"bitrate": (10_000, 1_000_000), "oscillator": (1_000_000, 40_000_000), "interrupt": (0, 27)}
 CONFIGURATION = 78
 
 
 def problems(benches: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return every mistake of every host, one line each: host, instrument, key, what was expected."""
-    return [line for host, facts in benches.items() for line in _of_host(host, facts)] + _of_names(benches)
+    hosts = benches.items()
+    found = [line for host, facts in hosts for of in (_of_host, _of_radio, _of_can) for line in of(host, facts)]
+    return found + _of_names(benches)
 
 
 def _of_names(benches: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -41,6 +46,47 @@ def _of_names(benches: Mapping[str, Mapping[str, Any]]) -> list[str]:
         for name, hosts in users.items()
         if len(hosts) > 1
     ]
+
+
+def _of_radio(host: str, facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with the settings of Wi-Fi and Bluetooth."""
+    if not isinstance(facts["bluetooth"], bool):
+        yield f"{host}: bluetooth_enabled: expected true or false, got {facts['bluetooth']!r}"
+    country = facts["country"]
+    if country != "" and not (isinstance(country, str) and re.fullmatch(r"[A-Z]{2}", country)):
+        yield f"{host}: network_watch_country: expected two letters such as 'DE', got {country!r}"
+
+
+def _of_can(host: str, facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with the CAN interfaces."""
+    interfaces = facts["can"]
+    if not isinstance(interfaces, list):
+        yield f"{host}: can_interfaces: expected a list of interfaces, got {type(interfaces).__name__}"
+        return
+    whole = [item for item in interfaces if isinstance(item, dict)]
+    for number, item in enumerate(interfaces, 1):
+        where = f"{host}: can_interfaces[{number}]"
+        if isinstance(item, dict):
+            yield from _of_can_interface(where, item)
+        else:
+            yield f"{where}: expected keys such as name and bitrate, got {item!r}"
+    for key in ("name", "interrupt"):
+        used = Counter(item[key] for item in whole if isinstance(item.get(key), str | int))
+        yield from (f"{host}: can_interfaces: {key} {value!r} is used {n} times" for value, n in used.items() if n > 1)
+
+
+def _of_can_interface(where: str, item: Mapping[str, Any]) -> Iterator[str]:
+    name = item.get("name")
+    is_hat = "oscillator" in item or "interrupt" in item
+    names = r"can[01]" if is_hat else r"can\d{1,2}"
+    if not isinstance(name, str) or not re.fullmatch(names, name):
+        yield f"{where} name: expected {'can0 or can1' if is_hat else 'can0, can1, …'}, got {name!r}"
+    for key in item.keys() - set(CAN_KEYS):
+        yield f"{where} {key}: unknown key; there are: {', '.join(CAN_KEYS)}"
+    for key in ("bitrate", "oscillator", "interrupt") if is_hat else ("bitrate",):
+        (low, high), value = CAN_LIMITS[key], item.get(key)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            yield f"{where} {key}: expected {low} to {high}, got {value!r}"
 
 
 def _of_host(host: str, facts: Mapping[str, Any]) -> list[str]:
@@ -89,6 +135,7 @@ def _of_files(host: str, whole: list[tuple[int, dict[str, Any]]], facts: Mapping
         files: dict[Path, str] = {}
         for secret in facts["secrets"]:
             (Path(folder) / secret).write_text("only its name is known here", encoding="utf-8")
+            (Path(folder) / secret).chmod(0o600)
         sinks = [sink["name"] for sink in facts["sinks"] if isinstance(sink, dict) and "name" in sink]
         for number, item in whole:
             tables = {key: item[key] for key in ("device", "journal") if isinstance(item.get(key), dict)}
