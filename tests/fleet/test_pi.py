@@ -64,11 +64,16 @@ def test_ports_have_names(site: WholeSite) -> None:
 
 
 def test_a_lost_network_is_counted_and_found_again(site: WholeSite) -> None:
-    site.bench.pi.run("ip route del default && /usr/local/sbin/network-watch && /usr/local/sbin/network-watch")
-    assert site.bench.pi.run("cat /run/battfleet-network-watch") == "2"
-    site.bench.pi.run("/usr/local/sbin/network-watch")
-    await_true("the route, by reconnecting", lambda: "default" in site.bench.pi.run("ip route"), 10)
-    site.bench.pi.run("/usr/local/sbin/network-watch && test ! -e /run/battfleet-network-watch")
+    pi, server = site.bench.pi, site.host("lab").address
+    look = "systemctl start network-watch"
+    pi.run("systemctl stop network-watch.timer")
+    pi.run(f"ip route del default && ip route add unreachable {server} && {look} && {look}")
+    assert pi.run("cat /run/battfleet-network-watch/minutes") == "2"
+    pi.run(look)
+    await_true("the route, by reconnecting", lambda: "default" in pi.run("ip route"), 10)
+    pi.try_run(f"ip route del unreachable {server}")
+    pi.run(f"{look} && test ! -e /run/battfleet-network-watch/minutes")
+    pi.run("systemctl start network-watch.timer")
 
 
 def test_a_bench_behind_a_router_is_reached_through_its_tunnel(site: WholeSite) -> None:

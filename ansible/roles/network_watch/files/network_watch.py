@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 SETTINGS = Path("/etc/battfleet/network-watch.json")
-MINUTES = Path("/run/battfleet-network-watch")
+MINUTES = Path("/run/battfleet-network-watch/minutes")
 """How many looks in a row found no network."""
-LAST_REBOOT = Path("/var/lib/battfleet-network-watch")
+LAST_REBOOT = Path("/var/lib/battfleet-network-watch/last-reboot")
 REBOOT_PAUSE_S = 6 * 3600.0
 REPEAT_MINUTES = 5
 """What did not help is tried again so often."""
@@ -108,10 +108,12 @@ def main() -> None:
         MINUTES.unlink(missing_ok=True)
         return
     minutes = int(MINUTES.read_text(encoding="ascii")) + 1 if MINUTES.exists() else 1
+    MINUTES.parent.mkdir(exist_ok=True)
     MINUTES.write_text(str(minutes), encoding="ascii")
     action = step(minutes, settings, may_reboot(Path(settings["experiment_lock"]), time.time()))
     print(f"no network for {minutes} min{': ' if action else ''}{action}", file=sys.stderr)
     if action == "reboot":
+        LAST_REBOOT.parent.mkdir(exist_ok=True)
         LAST_REBOOT.touch()
         words("systemctl", "reboot")
     elif action:
