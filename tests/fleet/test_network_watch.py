@@ -59,7 +59,11 @@ def test_an_experiment_and_a_recent_reboot_forbid_a_reboot(watch: ModuleType, tm
     ids=["gateway", "a gateway that does not answer pings", "no route", "nobody", "nothing"],
 )
 def test_the_network_is_there_when_the_gateway_or_the_server_answers(
-    watch: ModuleType, monkeypatch: pytest.MonkeyPatch, routes: list[dict[str, str]], answering: set[str], is_there: bool
+    watch: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    routes: list[dict[str, str]],
+    answering: set[str],
+    is_there: bool,
 ) -> None:
     monkeypatch.setattr(watch, "default_routes", lambda: routes)
     monkeypatch.setattr(watch, "answers", lambda address: address in answering)
