@@ -7,6 +7,7 @@ import pytest
 from tests.fleet.benches import INSTRUMENTS, NAMES
 from tests.fleet.hosts import await_true
 from tests.fleet.site import WholeSite
+from tests.line_protocol import parse
 
 pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-site"), pytest.mark.timeout(900)]
 
@@ -33,6 +34,25 @@ def test_only_what_changed_is_restarted_and_one_variable_goes_back(site: WholeSi
     assert site.changed(PLAYBOOK) == {"bench": 0}
 
 
+def test_systemd_takes_every_word_of_the_units(site: WholeSite) -> None:
+    pi = site.bench.pi
+    shown = pi.run("systemctl show -p SystemCallFilter collector@mppt collectors-ship")
+    assert shown.count("clock_adjtime") >= 2, "asking for the clock"
+    assert pi.run("systemctl show --value -p PrivateDevices collectors-ship").strip() == "yes"
+    assert (
+        pi.try_run(
+            "journalctl -b | grep -E 'Failed to parse|Unknown key|ignoring' | grep -E 'collector|battfleet'"
+        ).stdout
+        == ""
+    )
+
+
+def notes(site: WholeSite) -> list[str]:
+    """Return what the bench's notes say of deployments."""
+    said = site.bench.pi.run("collectors export notes --format lp --measurement event --state /var/lib/collectors")
+    return [str(point.fields["detail"]) for point in parse(said) if point.tags["kind"] == "deploy"]
+
+
 def test_a_deployment_without_samples_is_taken_back(site: WholeSite) -> None:
     now = deployment(site)
     wrong = INSTRUMENTS[2] | {"link": "tcp:127.0.0.1:9"}
@@ -44,6 +64,17 @@ def test_a_deployment_without_samples_is_taken_back(site: WholeSite) -> None:
     assert "Went back to" in done.stdout
     assert deployment(site) == now
     await_true("collecting again", site.bench.collects, 20)
+    assert "restarted load, mppt, t7" in notes(site)[0]
+    assert "went back to" in notes(site)[-1]
+
+
+def test_a_person_s_note_reaches_the_server_and_belongs_to_the_collectors(site: WholeSite) -> None:
+    pi = site.bench.pi
+    pi.run("collectors note calibration 'zeroed the clamp' --device t7")
+    owners = pi.run("stat -c %u /var/lib/private/collectors /var/lib/private/collectors/notes/*").split()
+    assert len(set(owners)) == 1
+    asked = "SELECT detail FROM event WHERE bench='bench' AND kind='calibration' AND device='t7'"
+    await_true("the note", lambda: "zeroed the clamp" in str(site.as_admin().query(asked)), 30)
 
 
 def test_secrets_are_roots_alone(site: WholeSite) -> None:

@@ -84,3 +84,26 @@ def test_a_bench_behind_a_router_is_reached_through_its_tunnel(site: WholeSite) 
     asked = ["ssh", *site.controller.lab.ssh_options, "-i", str(key), f"tunnel@{gate.address}", "id"]
     assert subprocess.run(asked, capture_output=True, text=True, check=False).returncode != 0, "its key opens no shell"
     assert "127.0.0.1:2201" in gate.run("ss -ltnH")
+
+
+def test_can_and_bluetooth_are_switched_on_and_off_for_a_bench(site: WholeSite) -> None:
+    pi = site.bench.pi
+    pi.run("mkdir -p /boot/firmware && printf '[pi5]\\nfoo=1\\n' >/boot/firmware/config.txt")
+    hat = {"name": "can0", "bitrate": 500000, "oscillator": 16000000, "interrupt": 25}
+    site.write(bench={"can_interfaces": [hat], "bluetooth_enabled": True})
+    only = (
+        "--limit",
+        "bench",
+        "--tags",
+        "can_install,can_configure,can_run,bluetooth_install,bluetooth_configure,bluetooth_run",
+    )
+    assert "reboot needed" in site.play(PLAYBOOK, *only)
+    block = "[all]\ndtparam=spi=on\ndtoverlay=mcp2515-can0,oscillator=16000000,interrupt=25\n"
+    assert block in pi.run("cat /boot/firmware/config.txt")
+    assert pi.run("systemctl is-enabled bluetooth systemd-networkd").split() == ["enabled"] * 2
+    assert site.changed(PLAYBOOK, *only) == {"bench": 0}
+    site.write()
+    site.play(PLAYBOOK, *only)
+    assert pi.run("cat /boot/firmware/config.txt") == "[pi5]\nfoo=1\n"
+    assert "battfleet-can0" not in pi.run("ls /etc/systemd/network")
+    pi.run("rm -r /boot/firmware")
