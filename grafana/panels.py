@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 SOURCE: Json = {"type": "influxdb", "uid": "battfleet"}
 EXPRESSION: Json = {"type": "__expr__", "uid": "__expr__"}
-"""The one data source, by its fixed id; `grafana.provisioning` makes it for InfluxDB 1.x or 2.x."""
+"""The one data source, by its fixed id; `grafana.provisioning` makes it."""
 
 GAP_MS = 60_000
 """A line is drawn over gaps shorter than this; a longer one stays visible as a gap."""
