@@ -126,16 +126,19 @@ def test_the_door_is_tls_and_leads_to_writing_asking_and_pages_only(server: Serv
     assert "voltage" not in server.host.run("cat /var/log/nginx/battfleet.log")
 
 
+def environment_of_grafana(server: Server) -> list[str]:
+    return server.host.run("cat /proc/$(systemctl show -P MainPID grafana-server)/environ").split("\0")
+
+
 def test_grafana_gets_its_secrets_from_systemd_only(server: Server) -> None:
     assert (
         server.host.run("stat -c %a /etc/battfleet/grafana /etc/battfleet/grafana/*").split() == ["700"] + ["600"] * 4
     )
-    shown = server.host.run("grep -rh . /etc/grafana --include=*.ini --include=*.yml; systemctl cat grafana-server")
+    shown = server.host.run("grep -rh . /etc/grafana --include=*.ini --include=*.yaml; systemctl cat grafana-server")
     assert server.vault.leaked(shown) == []
     password = password_of("grafana", server.vault.values["vault_seed"])
     assert password not in shown
-    found = server.host.run("cat /run/credentials/grafana-server.service/database-password")
-    assert found == password
+    assert f"BATTFLEET_INFLUXDB_PASSWORD={password}" in environment_of_grafana(server)
 
 
 def test_a_backup_brings_every_point_back(server: Server) -> None:
@@ -162,3 +165,31 @@ def test_a_rotated_bench_gets_in_with_the_new_password_only(server: Server) -> N
     assert before.request("/write?db=bat", "x y=1")[0] == 401
     assert server.counts()["changed"] == 1, "and back"
     assert before.request("/write?db=bat", "x y=1")[0] == 204
+
+
+def test_limits_and_contact_points_of_the_site_arrive_by_the_short_way_and_go_again(server: Server) -> None:
+    odd = 'a "quoted" $HOME, \\\\ # and ü'
+    server.write(
+        fleet_limits={"soc_low": [0.42, 0.12]},
+        fleet_contact_points=["mail", "ntfy"],
+        grafana_environment={"BATTFLEET_MAIL_TO": "x@x", "BATTFLEET_NTFY_URL": "x", "BATTFLEET_NTFY_TOKEN": odd},
+        grafana_smtp_host="mail.example:587",
+        grafana_smtp_user="fleet",
+        grafana_smtp_password=odd,
+    )
+    short = ["--tags", "grafana_configure"]
+    rehearsal = server.play("--check", *short)
+    assert odd not in rehearsal
+    assert "0.42" not in server.host.run("cat /etc/grafana/provisioning/alerting/rules.yaml")
+    output = server.play(*short)
+    assert odd not in output and recap(output)[server.host.name]["changed"] > 0
+    assert "- 0.42" in server.host.run("cat /etc/grafana/provisioning/alerting/rules.yaml")
+    assert f"BATTFLEET_NTFY_TOKEN={odd}" in environment_of_grafana(server)
+    assert server.host.run("cat /run/credentials/grafana-server.service/smtp-password") == odd
+    assert "quoted" not in server.host.run("cat /etc/grafana/grafana.ini")
+    assert server.counts(*short)["changed"] == 0
+    server.write()
+    server.play(*short)
+    assert server.host.run("ls /etc/grafana/provisioning/alerting").split() == ["rules.yaml"]
+    assert "smtp" not in server.host.run("cat /etc/grafana/grafana.ini")
+    assert server.counts()["changed"] == 0

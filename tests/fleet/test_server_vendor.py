@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from tests.fleet.conftest import Controller
 from tests.fleet.hosts import Lab
-from tests.fleet.servers import Vault, copy_of, vendor_repository
+from tests.fleet.servers import Vault, copy_of, told_by_api, vendor_repository
 from tests.fleet.test_server import PLAYBOOK, Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet"), pytest.mark.timeout(900)]
@@ -53,3 +54,11 @@ def test_the_right_key_brings_exactly_the_held_version_and_a_database_that_is_se
     assert bench.request("/write?db=bat&rp=raw", "x y=1")[0] == 204
     assert server.as_user("grafana").request("/write?db=bat&rp=raw", "x y=1")[0] == 403
     server.host.run("systemd-analyze security --threshold=20 influxdb.service")
+    token = server.vault.values["vault_influxdb_admin_token"]
+    (org,) = told_by_api(server.host, token, "/api/v2/orgs?org=lab")["orgs"]
+    built = [path.read_text() for path in (server.controller.checkout / "build/grafana").rglob("*.flux")]
+    assert len(built) == 24
+    for flux in built:
+        name = quote(flux.partition('{name: "')[2].partition('"')[0])
+        (task,) = told_by_api(server.host, token, f"/api/v2/tasks?orgID={org['id']}&name={name}")["tasks"]
+        assert (task["flux"].strip(), task["status"]) == (flux.strip(), "active")
