@@ -6,6 +6,7 @@ import importlib.util
 import re
 import secrets
 import subprocess
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
@@ -20,6 +21,7 @@ from grafana.downsampling import H1, choices, policy
 from tests.fleet.conftest import ROOT
 from tests.fleet.hosts import await_true
 from tests.fleet.influxdb2_stand_in import Api, handler_of
+from tests.fleet.modules import load as load_by_path
 from tests.influx import CONFIG, INFLUXD, MISSING
 
 LIBRARY = ROOT / "ansible/roles/influxdb/library"
@@ -292,3 +294,24 @@ def test_2x_takes_what_is_built(two: tuple[Api, Run]) -> None:
     assert written == {f"bat/{each['name']}" for each in reduced}
     run_file = (ROOT / "ansible/roles/influxdb/tasks/run.yml").read_text()
     assert f"'policy': '{grain['policy']}'" in run_file, "the role writes them where dashboards look"
+
+
+def test_2x_a_backup_brings_back_the_means_too_and_a_check_what_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = load_by_path("ansible/roles/backup/files/battfleet_backup.py")
+    columns = ["name", "duration", "shardGroupDuration", "replicaN", "default"]
+    rows = [["h1_mean", "0s", "168h0m0s", 1, False], ["raw", "4368h0m0s", "168h0m0s", 1, True]]
+    monkeypatch.setattr(backup.Server, "query", lambda *_: [{"columns": columns, "values": rows}])
+    restored: list[str] = []
+    monkeypatch.setattr(backup, "run", lambda *command, **_: restored.append(command[command.index("--bucket") + 1]))
+    monkeypatch.setattr(backup, "FOLDER", tmp_path)
+    (tmp_path / "manifest.json").write_text('{"database": "bat"}')
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(tmp_path / "manifest.json", "./manifest.json")
+    server = backup.Server("vendor", "http://127.0.0.1:9", "bat", "admin", "x")
+    backup.restore(server, tmp_path / "x.tar", "bat")
+    assert restored == ["bat/raw", "bat/h1_mean"]
+    restored.clear()
+    backup.restore(server, tmp_path / "x.tar", backup.SPARE)
+    assert restored == ["bat/raw"]
