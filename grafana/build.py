@@ -2,14 +2,15 @@
 
     python -m grafana.build                      write grafana/built
     python -m grafana.build --check              exit 1 with a diff when grafana/built is not what the code says
-    python -m grafana.build --out DIR --settings FILE.json
-                                                 for a site: thresholds, batteries and contact points of its own
+    python -m grafana.build --out DIR --settings FILE.json --variables A,B
+                                                 for a site: thresholds, batteries and contact points of its own;
+                                                 refused (2) when a contact point needs another variable than these
 
     dashboards/      JSON, for the folder that provisioning/dashboards.yaml names
     alerting/        rules, retired rules, and a site's contact points: all of it into provisioning/alerting
-    provisioning/    the dashboards' provider, and a data source for InfluxDB 1.x or for 2.x: install one of them
+    provisioning/    the dashboards' provider, and the data source
     examples/        contact points of every kind; they need the variables of `grafana.alerts.files.SECRETS`
-    downsampling/    for 1.x (python -m grafana.downsampling install does the same) and tasks for 2.x
+    downsampling/    for 1.x (python -m grafana.downsampling install does the same); buckets and tasks for 2.x
 
 The same code always gives the same bytes.
 """
@@ -20,13 +21,13 @@ import argparse
 import difflib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 
 from grafana import dashboards, provisioning
-from grafana.alerts.files import alerting, contact_points, policies
+from grafana.alerts.files import SECRETS, alerting, contact_points, policies
 from grafana.alerts.settings import CONTACT_POINTS, Settings, SettingsError, load
 from grafana.dashboard import dashboard_json
 from grafana.downsampling import choices, influxdb1, influxdb2
@@ -41,14 +42,14 @@ def files(settings: Settings) -> dict[str, str]:
     made |= {f"alerting/{name}": _yaml(content) for name, content in alerting(settings).items()}
     made |= {
         "provisioning/dashboards.yaml": _yaml(provisioning.dashboards()),
-        "provisioning/influxdb1.yaml": _yaml(provisioning.influxdb1()),
-        "provisioning/influxdb2.yaml": _yaml(provisioning.influxdb2()),
+        "provisioning/influxdb.yaml": _yaml(provisioning.data_source(settings.database)),
         "examples/contact-points.yaml": _yaml(contact_points(CONTACT_POINTS)),
         "examples/policies.yaml": _yaml(policies()),
-        "downsampling/influxdb1.iql": influxdb1.script(influxdb1.DATABASE, "raw"),
-        "downsampling/grain.lp": "\n".join(choices("raw")) + "\n",
+        "downsampling/influxdb1.iql": influxdb1.script(settings.database, settings.policy),
+        "downsampling/grain.lp": "\n".join(choices(settings.policy)) + "\n",
+        "downsampling/influxdb2/policies.yaml": _yaml(influxdb2.policies()),
     }
-    tasks = influxdb2.tasks(influxdb1.DATABASE, "raw")
+    tasks = influxdb2.tasks(settings.database, settings.policy)
     return made | {f"downsampling/influxdb2/{name}": task for name, task in tasks.items()}
 
 
@@ -56,23 +57,33 @@ def _json(content: Json) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def _yaml(content: Json) -> str:
+def _yaml(content: Json | list[dict[str, str]]) -> str:
     head = "# Made by python -m grafana.build; change the code, not this file.\n"
     text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     return head + text
 
 
 def own_settings(path: Path | None) -> Settings:
-    """Return the settings with those of a JSON file over them; SettingsError names what is wrong."""
+    """Return the settings with those of a JSON file over them ("-": standard input); SettingsError for a mistake."""
     if path is None:
         return load()
     try:
-        own = json.loads(path.read_text(encoding="utf-8"))
+        own = json.loads(sys.stdin.read() if path == Path("-") else path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SettingsError(f"{path}: {error}; expected a JSON object") from None
     if not isinstance(own, dict):
         raise SettingsError(f"{path}: expected a JSON object, got {type(own).__name__}")
     return load(own)
+
+
+def missing(settings: Settings, variables: Collection[str]) -> list[str]:
+    """Return a line for each contact point that needs a variable which is not among these."""
+    needed = {name: [each for each in SECRETS[name] if each not in variables] for name in settings.contact_points}
+    return [
+        f"contact_points: {name} needs {', '.join(lacking)} in Grafana's environment"
+        for name, lacking in needed.items()
+        if lacking
+    ]
 
 
 def differences(wanted: Mapping[str, str], folder: Path) -> list[str]:
@@ -105,10 +116,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m grafana.build", description="Build dashboards and alerts.")
     parser.add_argument("--check", action="store_true", help="compare with what is there; write nothing")
     parser.add_argument("--out", type=Path, default=BUILT, metavar="DIR", help="where to (default: grafana/built)")
-    parser.add_argument("--settings", type=Path, metavar="FILE", help="JSON with a site's own limits and batteries")
+    parser.add_argument(
+        "--settings", type=Path, metavar="FILE", help="JSON with a site's own limits and batteries; - is standard input"
+    )
+    parser.add_argument(
+        "--variables", metavar="A,B,…", help="what Grafana's environment has; refuse contact points that need more"
+    )
     given = parser.parse_args(arguments)
     try:
-        wanted = files(own_settings(given.settings))
+        settings = own_settings(given.settings)
+        if given.variables is not None and (lines := missing(settings, given.variables.split(","))):
+            raise SettingsError("\n".join(lines))
+        wanted = files(settings)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -19,7 +19,7 @@ FOLDER = "battfleet"
 
 SOURCE: Json = {"type": "influxdb", "uid": "battfleet"}
 EXPRESSION: Json = {"type": "__expr__", "uid": "__expr__"}
-"""The one data source, by its fixed id; `grafana.provisioning` makes it for InfluxDB 1.x or 2.x."""
+"""The one data source, by its fixed id; `grafana.provisioning` makes it."""
 
 GAP_MS = 90_000
 """A line is drawn over gaps shorter than this, so over what is heard once a minute; a longer one stays a gap."""

@@ -1,14 +1,17 @@
 """Where Grafana finds data and dashboards: provisioning files.
 
-One data source with one id, for InfluxDB 1.x or for 2.x; a site installs one of the two files. Both speak InfluxQL, so
-the dashboards are the same. Secrets and addresses come from Grafana's environment, never from these files.
+One data source for InfluxDB 1.x and 2.x: both answer InfluxQL on /query to a user and password (on 2.x a "v1
+compatible" credential, or any name with a token as password). Address and secrets come from Grafana's environment,
+never from these files: there Grafana replaces `$NAME`, once, so a dollar within a password stays what it is.
+
+Grafana sends both as HTTP basic authentication (grafana-plugin-sdk-go, backend/common.go, HTTPClientOptions); 2.x takes
+that for /query (InfluxDB v2, "/query 1.x compatibility API", Authentication).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from grafana.downsampling.influxdb1 import DATABASE
 from grafana.panels import FOLDER, SOURCE
 
 Json = dict[str, Any]
@@ -16,8 +19,8 @@ Json = dict[str, Any]
 DASHBOARDS_PATH = "/etc/grafana/dashboards/battfleet"
 
 
-def data_source(json_data: Json, secure: Json, **more: object) -> Json:
-    """Return a provisioning file with the one data source."""
+def data_source(database: str) -> Json:
+    """Return the provisioning file of the one data source."""
     source = {
         "name": "battfleet",
         "uid": SOURCE["uid"],
@@ -27,21 +30,12 @@ def data_source(json_data: Json, secure: Json, **more: object) -> Json:
         "url": "$BATTFLEET_INFLUXDB_URL",
         "isDefault": True,
         "editable": False,
-        **more,
-        "jsonData": {"version": "InfluxQL", "dbName": DATABASE, "httpMode": "POST", "timeInterval": "1s"} | json_data,
-        "secureJsonData": secure,
+        "basicAuth": True,
+        "basicAuthUser": "$BATTFLEET_INFLUXDB_USER",
+        "jsonData": {"version": "InfluxQL", "dbName": database, "httpMode": "POST", "timeInterval": "1s"},
+        "secureJsonData": {"basicAuthPassword": "$BATTFLEET_INFLUXDB_PASSWORD"},
     }
     return {"apiVersion": 1, "datasources": [source]}
-
-
-def influxdb1() -> Json:
-    """Return the data source for 1.x: a user who may read, with a password."""
-    return data_source({}, {"password": "$BATTFLEET_INFLUXDB_PASSWORD"}, user="$BATTFLEET_INFLUXDB_USER")
-
-
-def influxdb2() -> Json:
-    """Return the data source for 2.x: InfluxQL through the DBRP mapping, with a token that may read."""
-    return data_source({"httpHeaderName1": "Authorization"}, {"httpHeaderValue1": "Token $BATTFLEET_INFLUXDB_TOKEN"})
 
 
 def dashboards() -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -32,6 +33,8 @@ class Battery:
 class Settings:
     """Everything that a site may say."""
 
+    database: str
+    policy: str
     runbook_base: str
     contact_points: tuple[str, ...]
     batteries: tuple[Battery, ...]
@@ -51,7 +54,11 @@ def load(own: Mapping[str, Any] | None = None) -> Settings:
     unknown = set(merged["contact_points"]) - set(CONTACT_POINTS)
     if unknown:
         raise SettingsError(f"contact_points: {sorted(unknown)} unknown; expected some of {', '.join(CONTACT_POINTS)}")
+    if unfit := [key for key in ("database", "policy") if not NAME.fullmatch(merged[key])]:
+        raise SettingsError(f"{unfit[0]}: expected a name of letters, digits, '-' and '_', got {merged[unfit[0]]!r}")
     return Settings(
+        merged["database"],
+        merged["policy"],
         merged["runbook_base"],
         tuple(merged["contact_points"]),
         tuple(_battery(name, given, merged["chemistries"]) for name, given in sorted(merged["batteries"].items())),
@@ -80,29 +87,35 @@ def _over(default: Mapping[str, Any], own: Mapping[str, Any], where: str) -> dic
 
 def _like(default: object, value: object, path: str) -> object:
     """Return the value when it is of the default's kind: text, number, names, or as many numbers."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(default, str) and isinstance(value, str):
         return value
-    if isinstance(default, int | float) and is_number:
+    if isinstance(default, int | float) and _is_number(value):
         return value
     if isinstance(default, list) and isinstance(value, list):
         if path == "contact_points" and all(isinstance(item, str) for item in value):
             return value
-        if len(value) == len(default) and all(isinstance(item, int | float) for item in value):
+        if len(value) == len(default) and all(_is_number(item) for item in value):
             return value
     raise SettingsError(f"{path}: expected something like {default!r}, got {value!r}")
 
 
-def _battery(name: str, given: Mapping[str, Any], chemistries: Mapping[str, Any]) -> Battery:
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _battery(name: str, given: object, chemistries: Mapping[str, Any]) -> Battery:
     where = f"batteries.{name}"
     if not NAME.fullmatch(name):
         raise SettingsError(f"{where}: expected a name of letters, digits, '-' and '_'")
-    if set(given) != {"chemistry", "cells", "capacity_ah"}:
-        raise SettingsError(f"{where}: expected chemistry, cells and capacity_ah, got {', '.join(sorted(given))}")
-    if given["chemistry"] not in chemistries:
+    if not isinstance(given, Mapping) or set(given) != {"chemistry", "cells", "capacity_ah"}:
+        got = ", ".join(sorted(given)) if isinstance(given, Mapping) else repr(given)
+        raise SettingsError(f"{where}: expected chemistry, cells and capacity_ah, got {got}")
+    if given["chemistry"] not in tuple(chemistries):
         raise SettingsError(
             f"{where}.chemistry: {given['chemistry']!r} has no limits; expected one of {', '.join(sorted(chemistries))}"
         )
-    if not isinstance(given["cells"], int) or given["cells"] < 1 or not given["capacity_ah"] > 0:
+    cells, capacity_ah = given["cells"], given["capacity_ah"]
+    is_whole = isinstance(cells, int) and not isinstance(cells, bool)
+    if not is_whole or cells < 1 or not _is_number(capacity_ah) or capacity_ah <= 0:
         raise SettingsError(f"{where}: expected cells of at least 1 and a capacity_ah above 0")
-    return Battery(name, given["chemistry"], given["cells"], float(given["capacity_ah"]))
+    return Battery(name, given["chemistry"], cells, float(capacity_ah))

@@ -11,7 +11,7 @@ import re
 from collectors.signals import VOCABULARY
 from grafana.downsampling import AGGREGATES, MEASUREMENTS, REDUCED, Grain, policy
 
-DATABASE = "battfleet"
+DATABASE = "bat"
 
 
 def policies(database: str) -> dict[str, str]:

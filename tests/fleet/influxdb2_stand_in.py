@@ -1,7 +1,8 @@
 """A stand-in for InfluxDB 2.x as the role's module meets it; standard library only, since it also runs on hosts.
 
-Written from the vendor's API reference and from v1/authorization/http_server.go: it answers what `influxdb2` asks, in
-their forms, and refuses everything else. It proves our side of the contract, not the vendor's. Run as a program it
+Written from the vendor's API reference (openapi: paths/tasks.yml, TaskCreateRequest, TaskUpdateRequest, write, legacy
+query) and from v1/authorization/http_server.go: it answers what `influxdb2` asks, in their forms, and refuses
+everything else. It proves our side of the contract, not the vendor's. Run as a program it
 listens on 127.0.0.1:8086 and forgets everything when it ends.
 """
 
@@ -10,11 +11,16 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import re
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 SETUP = {"username", "password", "org", "bucket", "retentionPeriodSeconds", "token"}
+TASK = {"orgID", "org", "name", "description", "flux", "status"}
+TASK_UPDATE = {"status", "flux", "name", "every", "cron", "offset", "description"}
+OPTION = re.compile(r'^option task = \{name: "([^"]+)", every: \w+(, offset: \w+)?\}$', re.MULTILINE)
+WRITES = ("/write", "/api/v2/write")
 
 
 class Refusal(Exception):
@@ -32,12 +38,14 @@ class Api:
         self.dbrps: list[dict[str, Any]] = []
         self.legacy: list[dict[str, Any]] = []
         self.passwords: dict[str, str] = {}
+        self.tasks: list[dict[str, Any]] = []
+        self.lines: dict[str, dict[tuple[str, str], str]] = {}
         self.changes: list[str] = []
         self._ids = itertools.count(1)
 
     def handle(self, method: str, path: str, query: dict[str, str], login: str, body: bytes) -> tuple[int, Any]:
         """Return status and answer."""
-        content = json.loads(body) if body and path != "/write" else {}
+        content = json.loads(body) if body and path not in WRITES else {}
         if method != "GET" and path != "/write":
             self.changes.append(f"{method} {path}")
         match method, path.strip("/").split("/"):
@@ -51,6 +59,8 @@ class Api:
                 return self._write(query, login), {}
         if login != f"Token {self.token}" or not self.token:
             return 401, {"code": "unauthorized", "message": "unauthorized access"}
+        if path == "/api/v2/write":
+            return self._store(query, body.decode()), None
         return self._administer(method, path, query, content)
 
     def _administer(self, method: str, path: str, query: dict[str, str], content: dict[str, Any]) -> tuple[int, Any]:
@@ -70,6 +80,18 @@ class Api:
                 self._of(self.buckets, content["bucketID"])
                 self.dbrps.append({**content, "id": self._id(), "virtual": False})
                 return 201, self.dbrps[-1]
+            case "GET", ["api", "v2", "tasks"]:
+                self._of(self.orgs, query["orgID"])
+                return 200, {"tasks": [task for task in self.tasks if task["name"] == query["name"]]}
+            case "POST", ["api", "v2", "tasks"]:
+                self._of(self.orgs, content["orgID"])
+                self.tasks.append({"id": self._id(), **self._task(content, TASK)})
+                return 201, self.tasks[-1]
+            case "PATCH", ["api", "v2", "tasks", number]:
+                self._of(self.tasks, number).update(self._task(content, TASK_UPDATE))
+                return 200, self._of(self.tasks, number)
+            case "GET", ["query"]:
+                return 200, {"results": [{"statement_id": 0, **self._select(query)}]}
             case "GET", ["private", "legacy", "authorizations"]:
                 return 200, {"authorizations": self.legacy}
             case "POST", ["private", "legacy", "authorizations"]:
@@ -126,6 +148,44 @@ class Api:
             self._of(self.buckets, permission["resource"]["id"])
         self.legacy.append({**content, "id": self._id(), "status": "active"})
         return self.legacy[-1]
+
+    @staticmethod
+    def _task(content: dict[str, Any], known: set[str]) -> dict[str, Any]:
+        """Return what is stored of a task: the text as it came, and the name that the text gives itself."""
+        named = OPTION.search(content.get("flux", ""))
+        if content.keys() - known or not named:
+            raise Refusal(
+                400, f"failed to decode request: {sorted(content.keys() - known) or 'missing flux or options'}"
+            )
+        return {**content, "name": named[1]}
+
+    def _store(self, query: dict[str, str], text: str) -> int:
+        """Keep lines, one of each series and time; the reference wants org, bucket, and the precision of the stamps."""
+        if query["org"] != self.orgs[0]["name"] or query["precision"] not in ("ns", "us", "ms", "s"):
+            raise Refusal(404, "organization not found, or no such precision")
+        if query["bucket"] not in [bucket["name"] for bucket in self.buckets]:
+            raise Refusal(404, f'bucket "{query["bucket"]}" not found')
+        for line in text.splitlines():
+            series, _, stamp = line.split(" ")
+            self.lines.setdefault(query["bucket"], {})[series, stamp] = line
+        return 204
+
+    def _select(self, query: dict[str, str]) -> dict[str, Any]:
+        """Return the one series that the module asks for, through an explicit mapping; columns in InfluxQL's order."""
+        mapped = {(d["database"], d["retention_policy"]): d["bucketID"] for d in self.dbrps}
+        bucket = self._of(self.buckets, mapped[query["db"], query["rp"]])["name"]
+        measurement = query["q"].removeprefix('SELECT * FROM "').removesuffix('"')
+        found = []
+        for line in self.lines.get(bucket, {}).values():
+            series, fields, stamp = line.split(" ")
+            name, *tags = series.split(",")
+            pairs = [pair.split("=", 1) for pair in tags + fields.split(",")]
+            values = {k: float(v) if v[0].isdigit() else v.strip('"') for k, v in pairs}
+            if name == measurement:
+                found.append({"time": int(stamp)} | dict(sorted(values.items())))
+        if not found:
+            return {}
+        return {"series": [{"name": measurement, "columns": [*found[0]], "values": [[*row.values()] for row in found]}]}
 
     def _write(self, query: dict[str, str], login: str) -> int:
         """Return 401 for a stranger, 403 for one who may not write there, 204 else."""

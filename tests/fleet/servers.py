@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import secrets
+import shlex
 import shutil
 import ssl
 import subprocess
@@ -23,10 +24,32 @@ from tests.fleet.hosts import Host, shell
 
 API = Path(__file__).with_name("influxdb2_stand_in.py")
 
-GRAFANA = """import http.server
+GRAFANA = r"""import base64, http.server, json, os, pathlib, re, urllib.error, urllib.request
+# As Grafana does, it reads provisioning when it starts, replaces variables by its environment, and asks the database
+# what its health check asks (pkg/tsdb/influxdb/healthcheck.go). It believes every administrator.
+folder = pathlib.Path("/etc/grafana/provisioning")
+source = os.path.expandvars((folder / "datasources/battfleet.yaml").read_text())
+rules = [{"uid": uid} for uid in re.findall(r"^  - uid: (\S+)", (folder / "alerting/rules.yaml").read_text(), re.M)]
+def said(key):
+    return re.search(rf"^ +{key}: (.*)$", source, re.M)[1]
+def health():
+    login = base64.b64encode(f"{said('basicAuthUser')}:{said('basicAuthPassword')}".encode()).decode()
+    body = f"db={said('dbName')}&q=SHOW+MEASUREMENTS".encode()
+    try:
+        asked = urllib.request.Request(said("url") + "/query", body, {"Authorization": f"Basic {login}"})
+        return 200, {"status": "OK", "message": urllib.request.urlopen(asked).read().decode()}
+    except urllib.error.HTTPError as error:
+        return 400, {"status": "ERROR", "message": f"{error.code} {error.read().decode()}"}
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200); self.end_headers(); self.wfile.write(b'{"database": "ok"}')
+        paths = {"/api/v1/provisioning/alert-rules": (200, rules)}
+        if self.path == "/api/datasources/uid/battfleet/health":
+            paths[self.path] = health()
+        status, found = paths.get(self.path, (200, {"database": "ok"}))
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(found).encode())
 http.server.ThreadingHTTPServer(("127.0.0.1", 3000), Answer).serve_forever()
 """
 
@@ -140,6 +163,13 @@ def vendor_repository(folder: Path, url: str) -> dict[str, str]:
         "key_url": f"{url.replace('file:', 'file://')}/key.asc",
         "fingerprint": fingerprint,
     }
+
+
+def told_by_api(host: Host, token: str, path: str) -> Any:
+    """Return what InfluxDB 2 on this host answers to a GET with a token."""
+    ask = "import sys, urllib.request as u; url, token = sys.stdin.read().split(); "
+    ask += "print(u.urlopen(u.Request(url, headers={'Authorization': 'Token ' + token})).read().decode())"
+    return json.loads(host.run(f"python3 -c {shlex.quote(ask)}", f"http://127.0.0.1:8086{path} {token}"))
 
 
 class Database:

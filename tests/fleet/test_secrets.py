@@ -166,3 +166,7 @@ def test_a_generation_is_raised_and_comments_stay() -> None:
     assert raise_generation(text, "bench-9")[1] == 2, "the real file is understood"
     with pytest.raises(ValueError, match="expected lines such as"):
         raise_generation("fleet_generations: {bench-1: 2}\n", "bench-1")
+
+
+def test_what_is_empty_or_the_example_was_not_given() -> None:
+    assert fleet_secrets.given({"A": "", "B": None, "C": "example-x", "D": "x", "E": 5}) == {"D": "x", "E": "5"}

@@ -6,6 +6,7 @@ import http.client
 
 import pytest
 
+from tests.fleet.controller import recap
 from tests.fleet.hosts import await_true
 from tests.fleet.servers import Database
 from tests.fleet.site import WholeSite
@@ -53,15 +54,53 @@ def test_the_door_is_tls_and_leads_to_writing_asking_and_pages_only(site: WholeS
     assert "voltage" not in server.run("cat /var/log/nginx/battfleet.log")
 
 
+def environment_of_grafana(site: WholeSite) -> list[str]:
+    return site.host("lab").run("cat /proc/$(systemctl show -P MainPID grafana-server)/environ").split("\0")
+
+
 def test_grafana_gets_its_secrets_from_systemd_only(site: WholeSite) -> None:
     server = site.host("lab")
     modes = server.run("stat -c %a /etc/battfleet/grafana /etc/battfleet/grafana/*").split()
     assert modes == ["700"] + ["600"] * (len(modes) - 1) and len(modes) > 3
-    shown = server.run("grep -rh . /etc/grafana --include=*.ini --include=*.y*ml; systemctl cat grafana-server")
+    shown = server.run("grep -rh . /etc/grafana --include=*.ini --include=*.yaml; systemctl cat grafana-server")
     assert site.vault.leaked(shown) == []
     password = site.password("grafana")
     assert password not in shown
-    assert server.run("cat /run/credentials/grafana-server.service/database-password") == password
+    assert f"BATTFLEET_INFLUXDB_PASSWORD={password}" in environment_of_grafana(site)
+
+
+def test_limits_and_contact_points_of_the_site_arrive_by_the_short_way_and_go_again(site: WholeSite) -> None:
+    server, odd = site.host("lab"), 'a "quoted" $HOME, \\ # and ü'
+    rules = "cat /etc/grafana/provisioning/alerting/rules.yaml"
+    site.write(
+        lab={
+            "fleet_limits": {"soc_low": [0.42, 0.12]},
+            "fleet_contact_points": ["mail", "ntfy"],
+            "grafana_environment": {
+                "BATTFLEET_MAIL_TO": "x@x",
+                "BATTFLEET_NTFY_URL": "x",
+                "BATTFLEET_NTFY_TOKEN": odd,
+            },
+            "grafana_smtp_host": "mail.example:587",
+            "grafana_smtp_user": "fleet",
+            "grafana_smtp_password": odd,
+        }
+    )
+    short = (*SERVER, "--tags", "grafana_configure")
+    rehearsal = site.play(PLAYBOOK, *short, "--check")
+    assert odd not in rehearsal
+    assert "0.42" not in server.run(rules)
+    output = site.play(PLAYBOOK, *short)
+    assert odd not in output and recap(output)["lab"]["changed"] > 0
+    assert "- 0.42" in server.run(rules)
+    assert f"BATTFLEET_NTFY_TOKEN={odd}" in environment_of_grafana(site)
+    assert server.run("cat /run/credentials/grafana-server.service/smtp-password") == odd
+    assert "quoted" not in server.run("cat /etc/grafana/grafana.ini")
+    assert site.changed(PLAYBOOK, *short) == {"lab": 0}
+    site.write()
+    site.play(PLAYBOOK, *short)
+    assert server.run("ls /etc/grafana/provisioning/alerting").split() == ["rules.yaml"]
+    assert "smtp" not in server.run("cat /etc/grafana/grafana.ini")
 
 
 def test_a_backup_brings_every_point_back(site: WholeSite) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import secrets
 import subprocess
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
@@ -14,10 +15,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
+from grafana.downsampling import H1, choices, policy
 from tests.fleet.conftest import ROOT
 from tests.fleet.hosts import await_true
 from tests.fleet.influxdb2_stand_in import Api, handler_of
+from tests.fleet.modules import load as load_by_path
 from tests.influx import CONFIG, INFLUXD, MISSING
 
 LIBRARY = ROOT / "ansible/roles/influxdb/library"
@@ -81,7 +85,8 @@ def two() -> Iterator[tuple[Api, Run]]:
 
         def run(dry: bool = False, **changes: Any) -> list[str]:
             url = f"http://127.0.0.1:{server.server_port}"
-            wanted = COMMON | {"url": url, "admin_token": PASSWORDS["token"], "org": "lab"} | changes
+            none: dict[str, Any] = {"reduced": [], "tasks": [], "grain": None}
+            wanted = COMMON | none | {"url": url, "admin_token": PASSWORDS["token"], "org": "lab"} | changes
             changed: list[str] = influxdb2.SetUp(wanted, dry).run()
             return changed
 
@@ -197,3 +202,116 @@ def test_2x_another_organisation_is_an_error(two: tuple[Api, Run]) -> None:
     run()
     with pytest.raises(influxdb2.Refused, match="no organisation 'elsewhere'"):
         run(org="elsewhere")
+
+
+TASKS = [
+    f'import "date"\n\noption task = {{name: "bat m1_mean {run}", every: 1m, offset: 20s}}\n\nfrom(bucket: "bat/raw")\n'
+    for run in ("live", "late")
+]
+REDUCED: dict[str, Any] = {
+    "reduced": [{"name": "m1_mean", "keep": "104w"}, {"name": "h1_mean", "keep": "forever"}],
+    "tasks": TASKS,
+    "grain": {"policy": "h1_mean", "lines": "\n".join(choices("raw"))},
+}
+
+
+def test_2x_means_are_made_once_and_grafana_may_read_them(two: tuple[Api, Run]) -> None:
+    api, run = two
+    run()
+    expected = [
+        "bucket bat/m1_mean: 104w",
+        "InfluxQL name bat.m1_mean",
+        "bucket bat/h1_mean: forever",
+        "InfluxQL name bat.h1_mean",
+        "user grafana: other permissions",
+        "user grafana may read",
+        "task bat m1_mean live",
+        "task bat m1_mean late",
+        "choice of grains in h1_mean",
+    ]
+    done = len(api.changes)
+    assert run(dry=True, **REDUCED) == expected
+    assert len(api.changes) == done, "a rehearsal changes nothing"
+    assert run(**REDUCED) == expected
+    done = len(api.changes)
+    assert run(**REDUCED) == run(dry=True, **REDUCED) == []
+    assert len(api.changes) == done, "nothing is even asked to change"
+    assert [b["retentionRules"] for b in api.buckets[2:]] == [[{"type": "expire", "everySeconds": 104 * 7 * 86400}], []]
+    assert [d["default"] for d in api.dbrps] == [True, False, False, False], "raw is still what no policy's name means"
+    rights = {a["token"]: influxdb2.permission_set(a["permissions"]) for a in api.legacy}
+    assert rights["grafana"] == {("read", "buckets", bucket["id"]) for bucket in api.buckets}
+    assert rights["bench-1"] == {("write", "buckets", api.buckets[0]["id"])}
+    assert [(task["flux"], task["status"]) for task in api.tasks] == [(flux, "active") for flux in TASKS]
+    assert [*api.lines["bat/h1_mean"].values()] == choices("raw")
+
+
+def test_2x_a_changed_task_gets_its_text_and_others_are_left_alone(two: tuple[Api, Run]) -> None:
+    api, run = two
+    run(**REDUCED)
+    theirs = {"id": "f", "name": "somebody's own", "flux": "x"}
+    api.tasks.append(theirs.copy())
+    api.tasks[0]["flux"] = TASKS[0].replace("1m", "5m")
+    api.tasks[1]["flux"] = TASKS[1].replace("\n\n", "\n")
+    api.tasks[1]["status"] = "inactive"
+    what = ["task bat m1_mean live: other text"]
+    assert run(dry=True, **REDUCED) == what
+    assert run(**REDUCED) == what
+    assert run(**REDUCED) == []
+    assert api.tasks[0]["flux"] == TASKS[0]
+    assert api.tasks[1]["status"] == "inactive", "whether it is switched on is the person's business"
+    assert api.tasks[2] == theirs
+    assert len(api.tasks) == 3
+
+
+def test_2x_another_name_of_raw_is_another_choice_of_grains(two: tuple[Api, Run]) -> None:
+    api, run = two
+    run(**REDUCED)
+    other = REDUCED | {"grain": {"policy": "h1_mean", "lines": "\n".join(choices("long"))}}
+    assert run(dry=True, **other) == ["choice of grains in h1_mean"]
+    assert [*api.lines["bat/h1_mean"].values()] == choices("raw"), "a rehearsal changes nothing"
+    assert run(**other) == ["choice of grains in h1_mean"]
+    assert [*api.lines["bat/h1_mean"].values()] == choices("long")
+    assert run(**other) == []
+
+
+def test_2x_a_task_without_a_name_is_refused(two: tuple[Api, Run]) -> None:
+    _, run = two
+    with pytest.raises(influxdb2.Refused, match="a task without a name"):
+        run(tasks=["from(bucket: 1)"])
+
+
+def test_2x_takes_what_is_built(two: tuple[Api, Run]) -> None:
+    """The very files that the role reads, in the number that `grafana.downsampling` says."""
+    api, run = two
+    built = ROOT / "grafana/built/downsampling"
+    tasks = [path.read_text() for path in sorted((built / "influxdb2").glob("*.flux"))]
+    reduced = yaml.safe_load((built / "influxdb2/policies.yaml").read_text())
+    grain = {"policy": policy(H1, "mean"), "lines": (built / "grain.lp").read_text()}
+    assert run(reduced=reduced, tasks=tasks, grain=grain)
+    assert run(reduced=reduced, tasks=tasks, grain=grain) == []
+    assert len(api.tasks) == len(tasks) == 3 * len(reduced) == 24
+    written = {re.findall(r'to\(bucket: "(.+)"\)', task["flux"])[0] for task in api.tasks}
+    assert written == {f"bat/{each['name']}" for each in reduced}
+    run_file = (ROOT / "ansible/roles/influxdb/tasks/run.yml").read_text()
+    assert f"'policy': '{grain['policy']}'" in run_file, "the role writes them where dashboards look"
+
+
+def test_2x_a_backup_brings_back_the_means_too_and_a_check_what_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = load_by_path("ansible/roles/backup/files/battfleet_backup.py")
+    columns = ["name", "duration", "shardGroupDuration", "replicaN", "default"]
+    rows = [["h1_mean", "0s", "168h0m0s", 1, False], ["raw", "4368h0m0s", "168h0m0s", 1, True]]
+    monkeypatch.setattr(backup.Server, "query", lambda *_: [{"columns": columns, "values": rows}])
+    restored: list[str] = []
+    monkeypatch.setattr(backup, "run", lambda *command, **_: restored.append(command[command.index("--bucket") + 1]))
+    monkeypatch.setattr(backup, "FOLDER", tmp_path)
+    (tmp_path / "manifest.json").write_text('{"database": "bat"}')
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        archive.add(tmp_path / "manifest.json", "./manifest.json")
+    server = backup.Server("vendor", "http://127.0.0.1:9", "bat", "admin", "x")
+    backup.restore(server, tmp_path / "x.tar", "bat")
+    assert restored == ["bat/raw", "bat/h1_mean"]
+    restored.clear()
+    backup.restore(server, tmp_path / "x.tar", backup.SPARE)
+    assert restored == ["bat/raw"]

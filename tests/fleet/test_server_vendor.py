@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 
 from tests.fleet.controller import Controller, recap
 from tests.fleet.hosts import Host, Lab
-from tests.fleet.servers import vendor_repository
+from tests.fleet.servers import told_by_api, vendor_repository
 from tests.fleet.site import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-vendor"), pytest.mark.timeout(900)]
@@ -63,3 +65,11 @@ def test_the_right_key_brings_exactly_the_held_version_and_a_database_that_is_se
     assert site.as_user("bench").request("/write?db=bat&rp=raw", "x y=1")[0] == 204
     assert site.as_user("grafana").request("/write?db=bat&rp=raw", "x y=1")[0] == 403
     host.run("systemd-analyze security --threshold=20 influxdb.service")
+    token = site.vault.values["vault_influxdb_admin_token"]
+    (org,) = told_by_api(host, token, "/api/v2/orgs?org=lab")["orgs"]
+    built = [path.read_text() for path in (site.controller.checkout / "build/grafana").rglob("*.flux")]
+    assert len(built) == 24
+    for flux in built:
+        name = quote(flux.partition('{name: "')[2].partition('"')[0])
+        (task,) = told_by_api(host, token, f"/api/v2/tasks?orgID={org['id']}&name={name}")["tasks"]
+        assert (task["flux"].strip(), task["status"]) == (flux.strip(), "active")

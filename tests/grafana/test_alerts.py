@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -256,6 +257,14 @@ def test_a_site_can_change_a_limit() -> None:
         ({"batteries": {"b": {"chemistry": "lto", "cells": 4, "capacity_ah": 10}}}, "batteries.b.chemistry: 'lto'"),
         ({"batteries": {"b": {"chemistry": "lfp", "cells": 4}}}, "batteries.b: expected chemistry, cells"),
         ({"batteries": {"b": {"chemistry": "lfp", "cells": 0, "capacity_ah": 1}}}, "batteries.b: expected cells"),
+        ({"batteries": {"b": {"chemistry": "lfp", "cells": True, "capacity_ah": 1}}}, "batteries.b: expected cells"),
+        ({"batteries": {"b": {"chemistry": "lfp", "cells": 4, "capacity_ah": "40"}}}, "batteries.b: expected cells"),
+        ({"batteries": {"b": {"chemistry": ["lfp"], "cells": 4, "capacity_ah": 1}}}, "batteries.b.chemistry: ['lfp']"),
+        ({"batteries": {"b": 4}}, "batteries.b: expected chemistry, cells and capacity_ah, got 4"),
+        ({"limits": {"soc_low": [0.2, math.nan]}}, "limits.soc_low: expected something like"),
+        ({"limits": {"charge_c_rate": True}}, "limits.charge_c_rate: expected something like"),
+        ({"database": "my lab"}, "database: expected a name"),
+        ({"policy": ""}, "policy: expected a name"),
         ({"batteries": {"b b": {"chemistry": "lfp", "cells": 1, "capacity_ah": 1}}}, "batteries.b b: expected a name"),
     ],
 )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from collectors.signals import VOCABULARY
 from grafana import build
+from grafana.downsampling import influxdb1
 from grafana.units import BY_TURN, GREY
 from tests.grafana.asking import BUILT, annotations, dashboards, panels
 
+ROOT = Path(__file__).parents[2]
 DASHBOARDS = dashboards()
 TITLES = (
     "1 Bench overview",
@@ -196,3 +200,40 @@ def test_links_keep_time_and_variables(board: dict[str, Any]) -> None:
     (link,) = board["links"]
     assert (link["includeVars"], link["keepTime"], link["tags"]) == (True, True, ["battfleet"])
     assert board["tags"] == ["battfleet"]
+
+
+def test_settings_come_from_standard_input_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"database": "lab", "policy": "all"}'))
+    assert build.main(["--out", str(tmp_path), "--settings", "-"]) == 0
+    source = yaml.safe_load((tmp_path / "provisioning" / "influxdb.yaml").read_text())["datasources"][0]
+    assert source["jsonData"]["dbName"] == "lab"
+    assert '"lab"."all"."battery"' in (tmp_path / "downsampling" / "influxdb1.iql").read_text()
+    assert 'mean="all"' in (tmp_path / "downsampling" / "grain.lp").read_text()
+    assert 'from(bucket: "lab/all")' in (tmp_path / "downsampling" / "influxdb2" / "h1_min-live.flux").read_text()
+
+
+def test_contact_points_without_their_variables_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "own.json"
+    own.write_text('{"contact_points": ["mail", "ntfy"]}')
+    command = ["--out", str(tmp_path / "built"), "--settings", str(own), "--variables"]
+    assert build.main([*command, "BATTFLEET_NTFY_URL"]) == 2
+    shown = capsys.readouterr().err.splitlines()
+    assert [line.partition(" in ")[0] for line in shown] == [
+        "contact_points: mail needs BATTFLEET_MAIL_TO",
+        "contact_points: ntfy needs BATTFLEET_NTFY_TOKEN",
+    ]
+    assert not (tmp_path / "built").exists()
+    assert build.main([*command, "BATTFLEET_NTFY_URL,BATTFLEET_NTFY_TOKEN,BATTFLEET_MAIL_TO"]) == 0
+
+
+def test_there_is_one_name_of_the_database() -> None:
+    assert build.load().database == influxdb1.DATABASE == "bat"
+
+
+def test_the_data_source_takes_secrets_and_address_from_the_environment_only() -> None:
+    (source,) = yaml.safe_load((BUILT / "provisioning" / "influxdb.yaml").read_text())["datasources"]
+    assert source["secureJsonData"] == {"basicAuthPassword": "$BATTFLEET_INFLUXDB_PASSWORD"}
+    assert (source["basicAuth"], source["basicAuthUser"]) == (True, "$BATTFLEET_INFLUXDB_USER")
+    assert source["url"] == "$BATTFLEET_INFLUXDB_URL"
+    named = re.findall(r"\$(\w+)", (ROOT / "docs" / "dashboards.md").read_text())
+    assert {"BATTFLEET_INFLUXDB_URL", "BATTFLEET_INFLUXDB_USER", "BATTFLEET_INFLUXDB_PASSWORD"} <= set(named)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import tests.influx
+from collectors.signals import VOCABULARY
 from grafana.downsampling import (
     AGGREGATES,
     FOR_EVER_S,
@@ -17,6 +18,7 @@ from grafana.downsampling import (
     MEASUREMENTS,
     RAW,
     REDUCED,
+    choices,
     influxdb1,
     influxdb2,
     policy,
@@ -25,6 +27,7 @@ from grafana.downsampling.__main__ import main
 from grafana.downsampling.backfill import backfill, late
 from grafana.downsampling.install import install
 from grafana.downsampling.server import Refused, Server
+from tests.fleet.modules import load
 from tests.grafana import seed
 from tests.influx import Influx
 
@@ -153,8 +156,32 @@ def test_every_range_has_exactly_one_grain() -> None:
 
 
 def test_tasks_for_2x_cover_every_policy_live_and_late() -> None:
-    tasks = influxdb2.tasks("battfleet", "raw")
-    assert {name.partition("-")[0] for name in tasks} == set(influxdb1.policies("battfleet"))
+    tasks = influxdb2.tasks("bat", "raw")
+    assert {name.partition("-")[0] for name in tasks} == set(influxdb1.policies("bat"))
     assert len(tasks) == len(AGGREGATES) * len(REDUCED) * len(influxdb2.RUNS)
     for text in tasks.values():
         assert "date.truncate" in text, "a task that begins within a window would overwrite it with a part of it"
+
+
+def test_tasks_for_2x_read_numbers_only() -> None:
+    """What the vocabulary names, as the continuous queries do; texts beside them are in no regular expression."""
+    for text in influxdb2.tasks("bat", "raw").values():
+        (fields,) = re.findall(r"r\._field =~ /\^\((.*)\)\$/", text)
+        assert set(fields.split("|")) == {name for signals in VOCABULARY.values() for name in signals}
+        assert not {"model", "version", "detail"} & set(fields.split("|"))
+
+
+def test_what_the_role_makes_on_2x_is_what_tasks_write_to() -> None:
+    made = {each["name"]: each["keep"] for each in influxdb2.policies()}
+    assert made.keys() == influxdb1.policies("bat").keys()
+    assert (made["m1_mean"], made["h1_mean"]) == ("104w", "forever")
+
+
+def test_the_roles_module_finds_the_choice_of_grains_as_a_server_tells_it(server: Server) -> None:
+    """The answer has 1.6's form, which 2.x keeps on /query: the module must know its own points in it."""
+    module = load("ansible/roles/influxdb/library/influxdb2.py")
+    install(server)
+    answer = {"results": [{"series": server.query(f'SELECT * FROM "{policy(H1, "mean")}"."grain"')}]}
+    found, wanted = module.rows(answer), module.points("\n".join(choices(server.default_policy())))
+    assert len(found) == len(wanted) == 3
+    assert all(point in found for point in wanted)

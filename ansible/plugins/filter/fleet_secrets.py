@@ -33,6 +33,11 @@ def secret_problems(secrets: Mapping[str, object]) -> list[str]:
     return [line for name, secret in sorted(secrets.items()) if (line := problem(name, secret))]
 
 
+def given(secrets: Mapping[str, object]) -> dict[str, str]:
+    """Return those that somebody gave a value of their own: neither empty nor the example's."""
+    return {name: str(secret) for name, secret in secrets.items() if secret and not str(secret).startswith(EXAMPLE)}
+
+
 def user_secret(seed: str, user: str, generations: Mapping[str, int]) -> str:
     """Return the user's database password: 32 letters that only who knows the seed can make; ValueError for a bad seed.
 
@@ -56,4 +61,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"secret_problems": secret_problems, "user_secret": user_secret, "user_secrets": user_secrets}
+        return {
+            "given": given,
+            "secret_problems": secret_problems,
+            "user_secret": user_secret,
+            "user_secrets": user_secrets,
+        }

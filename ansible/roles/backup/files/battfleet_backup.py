@@ -146,9 +146,17 @@ def restore(server: Server, backup: Path, name: str) -> None:
         if server.variant == "debian":
             run("influxd", "restore", "-portable", "-host", PORT_1X, "-db", of, "-newdb", name, place)
         else:
-            policy = server.query("SHOW RETENTION POLICIES")[0]["values"][0][0]
-            bucket = ["--bucket", f"{of}/{policy}", "--new-bucket", f"{name}/{policy}"]
-            run("influx", "restore", "--host", server.url, *bucket, place, environment={"INFLUX_TOKEN": server.secret})
+            for policy in policies(server)[: 1 if name == SPARE else None]:  # a check counts the default one
+                bucket = ["--bucket", f"{of}/{policy}", "--new-bucket", f"{name}/{policy}"]
+                command = ["influx", "restore", "--host", server.url, *bucket, place]
+                run(*command, environment={"INFLUX_TOKEN": server.secret})
+
+
+def policies(server: Server) -> list[str]:
+    """Return the names of the database's retention policies, the default one first."""
+    (series,) = server.query("SHOW RETENTION POLICIES")
+    rows = [dict(zip(series["columns"], row, strict=True)) for row in series["values"]]
+    return [row["name"] for row in sorted(rows, key=lambda row: not row["default"])]
 
 
 def unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:

@@ -4,11 +4,16 @@
     policy raw of database bat     bucket "bat/raw", mapped (DBRP) so that InfluxQL finds it as bat.raw
     writer                         may write to the default bucket and nothing else
     reader                         may read the buckets
+    means, minima, maxima, counts  buckets of their own (`reduced`), filled by Flux tasks (`tasks`)
+    what dashboards read           a few points (`grain`) in one of those buckets
 
 A user's credential is a "v1 compatible" authorisation (`influx v1 auth create`): user and password, good for /write
 and /query. It is the only kind whose secret we choose: a token of /api/v2/authorizations is invented by the server,
 shown once and, since 2.9, kept as a hash, so no play could find out whether it is still right. Its address,
 /private/legacy/authorizations, is the one that the vendor's own command line uses.
+
+A task is known by its name, which its own text says; tasks of other names are left alone, and so is whether a task is
+switched on. The server keeps the text as it was sent (kv/task.go), so it can be compared.
 
 Sources: the vendor's API reference of 2.x; v1/authorization/http_server.go of influxdata/influxdb. No 2.x could be had
 for tests: there this module speaks to a stand-in that answers as those say.
@@ -30,6 +35,7 @@ from ansible.module_utils.basic import AnsibleModule  # type: ignore[import-unty
 SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 READY_S = 60.0
 LEGACY = "/private/legacy/authorizations"
+TASK_NAME = re.compile(r'option task = \{name: "([^"]+)"')
 
 ARGUMENTS: dict[str, Any] = {
     "url": {"type": "str", "required": True},
@@ -39,6 +45,9 @@ ARGUMENTS: dict[str, Any] = {
     "org": {"type": "str", "required": True},
     "database": {"type": "str", "required": True},
     "policies": {"type": "list", "elements": "dict", "required": True},
+    "reduced": {"type": "list", "elements": "dict", "default": []},
+    "tasks": {"type": "list", "elements": "str", "default": []},
+    "grain": {"type": "dict", "options": {"policy": {"type": "str"}, "lines": {"type": "str"}}},
     "writers": {"type": "dict", "default": {}, "no_log": True},
     "readers": {"type": "dict", "default": {}, "no_log": True},
     "retired": {"type": "list", "elements": "str", "default": []},
@@ -64,6 +73,27 @@ def permission_set(permissions: list[dict[str, Any]]) -> set[tuple[str, str, str
     return {(p["action"], p["resource"]["type"], p["resource"].get("id", "")) for p in permissions}
 
 
+def points(lines: str) -> list[dict[str, Any]]:
+    """Return lines of line protocol with one tag, texts and decimals, in the form of `rows`; time in s."""
+    found = []
+    for line in lines.splitlines():
+        series, fields, time_s = line.split(" ")
+        pairs = [pair.split("=", 1) for pair in [series.split(",")[1], *fields.split(",")]]
+        values = {key: float(text) if text[0].isdigit() else text.strip('"') for key, text in pairs}
+        found.append(values | {"time": int(time_s)})
+    return found
+
+
+def rows(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of an answer to one InfluxQL statement: name to value."""
+    (result,) = answer["results"]
+    return [
+        dict(zip(series["columns"], values, strict=True))
+        for series in result.get("series", [])
+        for values in series["values"]
+    ]
+
+
 class Influx:
     """The server's HTTP API."""
 
@@ -85,19 +115,26 @@ class Influx:
 
     def ask(self, method: str, path: str, **content: Any) -> dict[str, Any]:
         """Return the answer to a JSON request; Refused with the server's words."""
-        body = json.dumps(content).encode() if content else None
-        headers = self._headers | {"Content-Type": "application/json"}
+        text = self._send(method, path, json.dumps(content).encode() if content else None, "application/json")
+        found: dict[str, Any] = json.loads(text) if text else {}
+        return found
+
+    def write(self, path: str, lines: str) -> None:
+        """Store lines of line protocol; Refused with the server's words."""
+        self._send("POST", path, lines.encode(), "text/plain; charset=utf-8")
+
+    def _send(self, method: str, path: str, body: bytes | None, kind: str) -> bytes:
+        headers = self._headers | {"Content-Type": kind}
         request = urllib.request.Request(self._url + path, body, headers, method=method)  # noqa: S310 - http
         try:
             with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
-                text = response.read()
+                answer: bytes = response.read()
+                return answer
         except urllib.error.HTTPError as error:
             words = error.read().decode("utf-8", "replace").strip()
             raise Refused(f"{method} {path.partition('?')[0]}: {error.code} {words}") from error
         except OSError as error:
             raise Refused(f"{self._url} does not answer: {error}") from error
-        found: dict[str, Any] = json.loads(text) if text else {}
-        return found
 
 
 def await_ready(url: str) -> None:
@@ -131,7 +168,7 @@ class SetUp:
         if not self._first_setup():
             return self.changes
         self._org_id = self._organisation()
-        buckets = [self._bucket(policy) for policy in self._wanted["policies"]]
+        buckets = [self._bucket(policy) for policy in self._wanted["policies"] + self._wanted["reduced"]]
         known = {a["token"]: a for a in self._server.ask("GET", f"{LEGACY}?orgID={self._org_id}")["authorizations"]}
         for user, password in self._wanted["writers"].items():
             self._user(user, password, "write", buckets[:1], known.get(user))
@@ -140,6 +177,10 @@ class SetUp:
         for user in self._wanted["retired"]:
             if user in known:
                 self._do(f"user {user} is gone", "DELETE", f"{LEGACY}/{known[user]['id']}")
+        for flux in self._wanted["tasks"]:
+            self._task(flux)
+        if self._wanted["grain"]:
+            self._grain(**self._wanted["grain"])
         return self.changes
 
     def _do(self, what: str, method: str, path: str, **content: Any) -> dict[str, Any]:
@@ -249,6 +290,32 @@ class SetUp:
         credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
         query = urllib.parse.urlencode({"db": self._wanted["database"], "rp": self._wanted["policies"][0]["name"]})
         return Influx(self._wanted["url"], f"Basic {credentials}").status("POST", f"/write?{query}") != 401
+
+    def _task(self, flux: str) -> None:
+        """Make the task that this text names, or give it this text; blanks do not count."""
+        named = TASK_NAME.search(flux)
+        if not named:
+            raise Refused(f"a task without a name: expected 'option task = {{name: \"…\"', got {flux[:80]!r}")
+        what, query = f"task {named[1]}", urllib.parse.urlencode({"orgID": self._org_id, "name": named[1]})
+        found = self._server.ask("GET", f"/api/v2/tasks?{query}")["tasks"]
+        if not found:
+            self._do(what, "POST", "/api/v2/tasks", orgID=self._org_id, flux=flux, status="active")
+        elif found[0]["flux"].split() != flux.split():
+            self._do(f"{what}: other text", "PATCH", f"/api/v2/tasks/{found[0]['id']}", flux=flux)
+
+    def _grain(self, policy: str, lines: str) -> None:
+        """Store the points that dashboards choose by, unless InfluxQL finds them already."""
+        database, what = self._wanted["database"], f"choice of grains in {policy}"
+        if self._dry and f"InfluxQL name {database}.{policy}" in self.changes:
+            self.changes.append(what)
+            return
+        query = urllib.parse.urlencode({"db": database, "rp": policy, "q": 'SELECT * FROM "grain"', "epoch": "s"})
+        there = rows(self._server.ask("GET", f"/query?{query}"))
+        if any(point not in there for point in points(lines)):
+            self.changes.append(what)
+            if not self._dry:
+                place = {"org": self._wanted["org"], "bucket": f"{database}/{policy}", "precision": "s"}
+                self._server.write(f"/api/v2/write?{urllib.parse.urlencode(place)}", lines)
 
 
 def main() -> None:

@@ -1,13 +1,13 @@
 import "date"
 
-option task = {name: "battfleet m1_count late-2d", every: 1h, offset: 20s}
+option task = {name: "bat m1_count late-2d", every: 1h, offset: 20s}
 
 first = date.truncate(t: date.sub(d: 2d, from: now()), unit: 1m)
 
-from(bucket: "battfleet/raw")
+from(bucket: "bat/raw")
   |> range(start: first)
   |> filter(fn: (r) => r._measurement =~ /^(battery|cell|solar|load|charger|analog|collector|soc)$/)
-  |> filter(fn: (r) => r._field !~ /^(model|version|detail)$/)
+  |> filter(fn: (r) => r._field =~ /^(alarms|batteries_in_series|bytes_in|charge_ah|charge_step_ah|charged_today_wh|charged_total_wh|clock_state|control|cpu_share|current_a|current_max_a|current_min_a|current_offset_a|current_peak_a|current_std_a|day_count|dcdc_current_peak_a|dcdc_enabled|dcdc_state|dead_letters|deep_discharge_count|discharged_since_full_ah|discharged_today_wh|discharged_total_wh|disk_free_bytes|dropped|enabled|energy_today_wh|energy_total_wh|energy_wh|error_flags|errors|full_charge_count|innovation_bound_v|innovation_v|input_on|journal_bytes|last_sample_age_s|latency_s|lines_sent|memory_bytes|mode|mosfet_temperature_degc|mosfet_temperature_peak_degc|ocv_v|outcomes|power_peak_today_w|power_peak_w|power_w|pwm_enabled|queue_rows|raw_max_v|raw_min_v|raw_std_v|raw_v|reconnects|samples|skipped|soc|soc_counted|soc_hi|soc_lo|soh|state|status|target_current_a|target_voltage_v|temperature_degc|temperature_peak_degc|temperature_sensor|test_state|test_time_s|unsent_age_s|unsent_rows|uptime_s|usable_capacity_ah|usb_enabled|usb_state|voltage_max_v|voltage_min_v|voltage_peak_v|voltage_std_v|voltage_v|wifi_quality|wifi_signal_dbm)$/)
   |> aggregateWindow(every: 1m, fn: count, createEmpty: false, timeSrc: "_start")
   |> toFloat()
-  |> to(bucket: "battfleet/m1_count")
+  |> to(bucket: "bat/m1_count")
