@@ -9,7 +9,7 @@ from tests.fleet.hosts import await_true
 from tests.fleet.site import WholeSite
 from tests.line_protocol import parse
 
-pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-site"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-site"), pytest.mark.timeout(1800)]
 
 PLAYBOOK = "playbooks/collectors.yml"
 

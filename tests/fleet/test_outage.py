@@ -11,7 +11,7 @@ from tests.fleet.benches import SERIES
 from tests.fleet.hosts import await_true
 from tests.fleet.site import WholeSite
 
-pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-site"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-site"), pytest.mark.timeout(1800)]
 
 OUTAGE_S = float(os.environ.get("BATTFLEET_OUTAGE_S", "45"))
 SLOW = "32kbit"

@@ -10,7 +10,7 @@ import pytest
 from tests.fleet.hosts import await_true, shell
 from tests.fleet.site import WholeSite
 
-pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-site"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-site"), pytest.mark.timeout(1800)]
 PLAYBOOK = "playbooks/pi.yml"
 
 

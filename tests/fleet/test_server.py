@@ -11,7 +11,7 @@ from tests.fleet.hosts import await_true
 from tests.fleet.servers import Database
 from tests.fleet.site import WholeSite
 
-pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-site"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-site"), pytest.mark.timeout(1800)]
 PLAYBOOK = "playbooks/server.yml"
 SERVER = ("--limit", "servers", "--diff")
 

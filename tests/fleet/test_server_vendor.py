@@ -11,7 +11,7 @@ from tests.fleet.hosts import Host, Lab
 from tests.fleet.servers import told_by_api, vendor_repository
 from tests.fleet.site import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-vendor"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-vendor"), pytest.mark.timeout(1800)]
 PLAYBOOK = "playbooks/server.yml"
 SERVER = ("--limit", "servers", "--diff")
 

@@ -11,7 +11,7 @@ from tests.fleet.controller import recap
 from tests.fleet.hosts import Host, Lab, await_true
 from tests.fleet.site import WholeSite
 
-pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-site"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-site"), pytest.mark.timeout(1800)]
 
 HOSTS = ("bench", "desk", "lab")
 NOT_OURS = ("fakes.service", "host-keys.service")
