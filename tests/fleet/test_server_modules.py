@@ -315,3 +315,29 @@ def test_2x_a_backup_brings_back_the_means_too_and_a_check_what_it_counts(
     restored.clear()
     backup.restore(server, tmp_path / "x.tar", backup.SPARE)
     assert restored == ["bat/raw"]
+
+
+def test_1x_a_database_that_is_still_written_to_is_dropped_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    backup = load_by_path("ansible/roles/backup/files/battfleet_backup.py")
+    busy = "unlinkat /var/lib/influxdb/data/x: directory not empty"
+    answers = [
+        backup.Failed(busy),
+        backup.Failed(busy),
+        None,
+        backup.Failed("another thing"),
+        *[backup.Failed(busy)] * 99,
+    ]
+
+    def answer(*_: object) -> None:
+        if (found := answers.pop(0)) is not None:
+            raise found
+
+    monkeypatch.setattr(backup.Server, "query", answer)
+    monkeypatch.setattr(backup.time, "sleep", lambda _: None)
+    server = backup.Server("debian", "http://127.0.0.1:9", "bat", "admin", "x")
+    backup.drop(server, "x")
+    with pytest.raises(backup.Failed, match="another thing"):
+        backup.drop(server, "x")
+    with pytest.raises(backup.Failed, match="not empty"):
+        backup.drop(server, "x")
+    assert len(answers) == 99 - backup.DROPS

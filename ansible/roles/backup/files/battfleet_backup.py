@@ -39,6 +39,9 @@ GRAFANA = Path("/var/lib/grafana/grafana.db")
 TLS = Path("/etc/battfleet/tls")
 SPARE = "battfleet_restore_check"
 DAY_S = 86_400
+DROPS = 10
+SETTLE_S = 5.0
+"""1.6 opens restored shards after `influxd restore` has ended; dropped in that moment, its index can crash it."""
 PORT_1X = "127.0.0.1:8088"
 
 
@@ -145,6 +148,7 @@ def restore(server: Server, backup: Path, name: str) -> None:
         place, of = f"{scratch}/influxdb", json.loads((Path(scratch) / "manifest.json").read_text())["database"]
         if server.variant == "debian":
             run("influxd", "restore", "-portable", "-host", PORT_1X, "-db", of, "-newdb", name, place)
+            time.sleep(SETTLE_S)
         else:
             for policy in policies(server)[: 1 if name == SPARE else None]:  # a check counts the default one
                 bucket = ["--bucket", f"{of}/{policy}", "--new-bucket", f"{name}/{policy}"]
@@ -196,8 +200,14 @@ def check(server: Server) -> str:
 def drop(server: Server, name: str) -> None:
     """Remove the database that a check made, where there is one."""
     if server.variant == "debian":
-        server.query(f'DROP DATABASE "{name}"')
-        return
+        for left in reversed(range(DROPS)):  # 1.6 trips over files that it is still making for what was just restored
+            try:
+                server.query(f'DROP DATABASE "{name}"')
+                return
+            except Failed as failed:
+                if "directory not empty" not in str(failed) or not left:
+                    raise
+                time.sleep(1)
     command = ["influx", "bucket", "list", "--host", server.url, "--json"]
     environment = {**os.environ, "INFLUX_TOKEN": server.secret}
     listed = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
