@@ -71,11 +71,11 @@ sed -i '/pam_systemd/d' /etc/pam.d/common-session
 """What a freshly flashed card has beyond Debian's minimum: a user with sudo, ssh, a network, a clock."""
 
 NSPAWN_LOOP = """
-root=$1 machine=$2 bridge=$3 packages=$4 stop=''
+root=$1 machine=$2 bridge=$3 stop=''
 trap 'stop=1; kill -TERM $child' TERM
 while :; do
   systemd-nspawn -q -D "$root" -M "$machine" --boot --register=no --keep-unit --network-bridge="$bridge" \\
-    --resolv-conf=copy-host --link-journal=no --bind="$packages:/var/cache/apt/archives" </dev/null &
+    --resolv-conf=copy-host --link-journal=no </dev/null &
   child=$!
   wait $child; code=$?
   while kill -0 $child 2>/dev/null; do wait $child; code=$?; done
@@ -185,14 +185,32 @@ class Host:
         keys.mkdir(mode=0o700)
         (keys / "authorized_keys").write_text(self._lab.key.with_suffix(".pub").read_text())
         shell("chown", "-R", "--reference", str(keys.parent), str(keys))
+        self._copy_packages(self.packages, self._archives)
         self.boot()
+
+    @property
+    def packages(self) -> Path:
+        """Return where packages of its release are kept from run to run."""
+        return CACHE / f"packages-{self.suite}"
+
+    @property
+    def _archives(self) -> Path:
+        return self.root / "var/cache/apt/archives"
+
+    @staticmethod
+    def _copy_packages(source: Path, target: Path) -> None:
+        """Copy what is missing. A folder that hosts share would be locked by the one that installs."""
+        target.mkdir(parents=True, exist_ok=True)
+        for package in source.glob("*.deb"):
+            if not (target / package.name).exists():
+                draft = target / f"{package.name}.{os.getpid()}"
+                shutil.copy(package, draft)
+                draft.rename(target / package.name)
 
     def boot(self) -> None:
         """Boot it, or boot it again after `pull_the_plug`."""
-        packages = CACHE / f"packages-{self.suite}"
-        (packages / "partial").mkdir(parents=True, exist_ok=True)
         with (self.folder / "console.log").open("ab") as console:
-            arguments = ["bash", "-c", NSPAWN_LOOP, "_", str(self.root), self.machine, self._lab.bridge, str(packages)]
+            arguments = ["bash", "-c", NSPAWN_LOOP, "_", str(self.root), self.machine, self._lab.bridge]
             self._process = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True
             )
@@ -219,6 +237,8 @@ class Host:
                 os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
             self._process = None
+        if self._archives.exists():
+            self._copy_packages(self._archives, self.packages)
         subprocess.run(["umount", "-l", str(self.root)], check=False, capture_output=True)
         shutil.rmtree(f"/run/systemd/nspawn/propagate/{self.machine}", ignore_errors=True)
 
