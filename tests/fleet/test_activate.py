@@ -150,6 +150,24 @@ def test_a_silent_instrument_takes_the_deployment_back(place: Place) -> None:
     assert "period_s = 0.01" in (place.home / "current" / "collectors" / "a.toml").read_text(encoding="ascii")
 
 
+def test_a_last_sample_of_what_ran_before_is_no_fresh_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.activate(place.deployment("d1", {"a": "0.01"}))
+    restart_all, sampled_s = place.module.restart_all, place.module.uptime_s()
+
+    def status(*_: object) -> dict[str, dict[str, float]]:
+        return {"a": {"last_sample_age_s": place.module.uptime_s() - sampled_s}}
+
+    def restart(units: list[str]) -> None:
+        nonlocal sampled_s
+        sampled_s = place.module.uptime_s()
+        restart_all(units)
+
+    monkeypatch.setattr(place.module, "status", status)
+    monkeypatch.setattr(place.module, "restart_all", restart)
+    with pytest.raises(place.module.Failed, match="a: no sample within"):
+        place.activate(place.deployment("d2", {"a": "0.02"}))
+
+
 def test_an_instrument_that_may_be_silent_is_not_waited_for(place: Place) -> None:
     place.talks("a")
     place.settings = dataclasses.replace(place.settings, silent=frozenset({"b"}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.fleet.benches import INSTRUMENTS, NAMES
@@ -31,7 +33,7 @@ def test_only_what_changed_is_restarted_and_one_variable_goes_back(site: WholeSi
     site.play(PLAYBOOK, "-e", "collectors_rollback=true")
     assert deployment(site) == first
     assert "period_s = 2.0" not in site.bench.pi.run("cat /etc/battfleet/collectors/load.toml")
-    assert site.changed(PLAYBOOK) == {"bench": 0}
+    assert set(site.changed(PLAYBOOK).values()) == {0}
 
 
 def test_systemd_takes_every_word_of_the_units(site: WholeSite) -> None:
@@ -39,12 +41,13 @@ def test_systemd_takes_every_word_of_the_units(site: WholeSite) -> None:
     shown = pi.run("systemctl show -p SystemCallFilter collector@mppt collectors-ship")
     assert shown.count("clock_adjtime") >= 2, "asking for the clock"
     assert pi.run("systemctl show --value -p PrivateDevices collectors-ship").strip() == "yes"
-    assert (
-        pi.try_run(
-            "journalctl -b | grep -E 'Failed to parse|Unknown key|ignoring' | grep -E 'collector|battfleet'"
-        ).stdout
-        == ""
-    )
+    said = pi.run("journalctl --boot --output cat --no-pager _PID=1")
+    wrong = [
+        line
+        for line in said.splitlines()
+        if ".service:" in line and re.search("Failed to parse|Unknown|ignoring", line)
+    ]
+    assert wrong == []
 
 
 def notes(site: WholeSite) -> list[str]:

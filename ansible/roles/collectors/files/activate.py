@@ -229,10 +229,10 @@ def await_shipper(deployment: Path) -> None:
 def activate(deployment: Path, settings: Settings) -> dict[str, Any]:
     """Make it the current one and return what was done; Failed, with what ran before running again."""
     before = linked("current", settings)
-    since_s = uptime_s()
     try:
         restarted, stopped = apply(deployment, settings)
         if restarted:
+            since_s = uptime_s()  # before that, the sample could be one of what ran until now
             await_samples(deployment, settings, since_s)
             if SHIPPER in restarted:
                 await_shipper(deployment)
