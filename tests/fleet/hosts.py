@@ -289,7 +289,9 @@ class Host:
 
     def slow_down(self, rate: str) -> None:
         """Let what comes to it over the cable be this slow: "64kbit"."""
-        shell("tc", "qdisc", "replace", "dev", self.cable, "root", "tbf", "rate", rate, "burst", "4kb", "latency", "1s")
+        shell(
+            "tc", "qdisc", "replace", "dev", self.cable, "root", "tbf", "rate", rate, "burst", "1600", "latency", "5s"
+        )
 
     def speed_up(self) -> None:
         """Let the cable be as fast as it is."""

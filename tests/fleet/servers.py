@@ -179,8 +179,8 @@ class Database:
         """Ask as this user."""
         self._address = server.address
         self._trust = ssl.create_default_context(cafile=server.root / "etc/battfleet/tls/authority.pem")
-        login = base64.b64encode(f"{user}:{password}".encode()).decode()
-        self._headers = {"Authorization": f"Basic {login}", "Content-Type": "application/x-www-form-urlencoded"}
+        self.login = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
+        self._headers = {"Authorization": self.login, "Content-Type": "application/x-www-form-urlencoded"}
 
     def request(self, path: str, body: str) -> tuple[int, str]:
         """Return status and text of a POST to this path of the database."""
