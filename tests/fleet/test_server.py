@@ -23,7 +23,7 @@ def test_a_bench_may_write_and_nothing_else(site: WholeSite) -> None:
     assert "error" in bench.query("SHOW USERS")
     site.as_admin().query("CREATE DATABASE other")
     assert bench.request("/write?db=other", "x y=1")[0] == 403
-    (series,) = site.as_user("grafana").query("SELECT voltage_v FROM battery")["series"]
+    (series,) = site.as_user("grafana").query("SELECT voltage_v FROM battery WHERE bench='test'")["series"]
     assert series["values"][0][1] == 13.2
 
 
