@@ -75,7 +75,7 @@ class Site:
 class WholeSite(Site):
     """A bench, a server and a workstation, and what was said when they were provisioned."""
 
-    rehearsal = first = second = ""
+    rehearsal = second = ""
 
     def __init__(self, controller: Controller, bench: Bench, groups: Groups) -> None:
         """See above; `bench` is the host of that name."""
