@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -59,15 +60,30 @@ def test_pins_are_chosen_for_the_hosts_python_and_keep_their_hashes(python: str)
     assert wheelhouse.chosen(pins, python, "aarch64") == wanted[python] + "click==8 \\\n    --hash=sha256:cc\n"
 
 
+RELEASE = [sys.executable, str(ROOT / "ansible/roles/collectors/files/release.py")]
+
+
 def test_a_release_holds_the_collectors_and_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    command = [sys.executable, str(ROOT / "ansible/roles/collectors/files/release.py")]
-    first, second = (json.loads(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(2))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    both = [subprocess.Popen(RELEASE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    first, second = (json.loads(each.communicate()[0]) for each in both)
     assert first == second
-    wheel = Path(first["folder"]) / first["wheel"]
-    names = zipfile.ZipFile(wheel).namelist()
+    with tarfile.open(first["archive"]) as archive:
+        archive.extractall(tmp_path, filter="data")
+        assert {(entry.uid, entry.mode) for entry in archive} == {(0, 0o644)}
+    folder = tmp_path / first["id"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([first["wheel"], "requirements.txt"])
+    names = zipfile.ZipFile(folder / first["wheel"]).namelist()
     assert "collectors/cli/run.py" in names
     assert not [name for name in names if name.startswith("soc/")]
-    pins = (Path(first["folder"]) / "requirements.txt").read_text(encoding="utf-8")
+    pins = (folder / "requirements.txt").read_text(encoding="utf-8")
     assert "--hash=sha256:" in pins
     assert not re.search(r"(?m)^ansible", pins)
+    (wheels := tmp_path / "wheels").mkdir()
+    refused = subprocess.run([*RELEASE, wheels], check=False, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert f"no wheels in {wheels}" in refused.stderr
+    (wheels / "a-1-py3-none-any.whl").write_text("a wheel")
+    more = json.loads(subprocess.run([*RELEASE, wheels], check=True, capture_output=True).stdout)
+    with tarfile.open(more["archive"]) as archive:
+        assert f"{more['id']}/wheels/a-1-py3-none-any.whl" in archive.getnames()
