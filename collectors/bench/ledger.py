@@ -161,25 +161,24 @@ class Account:
 def account(sent: SentLog, stamps: IntArray, up_ns: IntArray, until_ns: int) -> Account:
     """Return what became of everything sent before `until_ns`, given what the journal holds.
 
-    `stamps` are those of its samples, `up_ns` those of the events that say that the link is up. Stretches of untouched
-    samples are compared by count: as many rows must lie in each stretch's time.
+    `stamps` are those of its samples, rising; `up_ns` those of the events that say that the link is up.
     """
-    sent_ns = np.array(sent.boottime_ns, np.int64)
-    sent_ns = sent_ns[sent_ns < until_ns]
+    all_ns = np.array(sent.boottime_ns, np.int64)
+    has_row = _have_rows(all_ns, stamps)
+    sent_ns = all_ns[: int(np.searchsorted(np.maximum.accumulate(all_ns), until_ns))]
     is_harmed = np.frombuffer(bytes(sent.harmed[: len(sent_ns)]), np.uint8).astype(bool)
     for gone_ns in sent.gone_ns:
         if gone_ns < until_ns:
             is_harmed |= (sent_ns >= gone_ns - CUT_OFF_NS) & (sent_ns < gone_ns)
     is_opening = _opening(sent_ns, sent.connected_ns, up_ns)
     is_counted = ~is_harmed & ~is_opening
-    kept = sum(min(last - first, _rows_between(stamps, sent_ns, first, last)) for first, last in _stretches(is_counted))
-    counted = int(is_counted.sum())
+    kept = int((is_counted & has_row[: len(sent_ns)]).sum())
     return Account(
         sent=len(sent_ns),
         opening=int(is_opening.sum()),
         harmed=int((is_harmed & ~is_opening).sum()),
         kept=kept,
-        lost=counted - kept,
+        lost=int(is_counted.sum()) - kept,
     )
 
 
@@ -193,17 +192,23 @@ def _opening(sent_ns: IntArray, connected_ns: Iterable[int], up_ns: IntArray) ->
     return opening
 
 
-def _stretches(flags: npt.NDArray[np.bool_]) -> Sequence[tuple[int, int]]:
-    """Return [first, last) of each run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
-    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+def _have_rows(sent_ns: IntArray, stamps: IntArray) -> npt.NDArray[np.bool_]:
+    """Return which samples have a row in the journal.
 
-
-def _rows_between(stamps: IntArray, sent_ns: IntArray, first: int, last: int) -> int:
-    """Return how many rows lie from the first sample's time to that of the next sample behind the stretch."""
-    begin = int(np.searchsorted(stamps, sent_ns[first] - EARLY_NS))
-    end = int(np.searchsorted(stamps, sent_ns[last] - EARLY_NS)) if last < len(sent_ns) else len(stamps)
-    return end - begin
+    From the newest to the oldest, each row is that of the newest sample that was said before it and has none yet. So a
+    row that was read late, after the next sample was said, takes nobody's place; and what was said later, as the bench
+    came to its end, makes up for no sample that is missing.
+    """
+    has_row = np.zeros(len(sent_ns), np.bool_)
+    free = len(sent_ns) - 1
+    for stamp in reversed(stamps.tolist()):
+        while free >= 0 and sent_ns[free] - EARLY_NS > stamp:
+            free -= 1
+        if free < 0:
+            break
+        has_row[free] = True
+        free -= 1
+    return has_row
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,6 +159,7 @@ class Station:
         self._busy_until_s: dict[str, float] = {}
         self._wire_free_s = -math.inf
         self._is_open = False
+        self._opened_ns: dict[str, int] = {}
         self._unanswered: tuple[bytes, str] | None = None
 
     def attach(self, wire: Wire, now_s: Callable[[], float]) -> None:
@@ -169,7 +170,8 @@ class Station:
     def connected(self, channel: str) -> None:
         """A collector has opened the wire."""
         self._unanswered = None
-        self.sent.connected_ns.append(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        self._opened_ns[channel] = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self.sent.connected_ns.append(self._opened_ns[channel])
         self._fake.connected(self._now_s(), channel)
 
     def heard(self, data: bytes, channel: str) -> None:
@@ -262,8 +264,8 @@ class Station:
             began_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - round((self._now_s() - due.began_s) * 1e9)
             self.lost_bytes += self.wire.write(due.data, due.channel)
             self._wire_free_s = self._now_s()
-            if due.is_sample:
-                self.sent.add(began_ns, due.harmed, due.mark)
+            if due.is_sample:  # what was on its way when the line was opened is as good as said then
+                self.sent.add(max(began_ns, self._opened_ns[due.channel]), due.harmed, due.mark)
                 self.on_sent(due.mark)
             elif due.harmed and not due.measured:
                 self.sent.spoil()

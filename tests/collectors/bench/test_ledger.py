@@ -81,6 +81,16 @@ def test_what_was_sent_after_the_end_is_left_out() -> None:
     assert account(log(1, 2, 3), stamps(1, 2), UP, round(2.5 * SECOND)).sent == 2
 
 
+def test_what_was_kept_after_the_end_makes_up_for_nothing_that_is_missing() -> None:
+    found = account(log(1, 2, 3, 4), stamps(1, 3, 4), UP, round(2.5 * SECOND))
+    assert (found.sent, found.kept, found.lost) == (2, 1, 1)
+
+
+def test_a_row_that_was_read_late_is_still_its_samples() -> None:
+    found = account(log(1, 2, 3, 4), stamps(1, 3.01, 3.02, 4), UP, FOR_EVER)
+    assert (found.kept, found.lost) == (4, 0)
+
+
 def event(at_s: float, kind: str) -> EventRecord:
     return EventRecord(1, "boot", round(at_s * SECOND), kind, "")
 

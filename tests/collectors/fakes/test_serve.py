@@ -181,6 +181,22 @@ def test_what_nobody_hears_is_not_counted_as_sent(server: Server, tmp_path: Path
     assert station.sent.boottime_ns
 
 
+def test_what_was_on_its_way_when_the_line_was_opened_counts_from_then(server: Server, tmp_path: Path) -> None:
+    slow = Line(baud=300)  # a message takes 0.17 s of every 0.2
+    station = on_server(
+        server, lambda: server.add_pty(Station("p", PARROT, world, Habits(period_s=0.2)), tmp_path / "ttyP", slow)
+    )
+    for count in range(1, 5):
+        before = len(station.sent.boottime_ns)
+        with opened(tmp_path / "ttyP", termios.B300) as fd:
+            read_until(fd, b"\n")
+            await_that(partial(lambda known: len(station.sent.boottime_ns) > known, before))
+        await_that(lambda: not station.wire.is_open())
+        assert len(station.sent.connected_ns) == count
+        assert station.sent.boottime_ns[before] >= station.sent.connected_ns[-1]
+        time.sleep(0.05)
+
+
 def test_sent_samples_are_those_with_values(server: Server, tmp_path: Path) -> None:
     station = put_on_pty(server, tmp_path / "ttyP")
     with opened(tmp_path / "ttyP") as fd:
