@@ -7,7 +7,9 @@ result. It never touches a port or a clock, so a test carries it by hand:
         reply = yield Ask(b"\x5a\x01", cut)          # send this; cut() takes one frame off what arrives
         return [Reading("battery", reply.boottime_ns, decode(FIELDS, reply.payload))]
 
-`collectors.runner.converse` does all the waiting, for every device and every link.
+`collectors.runner.Conversation` does all the waiting, for every device and every link. What ends a wait is raised
+inside the dialogue: NoReply at its deadline, LinkDown, and Stopped. A dialogue that has heard something that is worth
+keeping catches them and returns that; whoever carries it meets the cause again in the next turn.
 """
 
 from __future__ import annotations
@@ -24,6 +26,10 @@ class Cut(NamedTuple):
     """What the codec made of the frame, already checked; bytes or a small value object."""
     used: int
     """How many bytes of the buffer it took, leading rubbish included."""
+
+
+class Stopped(Exception):
+    """The process was asked to stop while a dialogue was waiting."""
 
 
 Cutter = Callable[[bytes], Cut | None]
@@ -66,4 +72,4 @@ class Reply(NamedTuple):
 
 T = TypeVar("T")
 Dialogue = Generator[Ask | Pause, Any, T]
-"""Yields Ask (is sent a Reply, or has NoReply/FrameError thrown into it) or Pause (is sent None)."""
+"""Yields Ask (is sent a Reply) or Pause (is sent None); has NoReply, LinkDown or Stopped thrown into it."""

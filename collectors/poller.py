@@ -20,9 +20,10 @@ from collectors import signals, transports
 from collectors.clock import Clock
 from collectors.config import Config
 from collectors.device import Driver, Output
+from collectors.dialogue import Stopped
 from collectors.errors import CollectorError, FrameError, LinkDown, NoReply, Refused, WrongDevice
 from collectors.reading import Event, Identity, Reading, Value
-from collectors.runner import SLICE_S, SOON_S, Conversation, Stopped, introduce
+from collectors.runner import SLICE_S, SOON_S, Conversation, introduce
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 1.0
 SILENT_PERIODS, LEAST_SILENCE_S = 5, 3.0

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from collectors.clock import Clock
 from collectors.device import Device, Driver
-from collectors.dialogue import Ask, Dialogue, Pause, Reply
-from collectors.errors import FrameError, NoReply, NotUnderstood
+from collectors.dialogue import Ask, Dialogue, Pause, Reply, Stopped
+from collectors.errors import FrameError, LinkDown, NoReply, NotUnderstood
 from collectors.reading import Identity
 from collectors.transports import Link
 
@@ -26,10 +26,6 @@ SLICE_S = 0.25
 """Longest single wait, so that a request to stop is seen in time."""
 SOON_S = 1e-6
 """A wait that is not worth its system call."""
-
-
-class Stopped(Exception):
-    """The process was asked to stop while a dialogue was waiting."""
 
 
 class Inbox:
@@ -93,7 +89,7 @@ class Conversation:
             while True:
                 try:
                     answer = self._do(step)
-                except NoReply as error:
+                except (NoReply, LinkDown, Stopped) as error:
                     step = dialogue.throw(error)
                 else:
                     step = dialogue.send(answer)

@@ -16,6 +16,7 @@ Source: lab-instruments.md, section 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -36,8 +37,8 @@ from collectors.devices._libresolar_objects import (
     possible,
     without_false_temperature,
 )
-from collectors.dialogue import Ask, Dialogue, Reply
-from collectors.errors import FrameError, NoReply, NotUnderstood, Refused, WrongDevice
+from collectors.dialogue import Ask, Dialogue, Reply, Stopped
+from collectors.errors import FrameError, LinkDown, NoReply, NotUnderstood, Refused, WrongDevice
 from collectors.reading import Event, Identity, Value
 from collectors.thingset import GENERATIONS, Generation, Json, Other, Publication, Response
 
@@ -164,14 +165,17 @@ class Controller:
     def poll(self) -> Dialogue[list[Output]]:
         """Return the next publication's readings and now and then what is not published; or one slot's answers."""
         outputs: list[Output] = []
-        if self.paced_by == "grid":
+        is_asked = self.paced_by == "grid"
+        if is_asked:
             yield from self._ask_slot(outputs)
-            self._pending.clear()  # publications of a device that is asked anyway
-            yield from self._extras(outputs)
         else:
             yield from self._await_publication(outputs)
             self._digest_pending(outputs)
+        with suppress(LinkDown, Stopped):  # what was heard is worth keeping
             yield from self._extras(outputs)
+        if is_asked:
+            self._pending.clear()  # publications of a device that is asked anyway
+        else:
             self._digest_pending(outputs)
         return outputs
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.clock import FakeClock
-from collectors.dialogue import Ask, Cut, Dialogue, Pause
+from collectors.dialogue import Ask, Cut, Dialogue, Pause, Stopped
 from collectors.errors import BadChecksum, FrameError, LinkDown, NoReply
-from collectors.runner import BUFFER_BYTES, Conversation, Inbox, Stopped, shown
+from collectors.runner import BUFFER_BYTES, Conversation, Inbox, shown
 from tests.collectors import acme
 
 MS = 1_000_000
@@ -141,6 +142,18 @@ def test_a_request_to_stop_ends_the_waiting_and_closes_the_dialogue() -> None:
 def test_a_lost_link_passes_through() -> None:
     with pytest.raises(LinkDown, match="pulled"):
         converse(LinkDown("pulled")).carry(ask())
+
+
+def test_a_dialogue_may_keep_what_it_heard_when_the_link_goes() -> None:
+    def keeps() -> Dialogue[list[object]]:
+        heard = []
+        with suppress(LinkDown):
+            while True:
+                reply = yield Ask(b"?", acme.cut)
+                heard.append(reply.payload)
+        return heard
+
+    assert converse(acme.frame(1), acme.frame(2), LinkDown("pulled")).carry(keeps()) == [1, 2]
 
 
 @pytest.mark.parametrize("error", [FrameError("x", drop=0), BadChecksum("x", drop=-5)])

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from collectors import signals, thingset
 from collectors.devices._libresolar_objects import ITEMS, SETTINGS, by_measurement, canonical, catalogue, places
 from collectors.devices.libresolar_mppt import DEVICE, FAST, LIMITS, Controller, Options
-from collectors.errors import NoReply, Refused, WrongDevice
+from collectors.dialogue import Reply, Stopped
+from collectors.errors import LinkDown, NoReply, Refused, WrongDevice
 from collectors.fakes import Out
 from collectors.fakes.libresolar_mppt import FakeMppt
 from collectors.fakes.libresolar_mppt import Options as FakeOptions
@@ -211,6 +212,18 @@ def test_lost_answers_cost_no_publication() -> None:
     stamps = [o.boottime_ns for o in outputs if isinstance(o, Reading) and o.measurement == "battery"]
     assert [round((b - a) / 1e9, 3) for a, b in pairwise(stamps)] == [1.0] * (len(stamps) - 1)
     assert "fetch_failed" in kinds(outputs)
+
+
+@pytest.mark.parametrize("end", [LinkDown("pulled"), Stopped()], ids=["pulled", "stopped"])
+def test_what_was_heard_is_kept_when_the_asking_ends(end: Exception) -> None:
+    poll = Rig({}, extra_period_s=10.0).open().driver.poll()
+    assert next(poll).send.startswith(b"?"), "it has heard something, and asks for what is not published"
+    assert poll.send(Reply(thingset.parse(b'# {"Bat_V":12.60}'), 10**12)).send == b"", "heard while it waits"
+    with pytest.raises(StopIteration) as done:
+        poll.throw(end)
+    found = [o.values["voltage_v"] for o in done.value.value if isinstance(o, Reading) and "voltage_v" in o.values]
+    assert found[0] == WORLD["battery.voltage_v"]
+    assert found[-1] == 12.6
 
 
 def test_after_a_lost_answer_it_asks_nothing_until_the_next_period() -> None:
