@@ -3,12 +3,14 @@
 Marks move only when a whole window is stored, refused or held (`collectors.shipper.store` has the promise).
 Live rows go first: when more than LIVE_LAG commits wait, everything up to now becomes a backlog span, live rows go on
 after it, and the two take turns until the span has come to the live mark and is gone; that is how they meet. A live
-round comes at least every `interval_s`, so on a slow link live rows get every second request.
+round comes as soon as the request is answered that is under way when `interval_s` is over, and requests are made so
+small that a slow line takes some seconds for one.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import re
 import sqlite3
@@ -94,6 +96,8 @@ class Courier:
         self.refused = 0
         self.alive_s = time.monotonic()
         """When it last did something: the watchdog looks at this."""
+        self.interval_s = math.inf
+        """How long live rows wait for a backlog; then for its request only."""
         self.asking_since_s: float | None = None
         """Since when an answer is waited for."""
         self.health = Health("ok", "", time.time_ns(), 0)
@@ -105,6 +109,7 @@ class Courier:
         self._known_good: str | None = None
         self._saved_s, self._saved_lines = time.monotonic(), 0
         self._looked_s = -LOOK_S
+        self._live_s = -math.inf
         self._unreadable: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -115,17 +120,14 @@ class Courier:
             self.marks.setdefault(reading.collector, Marks())
 
     def run(self, interval_s: float) -> None:
-        """Ship until stopped."""
-        live_s = -interval_s
+        """Ship until stopped; a live round at least every `interval_s` and one request."""
+        self.interval_s = interval_s
         try:
             while not self.stop.is_set():
-                busy = False
-                if time.monotonic() - live_s >= interval_s:
-                    live_s = time.monotonic()
-                    busy = self.live_round()
+                busy = self._live_is_due() and self.live_round()
                 if not (self.backlog_turn() or busy or self.sort_turn()):
                     self.save_if_due()
-                    self._pause(max(0.0, live_s + interval_s - time.monotonic()))
+                    self._pause(max(0.0, self._live_s + interval_s - time.monotonic()))
         except Stopped:
             return
         finally:
@@ -139,14 +141,24 @@ class Courier:
         finally:
             self.save()
 
-    def live_round(self) -> bool:
-        """Ship what is new of every collector; return whether there was anything."""
+    def _live_is_due(self) -> bool:
+        return time.monotonic() - self._live_s >= self.interval_s
+
+    def live_round(self, *, within_window: bool = False) -> bool:
+        """Ship what is new of every collector; return whether there was anything.
+
+        Within a window of a backlog nothing becomes backlog: the window may have left out rows behind the live mark,
+        and its own mark will pass them.
+        """
         busy = False
+        self._live_s = time.monotonic()
         for name, reading in list(self.readings.items()):
             marks = self.marks[name]
             with self._readable(name):
                 newest = reading.source.newest_seq()
                 if newest - marks.live > LIVE_LAG:
+                    if within_window:
+                        continue
                     with self._lock:
                         marks.split(newest)
                 busy |= self._ship(reading, marks, None)
@@ -194,7 +206,7 @@ class Courier:
     def _ship(self, reading: Reading, marks: Marks, span: Span | None) -> bool:
         """Ship the next window after a mark and move the mark; return whether there was one."""
         after, upto = (marks.live, None) if span is None else (span.after, span.upto)
-        window = reading.window(after, upto, 2 * self.limit.most)
+        window = reading.window(after, upto, 2 * self.limit.lines)
         if window is None:
             if span is not None:
                 with self._lock:
@@ -207,6 +219,8 @@ class Courier:
             refused = [(batch.seq_of(refusal.line), refusal) for refusal in done.refused + unsorted]
             self._learn(done.refused)
             self._bury(window.collector, refused)
+            if span is not None and self._live_is_due():
+                self.live_round(within_window=True)
         self._bury(window.collector, window.refused)
         self._move(marks, span, window)
         return True
@@ -222,6 +236,7 @@ class Courier:
         """Carry one batch to its end, through every wait; Stopped when asked to stop."""
         delivery = deliver(batch.lines, self.limit, self._uniform, self._known_good)
         answer: Answer | None = None
+        seconds = 0.0
         while True:
             if self.stop.is_set():
                 raise Stopped
@@ -234,11 +249,13 @@ class Courier:
                 self._wait(step)
                 answer = None
             else:
+                began_s = time.monotonic()
                 answer = self._ask(step, batch, meanwhile)
+                seconds = time.monotonic() - began_s
         left = len(batch.lines) - len(done.refused) - len(done.unsorted)
         self.lines_sent += left
         if left:
-            self.limit.grow()
+            self.limit.stored(seconds)
             if not done.refused and not done.unsorted:
                 self._known_good = batch.lines[-1]
         self._set_health("ok", "")

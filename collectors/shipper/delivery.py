@@ -6,6 +6,7 @@ It yields `Send` (and is sent the Answer) or `Wait`, and returns what was refuse
     refused     halve until single lines are found; a line refused alone is refused for good
     expired     stamps tell: single lines find, by bisection, the first that the server still takes
     too large   halve, and let the batch limit know
+    slow        wait, halve, and let the batch limit know; never refused
     fault       back off; after 10 in a row send one line that is known to be good: if that is stored, the batch
                 itself is at fault and is halved, else the server is, and we go on waiting
     others      wait and send the same bytes again, for ever: retries are never counted towards dropping
@@ -27,6 +28,8 @@ HOLD_S = 60.0
 LONGEST_RETRY_AFTER_S = 600.0
 PATIENCE, PATIENCE_OF_A_PART = 10, 2
 MOST_REQUESTS = 200
+SLOW_S = 3.0
+"""Live rows wait for the request before them: one that takes longer was too much for the way there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Delivered:
 
 
 class BatchLimit:
-    """How many lines go into one request: halved when the server finds it too much, then slowly grown again."""
+    """How many lines go into one request: halved when that is too much for server or line, then slowly grown again."""
 
     def __init__(self, most: int, floor: int = 100) -> None:
         self.most, self.floor, self.lines = most, min(floor, most), most
@@ -74,9 +77,12 @@ class BatchLimit:
         """Halve it, down to the floor."""
         self.lines = max(self.floor, self.lines // 2)
 
-    def grow(self) -> None:
-        """A batch was stored: add a fiftieth of the most."""
-        self.lines = min(self.most, self.lines + max(1, self.most // 50))
+    def stored(self, seconds: float) -> None:
+        """A batch was stored in this time: halve it when that was long, else add a fiftieth of the most."""
+        if seconds > SLOW_S:
+            self.shrink()
+        else:
+            self.lines = min(self.most, self.lines + max(1, self.most // 50))
 
 
 Uniform = Callable[[float, float], float]
@@ -103,7 +109,7 @@ def deliver(lines: Sequence[str], limit: BatchLimit, uniform: Uniform, known_goo
         verdict, answer = yield from _insist(part, uniform, known_good or part[-1], patience)
         if verdict is Verdict.STORED:
             continue
-        if verdict is Verdict.TOO_LARGE:
+        if verdict in (Verdict.TOO_LARGE, Verdict.SLOW):
             limit.shrink()
         else:
             requests += 1
@@ -142,6 +148,9 @@ def _insist(part: Sequence[str], uniform: Uniform, known_good: str, patience: in
         if verdict in (Verdict.STORED, Verdict.REFUSED, Verdict.EXPIRED, Verdict.TOO_LARGE):
             return verdict, answer
         failures += 1
+        if verdict is Verdict.SLOW and len(part) > 1:
+            yield _wait(verdict, answer, failures, uniform, held=False)
+            return verdict, answer
         faults = faults + 1 if verdict is Verdict.FAULT else 0
         if faults >= patience and (yield from _is_alive(known_good)):
             return verdict, answer

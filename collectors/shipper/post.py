@@ -85,7 +85,7 @@ class Post:
             sending = True
             connection.request("POST", self._door.path, body, self._headers)
         except (OSError, http.client.HTTPException) as error:
-            return self._lost(error, sent_whole=not sending)
+            return self._lost(error, sent_whole=not sending, timed_out=sending and isinstance(error, TimeoutError))
         return None
 
     def answer(self) -> Answer:
@@ -94,11 +94,11 @@ class Post:
         try:
             return self._answer(self._connection)
         except (OSError, http.client.HTTPException) as error:
-            return self._lost(error, sent_whole=True)
+            return self._lost(error, sent_whole=True, timed_out=isinstance(error, TimeoutError))
 
-    def _lost(self, error: Exception, *, sent_whole: bool) -> Answer:
+    def _lost(self, error: Exception, *, sent_whole: bool, timed_out: bool) -> Answer:
         self.close()
-        return Answer(None, f"{self._sink.url}: {_words(error)}", sent_whole=sent_whole)
+        return Answer(None, f"{self._sink.url}: {_words(error)}", sent_whole=sent_whole, timed_out=timed_out)
 
     def _connected(self) -> http.client.HTTPConnection:
         if self._connection is None:

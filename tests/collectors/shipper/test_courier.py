@@ -92,6 +92,58 @@ def test_live_rows_go_first_while_a_backlog_drains(store: Store) -> None:
     assert len(server.points) == 1001
 
 
+def test_live_rows_wait_for_one_request_of_the_backlog_only(store: Store) -> None:
+    journal, server = TwinJournal(store.path), TwinServer()
+    journal.sync()
+    journal.append([n * SECOND for n in range(1000)])
+    for n in range(1, LIVE_LAG + 1):
+        journal.append([(1000 + n) * SECOND])
+    carried = courier(store, server, journal)
+    carried.interval_s = 0.0
+    carried.live_round()  # all of it is backlog now
+    live = itertools.count(5000)
+
+    def go_on(_lines: list[str]) -> str:
+        if len(server.requests) < 20:
+            journal.append([next(live) * SECOND])
+        return "store"
+
+    server.mood = go_on
+    while carried.backlog_turn():
+        pass
+    is_live = [
+        min(int(line.rpartition(" ")[2]) for line in sent) >= OFFSET_NS + 5000 * SECOND for sent in server.requests
+    ]
+    assert is_live[:8] == [False, True] * 4, "a window is one block of ten requests"
+    while carried.live_round():
+        pass
+    assert len(server.points) == journal.rows()
+
+
+def test_what_comes_while_a_window_is_under_way_is_not_passed_over(store: Store) -> None:
+    """A window leaves out what is behind the backlog's end, and its mark passes it: that must not become backlog."""
+    journal, server = TwinJournal(store.path), TwinServer()
+    journal.sync()
+    for n in range(100):
+        journal.append([n * SECOND])
+    carried = courier(store, server, journal)
+    carried.interval_s = 0.0
+    carried.live_round()  # 1..100 are a backlog now
+    for n in range(100, 110):
+        journal.append([n * SECOND])  # behind its end, in the same window
+
+    def grow(_lines: list[str]) -> str:
+        if len(server.requests) == 1:
+            for n in range(110, 110 + 2 * LIVE_LAG):
+                journal.append([n * SECOND])
+        return "store"
+
+    server.mood = grow
+    carried.backlog_turn()
+    carried.run_once()
+    assert len(server.points) == journal.rows() == 110 + 2 * LIVE_LAG
+
+
 def test_a_block_that_joins_backlog_and_live_rows_is_not_passed_over(store: Store) -> None:
     journal, server = TwinJournal(store.path), TwinServer()
     journal.sync()
@@ -320,24 +372,35 @@ def test_a_full_disk_costs_a_resend_and_nothing_else(store: Store, monkeypatch: 
     assert store.marks("lab")["mppt"].confirmed == 1
 
 
-MOODS = ["store", "store", "store", "store and stay silent", "silent", "503", "500", "429", "413"]
+MOODS = ["store", "store", "store", "store and stay silent", "silent", "late", "503", "500", "429", "413"]
 ACTION = st.sampled_from(
     ["append", "append", "many", "event", "unsynced boot", "sync", "compact", "ship", "save", "kill"]
 )
 
 
-@given(st.lists(ACTION, max_size=40), st.lists(st.sampled_from(MOODS), min_size=1, max_size=12))
+@given(
+    st.lists(ACTION, max_size=40),
+    st.lists(st.sampled_from(MOODS), min_size=1, max_size=12),
+    st.lists(st.sampled_from([0, 0, 1, 2 * LIVE_LAG]), min_size=1, max_size=5),
+)
 @settings(max_examples=150, deadline=None)
 def test_whatever_happens_in_between_the_server_ends_with_exactly_the_journal(
-    tmp_path_factory: pytest.TempPathFactory, actions: list[str], moods: list[str]
+    tmp_path_factory: pytest.TempPathFactory, actions: list[str], moods: list[str], growth: list[int]
 ) -> None:
     store = Store(tmp_path_factory.mktemp("ship") / "ship.db")
     journal, server = TwinJournal(store.path), TwinServer()
-    cycle = itertools.cycle([*moods, "store"])
-    server.mood = lambda lines: next(cycle) if len(lines) > 1 else "store"
+    cycle, growing = itertools.cycle([*moods, "store"]), itertools.chain(growth * 5, itertools.repeat(0))
     journal.sync()
     boot, clock = "boot-1", itertools.count(1)
+
+    def mood(sent: list[str]) -> str:
+        for _ in range(next(growing)):
+            journal.append([next(clock) * SECOND], boot_id=boot, measurement="solar")
+        return next(cycle) if len(sent) > 1 else "store"
+
+    server.mood = mood
     carried = courier(store, server, journal)
+    carried.interval_s = 0.0
     for action in actions:
         if action in ("append", "many"):
             for _ in range(1 if action == "append" else 150):
@@ -359,6 +422,7 @@ def test_whatever_happens_in_between_the_server_ends_with_exactly_the_journal(
             carried.save()
         elif action == "kill":
             carried = courier(store, server, journal)
+            carried.interval_s = 0.0
         assert not [stamp for stamp in server.stamps() if stamp < OFFSET_NS]
     for name, steps in journal.steps.items():
         if steps[-1].state == UNSYNCHRONISED:

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.shipper.answers import Answer, Verdict, judge
+from collectors.shipper.answers import FEW_LINES_BYTES, LARGE_BODY_BYTES, Answer, Verdict, judge
 from collectors.shipper.delivery import (
     HOLD_S,
     MOST_REQUESTS,
+    SLOW_S,
     BatchLimit,
     Delivered,
     Send,
@@ -188,8 +189,42 @@ def test_too_large_is_halved_and_the_limit_comes_back_slowly() -> None:
     for _ in range(20):
         limit.shrink()
     assert limit.lines == 100
-    limit.grow()
+    limit.stored(SLOW_S)
     assert limit.lines == 200
+
+
+def test_a_time_that_ran_out_tells_of_size_only_where_there_was_some() -> None:
+    late = Answer(None, "timed out", timed_out=True)
+    assert judge(late, FEW_LINES_BYTES + 1) is Verdict.SLOW
+    assert judge(late, FEW_LINES_BYTES) is Verdict.UNKNOWN
+    assert judge(late._replace(sent_whole=False), LARGE_BODY_BYTES + 1) is Verdict.TOO_LARGE
+    assert judge(Answer(None, "reset"), FEW_LINES_BYTES + 1) is Verdict.UNKNOWN
+
+
+def test_what_takes_too_long_is_halved_until_it_does_not_and_nothing_of_it_is_refused() -> None:
+    limit = BatchLimit(5000)
+    late = Answer(None, "timed out", timed_out=True)
+    batch = [f"battery,device=mppt voltage_v=12.{n:04} {n}" for n in range(1000)]
+    played = play(batch, lambda sent: late if len(sent) > 300 else STORED, limit=limit)
+    assert played.result == Delivered()
+    assert [len(sent) for sent in played.sent] == [1000, 500, 250, 250, 500, 250, 250]
+    assert {wait.state for wait in played.waits} == {"retry"}
+    assert limit.lines == 5000 // 8
+
+
+def test_a_line_that_alone_takes_too_long_is_sent_again_for_ever() -> None:
+    long = f'event detail="{"x" * 9000}" 1'
+    played = play([long], lambda _: Answer(None, "timed out", timed_out=True), steps=50)
+    assert played.result is None
+    assert set(map(tuple, played.sent)) == {(long,)}
+
+
+def test_a_batch_that_was_stored_slowly_makes_the_next_ones_smaller() -> None:
+    limit = BatchLimit(5000)
+    limit.stored(SLOW_S + 1)
+    assert limit.lines == 2500
+    limit.stored(SLOW_S)
+    assert limit.lines == 2600
 
 
 def test_one_line_that_alone_is_too_large_is_refused() -> None:

@@ -117,7 +117,8 @@ class TwinServer:
         lines = self.requests[-1]
         mood = self.mood(lines)
         if mood not in ("store", "store and stay silent"):
-            return Answer(None, "timed out") if mood == "silent" else Answer(int(mood), mood)
+            is_silent = mood in ("silent", "late")
+            return Answer(None, mood, timed_out=mood == "late") if is_silent else Answer(int(mood), mood)
         good = [line for line in lines if self.refuses(line) is None]
         for point in parse("\n".join(good)):
             self.points.setdefault((*point.series, point.stamp_ns), {}).update(point.fields)
