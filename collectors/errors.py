@@ -10,6 +10,7 @@
     ├── WrongDevice          something else lives on this port: stop and say so                  exit 76
     ├── LinkDown             reopen, waiting longer each time                                    exit 69
     │   └── LinkBusy         someone else holds the port                                         exit 75
+    ├── SinkHeld             a database takes nothing until a person has done something          exit 69
     └── JournalError         the disk or the file; see each subclass                             exit 74
         ├── JournalNewer     written by a newer version: stop, touch nothing
         ├── JournalLocked    another process writes it: stop                                     exit 75
@@ -92,6 +93,12 @@ class LinkBusy(LinkDown):
     """Another process holds the port."""
 
     exit_code = 75
+
+
+class SinkHeld(CollectorError):
+    """A database takes nothing until a person has done something; all rows are still in the journal."""
+
+    exit_code = 69
 
 
 class JournalError(CollectorError):

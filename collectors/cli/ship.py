@@ -11,7 +11,11 @@ from collectors.shipper import config
 
 @click.command("ship")
 @click.argument("path", metavar="CONFIG", type=click.Path(path_type=Path, readable=False))
-@click.option("--once", is_flag=True, help="End with exit code 0 when everything that may be sent is confirmed.")
+@click.option(
+    "--once",
+    is_flag=True,
+    help="End when everything that may be sent is confirmed, or with exit code 69 when a database takes nothing.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line for each sink and report.")
 def COMMAND(path: Path, once: bool, as_json: bool) -> None:  # noqa: N802 - every module here offers COMMAND
     """Send all journals of the state folder to every sink of CONFIG, until SIGTERM.

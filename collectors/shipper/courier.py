@@ -134,10 +134,12 @@ class Courier:
             self.save()
 
     def run_once(self) -> None:
-        """Ship until everything that may be shipped is confirmed, or refused for good."""
+        """Ship until everything that may be shipped is confirmed, or refused for good, or until stopped."""
         try:
             while self.live_round() or self.backlog_turn() or self.sort_turn():
                 pass
+        except Stopped:
+            return
         finally:
             self.save()
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from collectors.clock import Clock, system_clock
-from collectors.errors import ConfigError, JournalError, JournalLocked
+from collectors.errors import ConfigError, JournalError, JournalLocked, SinkHeld
 from collectors.host import resident_bytes, wifi
 from collectors.journal import notes
 from collectors.journal.committer import Committer
@@ -140,11 +140,19 @@ class Service:
             committer.stop(COMMIT_S)
 
     def run_once(self, stopping: Callable[[], bool]) -> None:
-        """Ship until everything that may be shipped is confirmed, or until stopped. Raises what ended a courier."""
+        """Ship until everything that may be shipped is confirmed, or until stopped.
+
+        Raises what ended a courier, and SinkHeld when there is nothing left to do but for a person.
+        """
         for lane in self.lanes:
             lane.start(lane.courier.run_once)
+        held: list[str] = []
         try:
             while any(lane.is_running for lane in self.lanes) and not stopping():
+                states = {lane.sink.name: lane.courier.health for lane in self.lanes if lane.is_running}
+                if states and all(health.state == "hold" for health in states.values()):
+                    held = [f"sink {name}: {health.why}" for name, health in states.items()]
+                    break
                 self._raise_failures()
                 for lane in self.lanes:
                     _break_off(lane)
@@ -154,6 +162,10 @@ class Service:
         self._raise_failures()
         for lane in self.lanes:
             self._report(self._facts(lane))
+        if held:
+            raise SinkHeld(
+                "; ".join(held) + "; nothing is lost: mend it, see collectors sink check, and run this again"
+            )
 
     def stop(self) -> None:
         """End every courier, whatever it waits for, and put its marks on the disk."""
@@ -287,7 +299,8 @@ def run(config: ShipConfig, *, once: bool = False, as_json: bool = False) -> Non
     """Ship until SIGTERM or SIGINT (with `once`: until there is nothing more to ship), then return.
 
     Raises ConfigError for a secret that cannot be read, JournalError for the state folder, JournalLocked for a second
-    shipper. Marks are on the disk when it returns.
+    shipper; with `once` also SinkHeld, and SystemExit with 128 and the signal's number when that ended it too early.
+    Marks are on the disk when it returns.
     """
     logging.basicConfig(level=logging.INFO, format="ship: %(message)s")
     stops: list[int] = []
@@ -301,6 +314,8 @@ def run(config: ShipConfig, *, once: bool = False, as_json: bool = False) -> Non
             (service.run_once if once else service.run)(lambda: bool(stops))
         finally:
             service.close()
+    if once and stops:
+        raise SystemExit(128 + stops[0])
 
 
 def _print_json(facts: Mapping[str, Any]) -> None:

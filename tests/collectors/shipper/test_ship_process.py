@@ -218,6 +218,37 @@ def test_a_second_shipper_is_refused(host: Host) -> None:
         first.communicate(timeout=10)
 
 
+def test_once_ends_when_only_a_person_can_help_and_loses_nothing(host: Host, influx: Influx) -> None:
+    there, host.database = host.database, "not_there"
+    host.point_to(host.url)
+    with host.collecting() as written:
+        time.sleep(0.2)
+    process = host.ship("--once", "--json")
+    output, errors = process.communicate(timeout=20)
+    assert process.returncode == 69
+    assert "sink lab: 404" in errors
+    assert "database not found" in errors
+    assert json.loads(output)["state"] == "hold"
+    host.database = there
+    host.point_to(host.url)
+    host.ship_once()
+    assert influx.count(host.database, "voltage_v", "battery") == written[0]
+
+
+def test_once_that_is_stopped_too_early_says_so(host: Host) -> None:
+    with host.collecting():
+        time.sleep(0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # takes everything and never answers
+        host.point_to(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        process = host.ship("--once")
+        listener.settimeout(20)
+        client, _ = listener.accept()
+        with client:
+            process.terminate()
+            process.communicate(timeout=10)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
 def test_systemd_hears_that_it_is_ready_alive_and_held(host: Host, tmp_path: Path) -> None:
     host.database = "not_there"
     host.point_to(host.url)
