@@ -16,7 +16,6 @@ Source: lab-instruments.md, section 1.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -166,13 +165,16 @@ class Controller:
         """Return the next publication's readings and now and then what is not published; or one slot's answers."""
         outputs: list[Output] = []
         is_asked = self.paced_by == "grid"
-        if is_asked:
-            yield from self._ask_slot(outputs)
-        else:
-            yield from self._await_publication(outputs)
-            self._digest_pending(outputs)
-        with suppress(LinkDown, Stopped):  # what was heard is worth keeping
+        try:
+            if is_asked:
+                yield from self._ask_slot(outputs)
+            else:
+                yield from self._await_publication(outputs)
+                self._digest_pending(outputs)
             yield from self._extras(outputs)
+        except (LinkDown, Stopped):
+            if not (outputs or self._pending):
+                raise  # else what was heard is worth keeping
         if is_asked:
             self._pending.clear()  # publications of a device that is asked anyway
         else:

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 from collectors import devices
 from collectors.config import load_dataclass
 from collectors.device import Device
-from collectors.dialogue import Ask, Dialogue, Pause, Reply
-from collectors.errors import CollectorError, FrameError, NoReply
+from collectors.dialogue import Ask, Dialogue, Pause, Reply, Stopped
+from collectors.errors import CollectorError, FrameError, LinkDown, NoReply
 from collectors.fakes import Fake, FakeKind, Out
 from collectors.reading import Event, Identity, Reading, Value
 
@@ -242,8 +242,11 @@ class Bench:
                     self.now_s += step.seconds
                     step = dialogue.send(None)
                     continue
-                reply = self._ask(step)
-                step = dialogue.send(reply) if reply else dialogue.throw(NoReply("the fake said nothing usable"))
+                try:
+                    reply = self._ask(step) or NoReply("the fake said nothing usable")
+                except (LinkDown, Stopped) as error:
+                    reply = error
+                step = dialogue.throw(reply) if isinstance(reply, Exception) else dialogue.send(reply)
         except StopIteration as done:
             result: T = done.value
             return result

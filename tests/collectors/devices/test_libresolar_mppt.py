@@ -214,8 +214,34 @@ def test_lost_answers_cost_no_publication() -> None:
     assert "fetch_failed" in kinds(outputs)
 
 
-@pytest.mark.parametrize("end", [LinkDown("pulled"), Stopped()], ids=["pulled", "stopped"])
-def test_what_was_heard_is_kept_when_the_asking_ends(end: Exception) -> None:
+ENDS = pytest.mark.parametrize("end", [LinkDown("pulled"), Stopped()], ids=["pulled", "stopped"])
+
+
+class Ends(Recorder):
+    """A fake whose line is lost, or whose collector is stopped, at the next request but so many."""
+
+    end: Exception | None = None
+    after = 0
+
+    def receive(self, data: bytes, now_s: float, channel: str = "") -> Sequence[Out]:
+        if self.end and self.after == 0:
+            raise self.end
+        self.after -= 1
+        return super().receive(data, now_s, channel)
+
+
+def ending(end: Exception, after: int) -> Rig:
+    """A charger whose slot takes several requests."""
+    rig = Rig({"generation": "0.5"}, mode="poll", extra_period_s=0.0)
+    rig.recorder = ends = Ends(rig.fake)
+    rig.bench = Bench(ends, [""])
+    rig.open().poll(2)
+    ends.end, ends.after = end, after
+    return rig
+
+
+@ENDS
+def test_what_was_published_is_kept_when_the_asking_ends(end: Exception) -> None:
     poll = Rig({}, extra_period_s=10.0).open().driver.poll()
     assert next(poll).send.startswith(b"?"), "it has heard something, and asks for what is not published"
     assert poll.send(Reply(thingset.parse(b'# {"Bat_V":12.60}'), 10**12)).send == b"", "heard while it waits"
@@ -224,6 +250,15 @@ def test_what_was_heard_is_kept_when_the_asking_ends(end: Exception) -> None:
     found = [o.values["voltage_v"] for o in done.value.value if isinstance(o, Reading) and "voltage_v" in o.values]
     assert found[0] == WORLD["battery.voltage_v"]
     assert found[-1] == 12.6
+
+
+@ENDS
+def test_what_a_slot_has_brought_is_kept_and_where_nothing_was_heard_the_end_is_raised(end: Exception) -> None:
+    whole = sum(isinstance(output, Reading) for output in ending(end, -1).poll())
+    part = sum(isinstance(output, Reading) for output in ending(end, 1).poll())
+    assert 0 < part < whole
+    with pytest.raises(type(end)):
+        ending(end, 0).poll()
 
 
 def test_after_a_lost_answer_it_asks_nothing_until_the_next_period() -> None:
