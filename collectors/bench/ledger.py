@@ -163,22 +163,23 @@ def account(sent: SentLog, stamps: IntArray, up_ns: IntArray, until_ns: int) -> 
 
     `stamps` are those of its samples, rising; `up_ns` those of the events that say that the link is up.
     """
-    all_ns = np.array(sent.boottime_ns, np.int64)
-    has_row = _have_rows(all_ns, stamps)
-    sent_ns = all_ns[: int(np.searchsorted(np.maximum.accumulate(all_ns), until_ns))]
+    sent_ns = np.array(sent.boottime_ns, np.int64)
+    is_sent = sent_ns < until_ns
     is_harmed = np.frombuffer(bytes(sent.harmed[: len(sent_ns)]), np.uint8).astype(bool)
     for gone_ns in sent.gone_ns:
         if gone_ns < until_ns:
             is_harmed |= (sent_ns >= gone_ns - CUT_OFF_NS) & (sent_ns < gone_ns)
-    is_opening = _opening(sent_ns, sent.connected_ns, up_ns)
-    is_counted = ~is_harmed & ~is_opening
-    kept = int((is_counted & has_row[: len(sent_ns)]).sum())
+    is_opening = is_sent & _opening(sent_ns, sent.connected_ns, up_ns)
+    is_harmed &= is_sent & ~is_opening
+    is_counted = is_sent & ~is_harmed & ~is_opening
+    counted = int(is_counted.sum())
+    kept = int((is_counted & _have_rows(sent_ns, stamps)).sum())
     return Account(
-        sent=len(sent_ns),
+        sent=int(is_sent.sum()),
         opening=int(is_opening.sum()),
-        harmed=int((is_harmed & ~is_opening).sum()),
+        harmed=int(is_harmed.sum()),
         kept=kept,
-        lost=int(is_counted.sum()) - kept,
+        lost=counted - kept,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -30,4 +31,6 @@ def COMMAND(path: Path, once: bool, as_json: bool) -> None:  # noqa: N802 - ever
     loaded = config.load(path)
     from collectors.shipper import service
 
-    service.run(loaded, once=once, as_json=as_json)
+    ended_by = service.run(loaded, once=once, as_json=as_json)
+    if once and ended_by:
+        sys.exit(128 + ended_by)

@@ -295,12 +295,11 @@ def the_only_one(state_dir: Path) -> Iterator[None]:
         yield
 
 
-def run(config: ShipConfig, *, once: bool = False, as_json: bool = False) -> None:
-    """Ship until SIGTERM or SIGINT (with `once`: until there is nothing more to ship), then return.
+def run(config: ShipConfig, *, once: bool = False, as_json: bool = False) -> int:
+    """Ship until SIGTERM or SIGINT (with `once`: until there is nothing more to ship); return which it was, 0 for none.
 
     Raises ConfigError for a secret that cannot be read, JournalError for the state folder, JournalLocked for a second
-    shipper; with `once` also SinkHeld, and SystemExit with 128 and the signal's number when that ended it too early.
-    Marks are on the disk when it returns.
+    shipper; with `once` also SinkHeld. Marks are on the disk when it returns.
     """
     logging.basicConfig(level=logging.INFO, format="ship: %(message)s")
     stops: list[int] = []
@@ -314,8 +313,7 @@ def run(config: ShipConfig, *, once: bool = False, as_json: bool = False) -> Non
             (service.run_once if once else service.run)(lambda: bool(stops))
         finally:
             service.close()
-    if once and stops:
-        raise SystemExit(128 + stops[0])
+    return stops[0] if stops else 0
 
 
 def _print_json(facts: Mapping[str, Any]) -> None:

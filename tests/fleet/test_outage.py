@@ -11,6 +11,7 @@ import urllib.parse
 
 import pytest
 
+from collectors.shipper.delivery import LONGEST_BACKOFF_S
 from tests.fleet.benches import SERIES
 from tests.fleet.hosts import await_true
 from tests.fleet.site import WholeSite
@@ -22,8 +23,6 @@ OUTAGE_S = float(os.environ.get("BATTFLEET_OUTAGE_S", "90"))
 SLOW = "32kbit"
 """So slow that catching up takes a while, which can be looked at."""
 LIVE_S = 5.0
-RETRY_S = 60.0
-"""A shipper tries again after so long at most."""
 LOOK = """
 import json, sys, time, urllib.request
 login, query, seconds, live_s = json.load(sys.stdin)
@@ -76,7 +75,7 @@ def test_a_cut_cable_costs_nothing_and_live_values_come_first(site: WholeSite) -
     cut_ns = time.time_ns()
     time.sleep(OUTAGE_S)
     joined_ns = time.time_ns()
-    watch = Watch(site, cut_ns, joined_ns, RETRY_S + 60)
+    watch = Watch(site, cut_ns, joined_ns, LONGEST_BACKOFF_S + 60)
     time.sleep(2)  # it logs in over the fast cable
     server.slow_down(SLOW)
     bench.pi.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -29,12 +30,24 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def courier(store: Store, server: TwinServer, *journals: TwinJournal, batch_lines: int = 100) -> Courier:
+def courier(
+    store: Store, server: TwinServer, *journals: TwinJournal, batch_lines: int = 100, interval_s: float = math.inf
+) -> Courier:
     """A courier as it is after a start of the program."""
     made = Courier("lab", store, server, batch_lines=batch_lines, uniform=lambda _low, _high: 0.0)
+    made.interval_s = interval_s
     for journal in journals:
         made.add(Reading(journal.name, journal, store, "lab", made.types))
     return made
+
+
+def filled(store: Store, commits: int) -> TwinJournal:
+    """A journal whose clock is right, with so many commits of a row each."""
+    journal = TwinJournal(store.path)
+    journal.sync()
+    for n in range(commits):
+        journal.append([n * SECOND])
+    return journal
 
 
 def test_every_row_and_event_arrives_once(store: Store) -> None:
@@ -73,10 +86,7 @@ def test_a_cursor_never_moves_without_a_204(store: Store) -> None:
 
 
 def test_live_rows_go_first_while_a_backlog_drains(store: Store) -> None:
-    journal, server = TwinJournal(store.path), TwinServer()
-    journal.sync()
-    for n in range(1000):
-        journal.append([n * SECOND])
+    journal, server = filled(store, 1000), TwinServer()
     carried = courier(store, server, journal)
     assert not carried.live_round()
     assert carried.marks["mppt"].live == 1000
@@ -98,8 +108,7 @@ def test_live_rows_wait_for_one_request_of_the_backlog_only(store: Store) -> Non
     journal.append([n * SECOND for n in range(1000)])
     for n in range(1, LIVE_LAG + 1):
         journal.append([(1000 + n) * SECOND])
-    carried = courier(store, server, journal)
-    carried.interval_s = 0.0
+    carried = courier(store, server, journal, interval_s=0.0)
     carried.live_round()  # all of it is backlog now
     live = itertools.count(5000)
 
@@ -122,12 +131,8 @@ def test_live_rows_wait_for_one_request_of_the_backlog_only(store: Store) -> Non
 
 def test_what_comes_while_a_window_is_under_way_is_not_passed_over(store: Store) -> None:
     """A window leaves out what is behind the backlog's end, and its mark passes it: that must not become backlog."""
-    journal, server = TwinJournal(store.path), TwinServer()
-    journal.sync()
-    for n in range(100):
-        journal.append([n * SECOND])
-    carried = courier(store, server, journal)
-    carried.interval_s = 0.0
+    journal, server = filled(store, 100), TwinServer()
+    carried = courier(store, server, journal, interval_s=0.0)
     carried.live_round()  # 1..100 are a backlog now
     for n in range(100, 110):
         journal.append([n * SECOND])  # behind its end, in the same window
@@ -165,10 +170,7 @@ def test_a_block_that_joins_backlog_and_live_rows_is_not_passed_over(store: Stor
 
 
 def test_a_crash_in_the_middle_of_a_backlog_costs_only_a_resend(store: Store) -> None:
-    journal, server = TwinJournal(store.path), TwinServer()
-    journal.sync()
-    for n in range(1000):
-        journal.append([n * SECOND])
+    journal, server = filled(store, 1000), TwinServer()
     crashed = courier(store, server, journal)
     crashed.live_round()
     crashed.backlog_turn()
@@ -399,8 +401,7 @@ def test_whatever_happens_in_between_the_server_ends_with_exactly_the_journal(
         return next(cycle) if len(sent) > 1 else "store"
 
     server.mood = mood
-    carried = courier(store, server, journal)
-    carried.interval_s = 0.0
+    carried = courier(store, server, journal, interval_s=0.0)
     for action in actions:
         if action in ("append", "many"):
             for _ in range(1 if action == "append" else 150):
@@ -421,8 +422,7 @@ def test_whatever_happens_in_between_the_server_ends_with_exactly_the_journal(
         elif action == "save":
             carried.save()
         elif action == "kill":
-            carried = courier(store, server, journal)
-            carried.interval_s = 0.0
+            carried = courier(store, server, journal, interval_s=0.0)
         assert not [stamp for stamp in server.stamps() if stamp < OFFSET_NS]
     for name, steps in journal.steps.items():
         if steps[-1].state == UNSYNCHRONISED:

@@ -116,9 +116,10 @@ class TwinServer:
         """Return what the mood makes of it."""
         lines = self.requests[-1]
         mood = self.mood(lines)
+        if mood in ("silent", "late"):
+            return Answer(None, mood, timed_out=mood == "late")
         if mood not in ("store", "store and stay silent"):
-            is_silent = mood in ("silent", "late")
-            return Answer(None, mood, timed_out=mood == "late") if is_silent else Answer(int(mood), mood)
+            return Answer(int(mood), mood)
         good = [line for line in lines if self.refuses(line) is None]
         for point in parse("\n".join(good)):
             self.points.setdefault((*point.series, point.stamp_ns), {}).update(point.fields)
