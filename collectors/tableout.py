@@ -16,7 +16,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from collectors import lines
+from collectors import libraries, lines
 from collectors.errors import ConfigError
 from collectors.journal.records import Chunk, Column, Span, Stream
 from collectors.journal.when import iso
@@ -89,7 +89,7 @@ class ParquetOutput:
             import pyarrow as pa
             import pyarrow.parquet as pq
         except ImportError as error:
-            raise ConfigError(f"Parquet needs pyarrow ({error}); install battfleet[parquet], or use CSV") from error
+            raise ConfigError(f"Parquet: {libraries.advice(error) or error}; or use CSV") from error
         self._pa = pa
         self._layout = layout
         texts = [(name, pa.string()) for name in ("measurement", *layout.tags)]

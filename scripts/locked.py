@@ -3,6 +3,7 @@
 requirements.txt is one lock for every place; each place installs only its own extras from it:
 
     python3 scripts/locked.py collectors build > .venv/requirements.txt
+    python3 scripts/locked.py --extras dev        # dev and every extra that it contains
 
 The lock's "# via" notes are the graph that is walked. Standard library only: it runs before anything is installed.
 """
@@ -23,19 +24,28 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def wanted(extras: list[str], table: dict[str, list[str]]) -> set[str]:
-    """Return the packages that these extras name, extras of extras included."""
-    names: set[str] = set()
+def contained(extras: list[str], table: dict[str, list[str]]) -> set[str]:
+    """Return these extras and all extras that they contain."""
+    found: set[str] = set()
     for extra in extras:
         if extra not in table:
             sys.exit(f"locked.py: no extra {extra!r} in pyproject.toml; there are: {', '.join(sorted(table))}")
+        found.add(extra)
         for requirement in table[extra]:
             own = re.fullmatch(rf"{PROJECT}\[([\w,\s-]+)\]", requirement)
             if own:
-                names |= wanted([e.strip() for e in own[1].split(",")], table)
-            else:
-                names.add(canonical(re.match(r"[\w.-]+", requirement)[0]))  # type: ignore[index]
-    return names
+                found |= contained([e.strip() for e in own[1].split(",")], table)
+    return found
+
+
+def wanted(extras: list[str], table: dict[str, list[str]]) -> set[str]:
+    """Return the packages that these extras name, extras of extras included."""
+    return {
+        canonical(re.match(r"[\w.-]+", requirement)[0])  # type: ignore[index]
+        for extra in contained(extras, table)
+        for requirement in table[extra]
+        if not requirement.startswith(f"{PROJECT}[")
+    }
 
 
 def blocks(lock: str) -> list[tuple[str, set[str], str]]:
@@ -50,8 +60,11 @@ def blocks(lock: str) -> list[tuple[str, set[str], str]]:
 
 
 def main() -> None:
-    """Print the pins that the extras on the command line need."""
+    """Print the pins that the extras on the command line need, or with --extras which extras these contain."""
     table = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    if sys.argv[1:2] == ["--extras"]:
+        print(" ".join(sorted(contained(sys.argv[2:], table))))
+        return
     pins = blocks((ROOT / "requirements.txt").read_text())
     need = wanted(sys.argv[1:], table)
     grown = True

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from soc import libraries
 from soc.errors import OptionError
 from soc.series import Series
 
@@ -19,7 +20,7 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 except ImportError as error:
-    raise OptionError("plots need matplotlib: pip install 'battfleet[notebooks]'") from error
+    raise OptionError(f"plots: {libraries.advice(error) or error}") from error
 
 Array = NDArray[np.float64]
 

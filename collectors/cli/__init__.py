@@ -1,7 +1,8 @@
 """The `collectors` command. Each module here is one subcommand: a click command named COMMAND, found by looking.
 
 Exit codes: 0 done; 2 wrong usage; 69 device or server absent; 70 a bug; 74 disk or journal; 75 held by someone
-else, try later; 76 the device answered wrongly or is another one; 78 configuration; 130 Ctrl-C.
+else, try later; 76 the device answered wrongly or is another one; 78 configuration, or a library is not installed;
+130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import NoReturn
 
 import click
 
+from collectors import libraries
 from collectors.errors import CollectorError
 
 
@@ -66,6 +68,12 @@ def main() -> None:
         # What is left in the buffer cannot be written either: the last flush goes nowhere, else Python exits with 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(os.EX_IOERR)
+    except ImportError as error:
+        advised = libraries.advice(error)
+        if advised is None:
+            _die_of_a_bug()
+        print(f"collectors: {advised}", file=sys.stderr)
+        sys.exit(os.EX_CONFIG)
     except Exception:  # noqa: BLE001 - the one place: a bug ends the process, with its trace and its own exit code
         _die_of_a_bug()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from collectors import libraries
 from collectors.errors import ConfigError, LinkDown
 from collectors.shipper.config import ShipConfig, SinkConfig
 from collectors.shipper.setting_up import Admin, NotAllowed, Step, write_secret
@@ -23,7 +24,7 @@ def set_up_influxdb2(config: ShipConfig, sink: SinkConfig, admin: Admin, keep_s:
         library: Any = import_module("influxdb_client")
         urllib3 = import_module("urllib3")
     except ImportError as error:
-        raise ConfigError("influxdb-client is not installed here: pip install 'battfleet[setup]'") from error
+        raise ConfigError(libraries.advice(error) or str(error)) from error
     try:
         with library.InfluxDBClient(
             sink.url, admin.secret, org=sink.org, timeout=TIMEOUT_MS, ssl_ca_cert=sink.ca_file or None, retries=False

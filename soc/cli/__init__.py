@@ -1,7 +1,7 @@
 """The `soc` command. Each module here is one subcommand: a click command named COMMAND, found by looking.
 
 Exit codes (sysexits.h): 0 done; 2 wrong usage; 65 a recording cannot be used; 69 a store does not answer; 70 a bug;
-74 a file cannot be read or written; 78 cell file or option.
+74 a file cannot be read or written; 78 cell file or option, or a library is not installed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pkgutil import iter_modules
 
 import click
 
+from soc import libraries
 from soc.errors import BeliefError, CellError, OptionError, SeriesError, SocError
 
 
@@ -78,6 +79,12 @@ def main() -> None:
     except (SocError, OSError) as error:
         print(f"soc: {error}", file=sys.stderr)
         sys.exit(exit_code(error))
+    except ImportError as error:
+        advised = libraries.advice(error)
+        if advised is None:
+            raise
+        print(f"soc: {advised}", file=sys.stderr)
+        sys.exit(78)
 
 
 if __name__ == "__main__":

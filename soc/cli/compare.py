@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from soc import libraries
 from soc.cli._options import recording_options, wishes
 from soc.errors import OptionError
 
@@ -52,7 +53,7 @@ def COMMAND(place: str, filters: tuple[str, ...], plot: Path | None, **taken: An
                 series[:2], setup.cell, name, soc0=soc0, soc0_sd=soc0_sd, **setup.options
             )  # compiled before timing
         except ImportError as error:
-            click.echo(f"soc: {name} left out: {error}", err=True)
+            click.echo(f"soc: {name} left out: {libraries.advice(error) or error}", err=True)
             continue
         begun = time.perf_counter()
         found = estimate(series, setup.cell, name, soc0=soc0, soc0_sd=soc0_sd, **setup.options)

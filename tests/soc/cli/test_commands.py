@@ -164,7 +164,7 @@ def test_without_matplotlib_the_message_says_what_to_install(recording: Recordin
     code = "import sys; sys.modules['matplotlib'] = None; sys.argv[1:1] = ['plot']; from soc.cli import main; main()"
     arguments = [str(recording()), "--cell", str(cell_file), "--out", "p.png"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-    assert done.returncode == 78 and "pip install 'battfleet[notebooks]'" in done.stderr
+    assert done.returncode == 78 and "run: scripts/setup soc" in done.stderr
 
 
 # ---- identify -------------------------------------------------------------------------------------------------------

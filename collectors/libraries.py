@@ -1,0 +1,32 @@
+"""Libraries that an installation may lack, and the set-up that installs them.
+
+A host that only collects has the extra `collectors`; commands for people use more. Each name that can be missing is in
+LIBRARIES, so that a missing library is told from a bug.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+LIBRARIES: Mapping[str, str] = {
+    "influxdb_client": "influxdb-client",
+    "labjack": "labjack-ljm",
+    "numpy": "numpy",
+    "orjson": "orjson",
+    "plotext": "plotext",
+    "pyarrow": "pyarrow",
+    "rich": "rich",
+    "serial": "pyserial",
+    "urllib3": "urllib3",
+    "zstandard": "zstandard",
+}
+"""Module to distribution."""
+
+
+def advice(error: ImportError) -> str | None:
+    """Return what is missing and how to install it; None when the error is not about one of LIBRARIES."""
+    library = LIBRARIES.get((error.name or "").partition(".")[0])
+    if library is None:
+        return None
+    return f"{library} is not installed in {sys.prefix}; in the checkout run: scripts/setup bench"
