@@ -24,7 +24,7 @@ from collectors.bench.influx import DATABASE, Influx, PrivateInflux
 from collectors.bench.ledger import Gap, Journal, account, gaps
 from collectors.bench.processes import Worker
 from collectors.bench.readback import check_replay, read_back
-from collectors.bench.replay import Replay
+from collectors.bench.replay import Replay, Stall
 from collectors.bench.rig import SINK, Place, Recorded, Source, build, collector_toml, ship_toml
 from collectors.bench.sensors import Agreement, agreement
 from collectors.bench.summary import ReplayReport, Report, Summary, problems_of
@@ -280,6 +280,7 @@ class Bench:
             switch.look(math.inf)
         until_ns = boottime_ns() - MARGIN_NS
         seconds = (until_ns - self.since_ns) / 1e9
+        stalls, rows = self._served(until_ns)
         for worker in self.workers.values():
             worker.ask_to_stop()
         exit_codes = {name: worker.await_end() for name, worker in self.workers.items()}
@@ -295,7 +296,7 @@ class Bench:
             agreement=self.agreement(journals),
             database=database.url if database else "none: the journals are the store",
             read_back=read_back(list(journals.values()), boot_id, database, DATABASE) if database else None,
-            replay=self._check_replay(journals),
+            replay=self._check_replay(journals, stalls, rows),
         )
         problems = [*problems_of(summary), *([] if caught_up else ["the database did not take everything in time"])]
         return replace(summary, problems=problems)
@@ -320,16 +321,24 @@ class Bench:
             exit_code=exit_code,
         )
 
-    def _check_replay(self, journals: Mapping[str, Journal]) -> ReplayReport | None:
+    def _served(self, until_ns: int) -> tuple[Sequence[Stall], int]:
+        """Return the stalls so far and how many rows had ended by then. Rows stall when collectors are stopped."""
+        replay = self.replay
+        if replay is None:
+            return [], 0
+        return list(replay.stalls), len(replay.recording.rows) if replay.is_over else replay.served(until_ns)
+
+    def _check_replay(self, journals: Mapping[str, Journal], stalls: Sequence[Stall], rows: int) -> ReplayReport | None:
+        """Return how the served rows came back."""
         replay = self.replay
         if replay is None:
             return None
         return ReplayReport(
             speed=replay.speed,
-            rows=min(len(replay.began_ns), len(replay.recording.rows)),
+            rows=rows,
             of_rows=len(replay.recording.rows),
-            seconds=(replay.began_ns[-1] - replay.began_ns[0]) / 1e9 if replay.began_ns else 0.0,
-            stalls=replay.stalls,
+            seconds=(replay.began_ns[rows] - replay.began_ns[0]) / 1e9 if rows else 0.0,
+            stalls=stalls,
             latest_s=replay.latest_s,
             instruments={
                 place.name: check_replay(
@@ -339,6 +348,7 @@ class Bench:
                     self._server.stations[place.name].sent,
                     journals[place.name],
                     place.talks,
+                    rows,
                 )
                 for place in self.places
             },

@@ -85,7 +85,7 @@ class ReplayCheck:
     """One instrument's recorded values against what the journal holds, row by row."""
 
     values: int
-    """In the recording."""
+    """In the rows of the recording that were served."""
     equal: int
     """Found in the journal at their own row, within half of the instrument's step."""
     missing: int
@@ -98,9 +98,9 @@ class ReplayCheck:
 
 
 def check_replay(
-    replay: Replay, name: str, instrument: Instrument, sent: SentLog, journal: Journal, talks: bool
+    replay: Replay, name: str, instrument: Instrument, sent: SentLog, journal: Journal, talks: bool, rows: int
 ) -> ReplayCheck:
-    """Return how an instrument's journal compares with the recording.
+    """Return how an instrument's journal compares with the first `rows` rows of the recording, which were served.
 
     The fake's log says to which row each message belongs. A sample of an instrument that is asked came with the last
     message before its stamp. One that talks by itself may have several messages waiting when the collector looks;
@@ -110,8 +110,8 @@ def check_replay(
     """
     stamps = journal.stamps()
     alignments = _in_order(sent, _by_own_clock(journal, stamps)) if talks else [_last_before(sent, stamps)]
-    tries = [_check(replay, name, instrument, journal, marks) for marks in alignments]
-    tries = tries or [_check(replay, name, instrument, journal, {})]
+    tries = [_check(replay, name, instrument, journal, marks, rows) for marks in alignments]
+    tries = tries or [_check(replay, name, instrument, journal, {}, rows)]
     return max(tries, key=lambda check: (check.equal, -check.different - check.invented))
 
 
@@ -149,18 +149,18 @@ def _in_order(sent: SentLog, stamps: IntArray) -> Iterator[dict[int, int]]:
 
 
 def _check(
-    replay: Replay, name: str, instrument: Instrument, journal: Journal, marks: Mapping[int, int]
+    replay: Replay, name: str, instrument: Instrument, journal: Journal, marks: Mapping[int, int], rows: int
 ) -> ReplayCheck:
-    rows = replay.recording.rows
-    expected = {(i, key): value for i, row in enumerate(rows) for key, value in row.get(name, {}).items()}
+    served = replay.recording.rows[:rows]
+    expected = {(i, key): value for i, row in enumerate(served) for key, value in row.get(name, {}).items()}
     found: set[tuple[int, str]] = set()
     different = invented = 0
     for key in replay.recording.keys(name):
         course = journal.course(*key.split("."))
         for stamp, value in zip(course.boottime_ns.tolist(), course.values.tolist(), strict=True):
             place = marks[stamp], key
-            if place[0] == LEAD_IN:
-                continue
+            if place[0] == LEAD_IN or rows <= place[0] < len(replay.recording.rows):
+                continue  # before the recording, or in a row that had not ended when the run did
             if place not in expected:
                 invented += 1
             elif abs(value - expected[place]) > tolerance(instrument, key):

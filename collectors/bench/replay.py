@@ -19,6 +19,7 @@ import math
 import re
 import time
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,6 +247,10 @@ class Replay:
             self.latest_s = max(self.latest_s, now_s - due_s)
             self._enter(self.row + 1, now_s)
         return math.inf
+
+    def served(self, until_ns: int) -> int:
+        """Return how many rows had ended at this CLOCK_BOOTTIME."""
+        return max(0, bisect_right(self.began_ns, until_ns) - 1)
 
     def _enter(self, row: int, now_s: float) -> None:
         self.row = row

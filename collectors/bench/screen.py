@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from textwrap import wrap
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from collectors.bench.bench import Bench
 from collectors.bench.ledger import Journal
+from collectors.bench.rig import Place
 from collectors.bench.sensors import Agreement
 from collectors.bench.summary import Report, Summary
 from collectors.signals import VOCABULARY
@@ -26,9 +29,26 @@ CLOCK_STATES = VOCABULARY["collector"]["clock_state"].codes or {}
 RATE_SPAN_NS = 5_000_000_000
 
 
-def live(bench: Bench) -> Group:
-    """Return the table of what every instrument says now, how far they agree, and how the database is."""
-    return Group(_instruments(bench), _agreements(bench.agreement()), Text(_state(bench), no_wrap=True))
+WIDE_COLUMNS = 100
+"""From this width on, kinds are named and headings are written out."""
+NARROW_COLUMNS = 80
+"""Below this width headings are broken, columns are nearer, and the gain is left out."""
+
+
+def live(bench: Bench, width: int) -> Group:
+    """Return the newest values, how each collector does, how far instruments agree, and the state of the database.
+
+    `width`: columns of the terminal. No figure is cut from 60 columns on.
+    """
+    parts: list[Table | Text] = [
+        _values(bench, width),
+        _health(bench, width),
+        _agreements(bench.agreement(), width),
+        Text(_state(bench)),
+    ]
+    if width < NARROW_COLUMNS:
+        return Group(*parts)
+    return Group(*(part for each in parts for part in (each, Text())))
 
 
 def line(bench: Bench) -> str:
@@ -40,20 +60,59 @@ def line(bench: Bench) -> str:
     return f"{bench.now_s:6.1f} s  " + "  ".join([*parts, _state(bench)])
 
 
-def _instruments(bench: Bench) -> Table:
-    table = Table(title=f"battfleet virtual bench, {bench.now_s:.0f} s", expand=True)
-    for heading in ("instrument", "says", "rows", "per s", "gaps", "skipped", "errors", "reconnects", "queue", "clock"):
-        table.add_column(heading, justify="left" if heading in ("instrument", "says", "clock") else "right")
+def _table(headings: Sequence[str], left: Collection[str], width: int, title: str | None = None) -> Table:
+    """Return an empty table without vertical lines; the columns named in `left` hold text, the others figures."""
+    table = Table(
+        title=title,
+        box=SIMPLE_HEAD,
+        padding=(0, 1 if width >= NARROW_COLUMNS else 0, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in left else "right", no_wrap=heading not in left)
+    return table
+
+
+def _heading(width: int) -> str:
+    """Return the heading of the first column, which leaves room for the others on a narrow terminal."""
+    return "instrument" if width >= NARROW_COLUMNS else ""
+
+
+def _called(place: Place, width: int) -> str:
+    return f"{place.name} ({place.kind})" if width >= WIDE_COLUMNS else place.name
+
+
+def _values(bench: Bench, width: int) -> Table:
+    """Return the newest value of each quantity: a row for an instrument, a column for a quantity with its unit."""
+    space = " " if width >= NARROW_COLUMNS else "\n"
+    headings = [f"{measurement}{space}{VOCABULARY[measurement][signal].unit}" for measurement, signal in SHOWN]
+    title = f"battfleet virtual bench, {bench.now_s:.0f} s"
+    rate = "samples/s" if width >= NARROW_COLUMNS else "sam-\nples/s"
+    table = _table([_heading(width), *headings, rate], [_heading(width)], width, title)
+    for place in bench.places:
+        journal = bench.journals[place.name]
+        courses = [journal.course(measurement, signal) for measurement, signal in SHOWN]
+        cells = [f"{course.values[-1]:.3f}" if len(course.values) else "" for course in courses]
+        table.add_row(_called(place, width), *cells, f"{_rate_hz(journal):.1f}" if any(cells) else "no sample")
+    return table
+
+
+COUNTS = ("skipped", "errors", "reconnects", "queue_rows")
+
+
+def _health(bench: Bench, width: int) -> Table:
+    """Return how each collector does, by its own reports."""
+    again = "reconnects" if width >= NARROW_COLUMNS else "recon-\nnects"
+    headings = [_heading(width), "rows", "gaps", "skipped", "errors", again, "queue", "clock"]
+    table = _table(headings, [_heading(width), "clock"], width)
     for place in bench.places:
         journal, own = bench.journals[place.name], bench.journals[place.name].own()
-        counts = [f"{own.get(name, 0):.0f}" for name in ("skipped", "errors", "reconnects", "queue_rows")]
         table.add_row(
-            f"{place.name} ({place.kind})",
-            "  ".join(_newest(journal)) or "no sample yet",
+            _called(place, width),
             str(journal.rows),
-            f"{_rate_hz(journal):.1f}",
             str(len(bench.gaps(place.name, journal))),
-            *counts,
+            *(f"{own.get(name, 0):.0f}" for name in COUNTS),
             CLOCK_STATES.get(int(own.get("clock_state", -1)), "?"),
         )
     return table
@@ -80,12 +139,13 @@ def _rate_hz(journal: Journal) -> float:
     return max(rates)
 
 
-def _agreements(found: Mapping[str, Agreement]) -> Table:
-    table = Table(expand=True)
-    for heading in ("agreement", "pairs", "mean difference", "deviation", "median", "gain"):
-        table.add_column(heading, justify="left" if heading == "agreement" else "right")
+def _agreements(found: Mapping[str, Agreement], width: int) -> Table:
+    """Return how far two instruments that measure the same agree: first minus second."""
+    mean = "mean difference" if width >= WIDE_COLUMNS else "mean"
+    headings = ["agreement", "pairs", mean, "deviation", "median", *(["gain"] if width >= NARROW_COLUMNS else [])]
+    table = _table(headings, ["agreement"], width)
     for title, agreement in found.items():
-        table.add_row(title, *_agreement_cells(title, agreement))
+        table.add_row(title.replace(" against ", " − "), *_agreement_cells(title, agreement)[: len(headings) - 1])
     return table
 
 
@@ -115,8 +175,14 @@ def _state(bench: Bench) -> str:
     return "; ".join(parts)
 
 
-def summary_lines(summary: Summary) -> Iterator[str]:
-    """Give the summary for a person."""
+def summary_lines(summary: Summary, width: int | None = None) -> Iterator[str]:
+    """Give the summary for a person, broken between words at so many columns (None: not broken)."""
+    for text in _summary(summary):
+        indent = " " * (len(text) - len(text.lstrip()) + 4)
+        yield from wrap(text, width, subsequent_indent=indent, break_long_words=False) if width else [text]
+
+
+def _summary(summary: Summary) -> Iterator[str]:
     yield f"after {summary.seconds:.1f} s:"
     for name, report in summary.instruments.items():
         yield f"  {name:5} {_account(report)}"
@@ -158,6 +224,8 @@ def _replay_lines(summary: Summary) -> Iterator[str]:
         return
     late = f"at most {1000 * replay.latest_s:.0f} ms late, {len(replay.stalls)} stalls"
     yield f"  replay: {replay.rows} of {replay.of_rows} rows at {replay.speed:g}× in {replay.seconds:.1f} s; {late}"
+    if replay.rows < replay.of_rows:
+        yield "  replay: ended before the recording did; the rows that were served count"
     for name, check in replay.instruments.items():
         wrong = f"{check.missing} missing, {check.different} different, {check.invented} where the recording has a gap"
         yield f"  {name:5} {check.equal} of {check.values} recorded values are in the journal; {wrong}"

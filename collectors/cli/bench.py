@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 import tempfile
@@ -145,7 +146,7 @@ def _show(bench: Bench, seconds: float | None, stop: Callable[[], bool], quiet: 
             if quiet or bench.now_s < next_s:
                 continue
             if table:
-                table.update(screen.live(bench), refresh=True)
+                table.update(screen.live(bench, console.width), refresh=True)
             else:
                 print(screen.line(bench), flush=True)
             next_s = bench.now_s + (SHOW_S if table else LINE_S)
@@ -160,5 +161,6 @@ def _tell(summary: Summary, as_json: bool) -> None:
         return
     from collectors.bench import screen
 
-    for text in screen.summary_lines(summary):
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for text in screen.summary_lines(summary, width):
         print(text)

@@ -85,6 +85,15 @@ def test_recorded_minutes_come_back_from_journal_and_database() -> None:
 
 
 @needs_recording
+def test_a_replay_that_is_ended_early_has_lost_nothing() -> None:
+    summary = run("--replay", str(RECORDING), "--for", "12", "--influx", "none", timeout_s=60)
+    assert summary["problems"] == []
+    assert 60 < summary["replay"]["rows"] < summary["replay"]["of_rows"] == 9081
+    for check in summary["replay"]["instruments"].values():
+        assert check["equal"] == check["values"] > 0
+
+
+@needs_recording
 @needs_influxd
 @pytest.mark.slow
 @pytest.mark.timeout(500)

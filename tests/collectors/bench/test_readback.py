@@ -89,7 +89,9 @@ def test_nothing_is_not_the_same_as_something() -> None:
 VALUES = [12.80, 12.81, None, 12.83, 12.84, 12.90]
 
 
-def replayed(talks: bool, harm: Callable[[list[int], list[float | None]], None] = lambda *_: None) -> ReplayCheck:
+def replayed(
+    talks: bool, harm: Callable[[list[int], list[float | None]], None] = lambda *_: None, served: int = len(VALUES)
+) -> ReplayCheck:
     """Return the check of a replay of VALUES, one row in 10 ms, each said twice, the first said in the lead-in."""
     rows = [{} if v is None else {"mppt": {"battery.voltage_v": v}} for v in VALUES]
     replay = Replay(Recording(0, rows), 100.0, ["mppt"])
@@ -105,7 +107,7 @@ def replayed(talks: bool, harm: Callable[[list[int], list[float | None]], None] 
             at.append(stamp + 50_000)
             kept.append(value)
     harm(at, kept)
-    return check_replay(replay, "mppt", MPPT, sent, journal(at, voltage_v=kept), talks)
+    return check_replay(replay, "mppt", MPPT, sent, journal(at, voltage_v=kept), talks, served)
 
 
 @pytest.mark.parametrize("talks", [True, False])
@@ -113,6 +115,19 @@ def test_a_faithful_journal_holds_every_value_at_its_row(talks: bool) -> None:
     found = replayed(talks)
     assert (found.values, found.equal, found.missing, found.different, found.invented) == (5, 5, 0, 0, 0)
     assert found.latest_s == 0.0
+
+
+@pytest.mark.parametrize("talks", [True, False])
+def test_of_a_replay_that_was_ended_early_only_the_served_rows_count(talks: bool) -> None:
+    found = replayed(talks, served=4)  # the row after them had begun, and its values are in the journal, too
+    assert (found.values, found.equal, found.missing, found.different, found.invented) == (3, 3, 0, 0, 0)
+
+
+def test_rows_are_served_when_the_next_one_begins() -> None:
+    replay = Replay(Recording(0, [{"mppt": {"battery.voltage_v": v}} for v in (1.0, 2.0, 3.0)]), 1.0, ["mppt"])
+    assert replay.served(10) == 0
+    replay.began_ns.extend((100, 200, 300))
+    assert [replay.served(at_ns) for at_ns in (99, 100, 199, 200, 299, 300, 999)] == [0, 0, 0, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("talks", [True, False])
