@@ -7,6 +7,7 @@ import resource
 import signal
 from collections import Counter
 from collections.abc import Callable
+from typing import NamedTuple
 
 from collectors.clock import Clock, system_clock
 from collectors.config import Config
@@ -15,7 +16,7 @@ from collectors.errors import WrongDevice
 from collectors.host import resident_bytes
 from collectors.journal import notes
 from collectors.journal.committer import Committer
-from collectors.notify import has_manager, notify, watchdog_interval_s
+from collectors.notify import has_manager, notify, status_line, watchdog_interval_s
 from collectors.poller import Poller
 from collectors.reading import Event, Reading
 
@@ -42,6 +43,31 @@ class LoggingSink:
         self._committer.put(item)
 
 
+class Totals(NamedTuple):
+    """What was counted since the start of the process, at one report."""
+
+    at_s: float
+    """CLOCK_MONOTONIC."""
+    processor_s: float
+    """User and system time of all threads, from the start of the process: set-up and imports are in it."""
+    turns: int
+    turn_time_s: float
+    skipped: int
+
+
+def processor_s() -> float:
+    """Return the processor time that this process has used, in s."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def processor_share(before: Totals | None, now: Totals) -> float | None:
+    """Return processor time per wall time between two reports; None at the first, which has nothing to compare with."""
+    if before is None or now.at_s <= before.at_s:
+        return None
+    return (now.processor_s - before.processor_s) / (now.at_s - before.at_s)
+
+
 class Reporter:
     """Writes what the collector knows about itself, and tells the service manager that it lives."""
 
@@ -53,7 +79,7 @@ class Reporter:
         self._next_report_s = clock.monotonic_s()
         self._next_ping_s = clock.monotonic_s()
         self._keep_notes = notes.Follower(config.collector.state_dir, clock)
-        self._last = (clock.monotonic_s(), 0.0, 0, 0.0, 0)  # time, cpu, turns, turn time, skipped
+        self._last: Totals | None = None
 
     def __call__(self, poller: Poller) -> None:
         """Do what is due; cheap when nothing is. Raises what ended the committer."""
@@ -69,30 +95,30 @@ class Reporter:
 
     def _ping(self, poller: Poller, now_s: float) -> None:
         age = "no sample yet" if poller.last_good_s is None else f"last sample {now_s - poller.last_good_s:.1f} s ago"
-        status = f"STATUS={poller.state}; {age}; {self._committer.queue_rows} rows queued"
+        status = status_line(f"{poller.state}; {age}; {self._committer.queue_rows} rows queued")
         alive = now_s - self._committer.committed_at_s < COMMIT_PATIENCE_S
         notify(f"WATCHDOG=1\n{status}" if alive else status)
 
     def _report(self, poller: Poller, now_s: float) -> None:
         self._keep_notes(self._committer.clock_state)
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        cpu_s = usage.ru_utime + usage.ru_stime
-        then_s, then_cpu_s, then_turns, then_turn_s, then_skipped = self._last
-        self._last = (now_s, cpu_s, poller.turns, poller.turn_time_s, poller.skipped)
-        turns = poller.turns - then_turns
+        now = Totals(now_s, processor_s(), poller.turns, poller.turn_time_s, poller.skipped)
+        before, self._last = self._last, now
+        turns = now.turns - (before.turns if before else 0)
+        turn_time_s = now.turn_time_s - (before.turn_time_s if before else 0.0)
+        skipped = now.skipped - (before.skipped if before else 0)
         values: dict[str, float | None] = {
             "samples": poller.samples,
             "skipped": poller.skipped,
             "errors": sum(n for name, n in poller.outcomes.items() if name != "ok"),
             "reconnects": poller.reconnects,
             "last_sample_age_s": None if poller.last_good_s is None else now_s - poller.last_good_s,
-            "latency_s": (poller.turn_time_s - then_turn_s) / turns if turns else None,
+            "latency_s": turn_time_s / turns if turns else None,
             "bytes_in": poller.bytes_in,
             "queue_rows": self._committer.queue_rows,
             "journal_bytes": self._committer.journal_bytes,
             "disk_free_bytes": self._committer.disk_free_bytes,
             "memory_bytes": resident_bytes(),
-            "cpu_share": (cpu_s - then_cpu_s) / (now_s - then_s) if now_s > then_s else None,
+            "cpu_share": processor_share(before, now),
             "dropped": self._committer.dropped,
             "clock_state": self._committer.clock_state,
         }
@@ -100,8 +126,8 @@ class Reporter:
         self._committer.put(Reading("collector", now_ns, values))
         for name, count in poller.outcomes.items():
             self._committer.put(Reading("collector", now_ns, {"outcomes": count}, {"outcome": name}))
-        if poller.skipped > then_skipped:
-            detail = f"{poller.skipped - then_skipped} slots passed while a turn still ran or the instrument was silent"
+        if skipped > 0:
+            detail = f"{skipped} slots passed while a turn still ran or the instrument was silent"
             self._committer.put(Event("slots_skipped", detail))
 
 
@@ -141,7 +167,8 @@ def run(config: Config) -> None:
     except BaseException as error:
         sink.put(Event("collector_stop", f"{type(error).__name__}: {error}"))
         if isinstance(error, WrongDevice) and has_manager():
-            linger(f"STATUS={error}; tried again every {WRONG_DEVICE_S:g} s", clock, lambda: bool(stop_signals))
+            status = status_line(f"{error}; tried again every {WRONG_DEVICE_S:g} s")
+            linger(status, clock, lambda: bool(stop_signals))
         raise
     finally:
         notify("STOPPING=1")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 
+from collectors.text import one_line
+
 
 def has_manager() -> bool:
     """Return whether a service manager listens; it will also start us again."""
@@ -20,10 +22,15 @@ def notify(state: str) -> None:
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         try:
-            sock.sendto(state.encode(), address)
+            sock.sendto(state.encode(errors="replace"), address)
         except OSError:
             # The manager is gone or restarting: it will miss a ping and then decide itself; nothing to do here.
             return
+
+
+def status_line(text: str) -> str:
+    """Return the assignment that shows `text`; one line, since the next line would be another assignment."""
+    return f"STATUS={one_line(text)}"
 
 
 def watchdog_interval_s() -> float | None:

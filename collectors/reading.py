@@ -1,9 +1,14 @@
-"""What one instrument said about one thing at one instant."""
+"""What one instrument said about one thing at one instant.
+
+All text in it can be stored, sent and shown, whatever the instrument sent: see `collectors.text`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from collectors.text import one_line
 
 Value = float | None
 """A number in the signal's unit, or None where the device itself says that it has no value."""
@@ -22,6 +27,11 @@ class Reading:
     tags: Mapping[str, str] = field(default_factory=dict)
     """Only what tells parts of one instrument apart, for example {"cell": "3"}; bench and device are added later."""
 
+    def __post_init__(self) -> None:
+        """Make the tags' text fit to be stored."""
+        if self.tags:
+            object.__setattr__(self, "tags", _fit(self.tags))
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -34,6 +44,10 @@ class Event:
     boottime_ns: int | None = None
     """When it happened; None: now."""
 
+    def __post_init__(self) -> None:
+        """Make the text one line, fit to be stored."""
+        object.__setattr__(self, "detail", one_line(self.detail))
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -44,3 +58,13 @@ class Identity:
     firmware: str = ""
     detail: Mapping[str, str] = field(default_factory=dict)
     """Further facts worth a line in `collectors status`, for example nominal values or the protocol's generation."""
+
+    def __post_init__(self) -> None:
+        """Make all text fit to be stored and shown."""
+        for name in ("model", "serial", "firmware"):
+            object.__setattr__(self, name, one_line(getattr(self, name)))
+        object.__setattr__(self, "detail", _fit(self.detail))
+
+
+def _fit(texts: Mapping[str, str]) -> dict[str, str]:
+    return {one_line(key): one_line(text) for key, text in texts.items()}

@@ -12,6 +12,7 @@ import click
 
 from collectors import devices
 from collectors.errors import FrameError
+from collectors.text import encodable
 
 
 def hex_chunks(lines: Iterable[str]) -> Iterator[bytes]:
@@ -56,7 +57,7 @@ def COMMAND(kind: str, file: IO[bytes], raw: bool) -> None:  # noqa: N802
     for found in device.decode(chunks):
         frames += 1
         wrong += "error" in found
-        click.echo(json.dumps(found, ensure_ascii=False))
+        click.echo(encodable(json.dumps(found, ensure_ascii=False)))
     if not frames:
         click.echo(f"there is no frame of a {kind} in it", err=True)
     if wrong:

@@ -15,6 +15,7 @@ import click
 from collectors import devices, fakes
 from collectors.config import load_dataclass
 from collectors.errors import ConfigError
+from collectors.text import encodable
 
 if TYPE_CHECKING:
     from collectors.fakes.serve import Server, Station
@@ -56,7 +57,7 @@ def COMMAND(  # noqa: N802 - every module here offers COMMAND
             signal.signal(number, lambda *_: server.stop())
         for fault in planned:
             server.misbehave(place.name, fault)
-        print(f'link = "{station.wire.link}"', flush=True)
+        print(encodable(f'link = "{station.wire.link}"'), flush=True)
         Thread(target=_take_commands, args=(server, place.name), daemon=True).start()
         server.run()
     finally:

@@ -140,7 +140,7 @@ class Load(OnlyAnswers):
 
 
 def _string(text: str) -> bytes:
-    return text.encode("latin-1")[:15] + b"\0"
+    return text.encode("latin-1", "replace")[:15] + b"\0"
 
 
 FAKE = FakeKind("ea_el3000a", Options, Load)

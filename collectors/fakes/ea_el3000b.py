@@ -62,7 +62,7 @@ class Load(OnlyAnswers):
         for line in lines:
             reply = self._reply(line.decode("latin-1").strip().upper(), now_s)
             if reply is not None:
-                outs.append(Out(reply.encode() + b"\n"))
+                outs.append(Out(reply.encode(errors="surrogatepass") + b"\n"))
                 self._deaf_until_s = now_s + self._options.min_pause_s
         return outs
 

@@ -166,7 +166,7 @@ class FakeMppt:
             answer, delay_s = self._respond(line.decode("ascii", errors="replace"), now_s)
             self._busy_until_s = now_s + delay_s
             self._lose(b"\n".join(lines[i + 1 :]))
-            return (Out(answer.encode(), self._busy_until_s),) if answer else ()
+            return (Out(answer.encode(errors="surrogatepass"), self._busy_until_s),) if answer else ()
         self._line = lines[-1]
         return ()
 
@@ -185,7 +185,7 @@ class FakeMppt:
             inner = {g: _object({name: v for (group, name), v in members.items() if group == g}) for g in groups}
         else:
             inner = {name: v for (_, name), v in members.items()}
-        return f"{_HEAD[self._generation]}{_object(inner)}\n".encode()
+        return f"{_HEAD[self._generation]}{_object(inner)}\n".encode(errors="surrogatepass")
 
     def _print(self, signal: str, value: float | None) -> str:
         """Return the number as the firmware prints it."""

@@ -39,6 +39,7 @@ from collectors.journal.tables import (
     stream_hash,
 )
 from collectors.signals import find
+from collectors.text import one_line
 
 MOST_ROWS = 3600
 """Rows in one hot row, at most: what waited long is stored in pieces."""
@@ -195,7 +196,7 @@ class LiveFile:
         """Insert events, each with a seq of its own. Inside a transaction."""
         for event in events:
             self.seq += 1
-            row = (self.seq, boot, event.boottime_ns, event.kind, event.detail)
+            row = (self.seq, boot, event.boottime_ns, event.kind, one_line(event.detail))  # it may name any path
             self.connection.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", row)
             if event.tags:
                 put_meta(self.connection, **{f"{EVENT_TAGS}{self.seq}": event.tags})

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from collectors import devices, fakes
+from collectors.cli.tail import row_objects
 from collectors.clock import ToldClock, tell
+from collectors.daemon import Totals, processor_share
 from collectors.fakes.faults import parse_fault
 from collectors.fakes.serve import Server, Station, serving
 from collectors.journal import notes
@@ -107,6 +109,19 @@ def test_it_reports_on_itself_in_the_vocabularys_words(tmp_path: Path, load: Sta
     tags = [s.tags for s in reader.streams() if s.measurement == "load"]
     assert tags
     assert all(t == {"bench": "b", "device": "load", "kind": "ea_el3000a"} for t in tags)
+    own = [c for c in reader.chunks_after(0, 10**6) if c.stream.measurement == "collector"]
+    shares = [
+        row["values"].get("cpu_share") for c in own for row in row_objects(reader, c) if "outcome" not in row["tags"]
+    ]
+    assert shares[0] is None, "one reading of the processor's time is no share"
+    assert all(0.0 <= share <= (os.cpu_count() or 1) for share in shares[1:])
+
+
+def test_a_share_of_processor_time_needs_two_reports() -> None:
+    first, second = Totals(10.0, 1.5, 0, 0.0, 0), Totals(12.0, 1.6, 9, 0.1, 0)
+    assert processor_share(None, first) is None
+    assert processor_share(first, first) is None
+    assert processor_share(first, second) == pytest.approx(0.05)
 
 
 def test_it_gives_a_note_its_time_when_the_clock_is_set(tmp_path: Path, load: Station) -> None:
