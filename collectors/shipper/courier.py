@@ -34,6 +34,8 @@ LIVE_LAG = 60
 SAVE_LINES = 20_000
 LOOK_S = 5.0
 UNSORTED_AT_ONCE = 20
+REFUSED_EVENT_S = 60.0
+"""Rejected lines of one collector and reason are one event in this time, however many requests found them."""
 EVENT_OF_STATE = {"ok": "sink_ok", "retry": "sink_retry", "hold": "sink_hold"}
 TYPE_CONFLICT = re.compile(
     r'input field \\*"(.+?)\\*" on measurement \\*"(.+?)\\*" is type \w+, already exists as type (\w+)'
@@ -106,7 +108,9 @@ class Courier:
         self._save_s = save_s
         self._on_event = on_event
         self._uniform = uniform
-        self._known_good: str | None = None
+        self._known_good = store.known_good(sink)
+        self._refused_untold: dict[tuple[str, str], tuple[int, str]] = {}
+        self._refused_told_s: dict[tuple[str, str], float] = {}
         self._saved_s, self._saved_lines = time.monotonic(), 0
         self._looked_s = -LOOK_S
         self._live_s = -math.inf
@@ -131,6 +135,7 @@ class Courier:
         except Stopped:
             return
         finally:
+            self._tell_refused(now=True)
             self.save()
 
     def run_once(self) -> None:
@@ -141,6 +146,7 @@ class Courier:
         except Stopped:
             return
         finally:
+            self._tell_refused(now=True)
             self.save()
 
     def _live_is_due(self) -> bool:
@@ -254,12 +260,12 @@ class Courier:
                 began_s = time.monotonic()
                 answer = self._ask(step, batch, meanwhile)
                 seconds = time.monotonic() - began_s
+                if answer.status == 204:
+                    self._known_good = step.lines[-1]
         left = len(batch.lines) - len(done.refused) - len(done.unsorted)
         self.lines_sent += left
         if left:
             self.limit.stored(seconds)
-            if not done.refused and not done.unsorted:
-                self._known_good = batch.lines[-1]
         self._set_health("ok", "")
         return done
 
@@ -320,11 +326,21 @@ class Courier:
         final = [refusal for some in by_seq.values() for refusal in some if refusal.reason != UNSORTED]
         self.refused += len(final)
         for reason in sorted({refusal.reason for refusal in final} - {"expired"}):
-            first = next(refusal for refusal in final if refusal.reason == reason)
-            log.warning(
-                "sink %s: %s lines of %s refused (%s): %s", self.sink, len(final), collector, reason, first.error
-            )
-            self._on_event("lines_refused", f"{self.sink}: {len(final)} of {collector} ({reason}): {first.error[:200]}")
+            words = [refusal.error for refusal in final if refusal.reason == reason]
+            count, first = self._refused_untold.get((collector, reason), (0, words[0]))
+            self._refused_untold[collector, reason] = (count + len(words), first)
+        self._tell_refused()
+
+    def _tell_refused(self, *, now: bool = False) -> None:
+        """Write the events of rejected lines that are due; `now`: all of them."""
+        now_s = time.monotonic()
+        for key, (count, words) in list(self._refused_untold.items()):
+            if now or now_s - self._refused_told_s.get(key, -math.inf) >= REFUSED_EVENT_S:
+                collector, reason = key
+                del self._refused_untold[key]
+                self._refused_told_s[key] = now_s
+                log.warning("sink %s: %s lines of %s refused (%s): %s", self.sink, count, collector, reason, words)
+                self._on_event("lines_refused", f"{self.sink}: {count} of {collector} ({reason}): {words[:200]}")
 
     def save_if_due(self) -> None:
         """Put the marks on the disk, but not too often: a card wears."""
@@ -337,7 +353,7 @@ class Courier:
         with self._lock:
             self._saved_s, self._saved_lines = time.monotonic(), self.lines_sent
             try:
-                self._store.save(self.sink, self.marks)
+                self._store.save(self.sink, self.marks, self._known_good)
                 self._store.set_health(self.sink, self.health._replace(lines_sent=self.lines_sent))
             except sqlite3.OperationalError as error:  # a full disk: marks that lag cost a resend, nothing else
                 log.warning("sink %s: marks not saved: %s", self.sink, error)
@@ -347,6 +363,7 @@ class Courier:
         if time.monotonic() - self._looked_s < LOOK_S:
             return
         self._looked_s = time.monotonic()
+        self._tell_refused()
         self.types.clear()  # `collectors dead resend` may have found that the sink takes another type now
         self.types |= self._store.types(self.sink)
         for name, reading in list(self.readings.items()):

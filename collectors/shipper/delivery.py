@@ -7,8 +7,9 @@ It yields `Send` (and is sent the Answer) or `Wait`, and returns what was refuse
     expired     stamps tell: single lines find, by bisection, the first that the server still takes
     too large   halve, and let the batch limit know
     slow        wait, halve, and let the batch limit know; never refused
-    fault       back off; after 10 in a row send one line that is known to be good: if that is stored, the batch
-                itself is at fault and is halved, else the server is, and we go on waiting
+    fault       back off; after 10 in a row send one line that is known to be good (where none is known, or it is not
+                stored any more: single lines of the batch): if one is stored, the batch itself is at fault and is
+                halved, else the server is, and we go on waiting
     others      wait and send the same bytes again, for ever: retries are never counted towards dropping
 
 Sending a line twice is harmless (same series, same stamp: it overwrites itself), so every step may be repeated.
@@ -100,14 +101,16 @@ def deliver(lines: Sequence[str], limit: BatchLimit, uniform: Uniform, known_goo
     done = Delivered()
     todo: list[Sequence[str]] = [lines]
     requests = 0
+    good = [known_good] if known_good else []
     while todo:
         part = todo.pop()
         if requests >= MOST_REQUESTS:
             done.unsorted += part
             continue
         patience = PATIENCE if part is lines else PATIENCE_OF_A_PART
-        verdict, answer = yield from _insist(part, uniform, known_good or part[-1], patience)
+        verdict, answer = yield from _insist(part, uniform, good, patience)
         if verdict is Verdict.STORED:
+            good[:] = part[-1:]
             continue
         if verdict in (Verdict.TOO_LARGE, Verdict.SLOW):
             limit.shrink()
@@ -119,7 +122,7 @@ def deliver(lines: Sequence[str], limit: BatchLimit, uniform: Uniform, known_goo
         expired = 0
         if verdict is Verdict.EXPIRED:
             part = sorted(part, key=stamp_of)
-            expired = yield from _count_expired(part, uniform)
+            expired = yield from _count_expired(part, uniform, good)
             done.refused += [Refusal(line, answer.status, "expired", answer.text) for line in part[:expired]]
         rest = part[expired:]
         todo += [rest] if expired and rest else halves(rest)[::-1]
@@ -137,7 +140,7 @@ def stamp_of(line: str) -> int:
     return int(line.rpartition(" ")[2])
 
 
-def _insist(part: Sequence[str], uniform: Uniform, known_good: str, patience: int) -> Steps:
+def _insist(part: Sequence[str], uniform: Uniform, good: list[str], patience: int) -> Steps:
     """Send until the server has said something definite about these lines; return that and its answer."""
     failures = faults = 0
     size = sum(map(len, part)) + len(part)
@@ -152,16 +155,23 @@ def _insist(part: Sequence[str], uniform: Uniform, known_good: str, patience: in
             yield _wait(verdict, answer, failures, uniform, held=False)
             return verdict, answer
         faults = faults + 1 if verdict is Verdict.FAULT else 0
-        if faults >= patience and (yield from _is_alive(known_good)):
+        if faults >= patience and (yield from _is_alive(part, good)):
             return verdict, answer
         yield _wait(verdict, answer, failures, uniform, held=verdict is Verdict.HOLD or faults >= patience)
 
 
-def _is_alive(known_good: str) -> Generator[Send | Wait, Answer | None, bool]:
-    """Return whether the server stores this one line."""
-    answer = yield Send([known_good])
-    assert answer is not None
-    return judge(answer, len(known_good)) is Verdict.STORED
+def _is_alive(part: Sequence[str], good: list[str]) -> Generator[Send | Wait, Answer | None, bool]:
+    """Return whether the server stores a single line: one that it has stored before, or one of the part.
+
+    What it stores becomes the known good line. A known one may be refused by now: too old, or of another type.
+    """
+    for line in dict.fromkeys([*good, part[-1], part[0], part[len(part) // 2]]):
+        answer = yield Send([line])
+        assert answer is not None
+        if judge(answer, len(line)) is Verdict.STORED:
+            good[:] = [line]
+            return True
+    return False
 
 
 def _wait(verdict: Verdict, answer: Answer, failures: int, uniform: Uniform, *, held: bool) -> Wait:
@@ -173,12 +183,14 @@ def _wait(verdict: Verdict, answer: Answer, failures: int, uniform: Uniform, *, 
     return Wait(backoff_s(failures, uniform), "hold" if held else "retry", why)
 
 
-def _count_expired(part: Sequence[str], uniform: Uniform) -> Generator[Send | Wait, Answer | None, int]:
+def _count_expired(
+    part: Sequence[str], uniform: Uniform, good: list[str]
+) -> Generator[Send | Wait, Answer | None, int]:
     """Return how many of these lines, sorted by stamp, are too old; 0 when single lines do not tell."""
     low, high = 0, len(part)
     while low < high:
         middle = (low + high) // 2
-        verdict, _ = yield from _insist([part[middle]], uniform, part[-1], PATIENCE)
+        verdict, _ = yield from _insist([part[middle]], uniform, good, PATIENCE)
         if verdict is Verdict.EXPIRED:
             low = middle + 1
         elif verdict is Verdict.STORED:

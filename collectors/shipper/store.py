@@ -7,6 +7,7 @@
     sink_types  the type that each field has in a sink, for ever
     frozen      offsets that rows were shipped with: they never change again (`collectors.journal.shipped`)
     health      how each sink is: "ok", "retry" or "hold" (a person must act), why, and since when
+    known_good  a line that each sink has stored lately: it tells a batch at fault from a server at fault
 
 Promise     A cursor may lag behind what the sink has, never lead: marks move only after a 204, in memory at once and
             on the disk at the next `save`. Whatever is cut off in between is sent again, and overwrites itself.
@@ -52,6 +53,12 @@ CREATE TABLE frozen(collector TEXT, boot_id TEXT, bt INTEGER, off INTEGER NOT NU
                     PRIMARY KEY(collector, boot_id, bt)) WITHOUT ROWID;
 CREATE TABLE health(sink TEXT PRIMARY KEY, state TEXT NOT NULL, why TEXT NOT NULL, since_ns INTEGER NOT NULL,
                     lines_sent INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+# Tables that came later. An older version of the program does not look at them, so the file's version stays.
+LATER_TABLES = """
+CREATE TABLE IF NOT EXISTS known_good(sink TEXT PRIMARY KEY, line TEXT NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -171,6 +178,7 @@ class Store:
         if version < VERSION:
             script = f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION};"
             self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {script} COMMIT;")
+        self._db.executescript(f"BEGIN IMMEDIATE; {LATER_TABLES} COMMIT;")
 
     def __enter__(self) -> Self:
         """Return itself; closed at the block's end."""
@@ -210,14 +218,21 @@ class Store:
             found[name].spans.append(Span(after, upto, boot_id))
         return found
 
-    def save(self, sink: str, marks: Mapping[str, Marks]) -> None:
-        """Put the sink's marks on the disk, all in one transaction."""
+    def save(self, sink: str, marks: Mapping[str, Marks], known_good: str | None = None) -> None:
+        """Put the sink's marks, and a line that it has stored, on the disk, all in one transaction."""
         with self._transaction() as db:
             db.execute("DELETE FROM span WHERE sink=?", [sink])
             for name, mark in marks.items():
                 db.execute("REPLACE INTO cursor VALUES(?,?,?,?)", [sink, name, mark.confirmed, mark.live])
                 spans = [(sink, name, span.after, span.upto, span.boot_id) for span in mark.spans]
                 db.executemany("INSERT INTO span VALUES(?,?,?,?,?)", spans)
+            if known_good is not None:
+                db.execute("REPLACE INTO known_good VALUES(?,?)", [sink, known_good])
+
+    def known_good(self, sink: str) -> str | None:
+        """Return a line that the sink has stored; None if none is known."""
+        rows = self._all("SELECT line FROM known_good WHERE sink=?", [sink])
+        return str(rows[0][0]) if rows else None
 
     def freeze(self, collector: str, boot_id: str, steps: Sequence[ClockStep]) -> None:
         """Keep these clock segments' offsets for ever, on the disk when this returns; what is frozen already stays."""

@@ -227,7 +227,12 @@ def test_refused_lines_are_kept_with_the_servers_words_and_hold_up_nothing(store
     carried = courier(store, server, journal)
     carried.run_once()
     (letter,) = store.dead()
-    assert (letter.seq, letter.status, letter.error, letter.collector) == (18, 400, "unable to parse", "mppt")
+    assert (letter.seq, letter.status, letter.error, letter.collector) == (
+        18,
+        400,
+        '{"error": "unable to parse"}',
+        "mppt",
+    )
     assert letter.line.startswith("battery,device=mppt value=17.0 ")
     assert len(server.points) == 49
     assert carried.marks["mppt"].confirmed == 50
@@ -433,3 +438,26 @@ def test_whatever_happens_in_between_the_server_ends_with_exactly_the_journal(
     assert carried.marks["mppt"].confirmed == journal.seq
     assert not store.dead()
     store.close()
+
+
+def test_a_restarted_shipper_knows_a_line_that_the_sink_has_stored(store: Store) -> None:
+    """A batch that always fails is told from a server that always fails, also by a shipper that has just started."""
+    journal, server = filled(store, 5), TwinServer()
+    courier(store, server, journal).run_once()
+    journal.append([100 * SECOND])
+    server.mood = lambda sent: "500" if any(line.endswith(str(OFFSET_NS + 100 * SECOND)) for line in sent) else "store"
+    courier(store, server, journal).run_once()
+    assert [letter.reason for letter in store.dead("lab")] == ["fault"]
+    assert len(server.points) == 5
+
+
+def test_lines_that_are_sent_one_by_one_and_rejected_are_one_event(store: Store) -> None:
+    journal, server = filled(store, 1000), TwinServer(refuses=lambda _line: "no such thing")
+    events: list[tuple[str, str]] = []
+    carried = courier(store, server, journal, batch_lines=1000)
+    carried._on_event = lambda kind, detail: events.append((kind, detail))
+    carried.run_once()
+    assert store.dead_count("lab") == 1000
+    told = [int(detail.split(": ")[1].split()[0]) for kind, detail in events if kind == "lines_refused"]
+    assert sum(told) == 1000
+    assert len(told) <= 2

@@ -21,9 +21,10 @@ from collectors.shipper.delivery import (
     backoff_s,
     deliver,
 )
+from tests.collectors.shipper.responses import recorded
 
-STORED, REFUSED = Answer(204), Answer(400, "unable to parse")
-EXPIRED = Answer(400, "partial write: points beyond retention policy dropped=1")
+STORED, REFUSED = Answer(204), Answer(400, '{"error":"unable to parse"}')
+EXPIRED = Answer(400, '{"error":"partial write: points beyond retention policy dropped=1"}')
 
 
 def lines(count: int) -> list[str]:
@@ -86,8 +87,9 @@ class Picky:
         (Answer(204), 10, Verdict.STORED),
         (Answer(200, "<html>log in"), 10, Verdict.HOLD),
         (Answer(302), 10, Verdict.HOLD),
-        (Answer(400, "unable to parse"), 10, Verdict.REFUSED),
-        (Answer(422), 10, Verdict.REFUSED),
+        (REFUSED, 10, Verdict.REFUSED),
+        (Answer(400, "<html>Bad Request"), 10, Verdict.HOLD),
+        (Answer(422), 10, Verdict.HOLD),
         (EXPIRED, 10, Verdict.EXPIRED),
         (Answer(401), 10, Verdict.HOLD),
         (Answer(403), 10, Verdict.HOLD),
@@ -191,6 +193,59 @@ def test_too_large_is_halved_and_the_limit_comes_back_slowly() -> None:
     assert limit.lines == 100
     limit.stored(SLOW_S)
     assert limit.lines == 200
+
+
+def expired_as(server: str) -> list[Answer]:
+    """Return the responses to points that are too old, of every server whose responses are recorded."""
+    return [Answer(r.status, r.body) for r in recorded() if r.verdict is Verdict.EXPIRED and server in r.server]
+
+
+@pytest.mark.parametrize("old", [6000, 5999, 1])
+@pytest.mark.parametrize("server", ["1.6.7", "1.8", "2.0", "2.1", "2.7.12"])
+def test_old_lines_cost_a_dozen_requests_with_the_words_of_every_server(server: str, old: int) -> None:
+    batch = lines(6000)
+    stored: set[str] = set()
+    (words, *_) = expired_as(server)
+
+    def answer(sent: Sequence[str]) -> Answer:
+        late = {line for line in sent if int(line.split()[-1]) < old}
+        stored.update(set(sent) - late)
+        return words if late else STORED
+
+    played = play(batch, answer)
+    assert played.result is not None
+    assert [refusal.reason for refusal in played.result.refused] == ["expired"] * old
+    assert stored == set(batch[old:])
+    assert len(played.sent) < 20
+    assert not played.waits
+
+
+def test_a_server_without_disk_space_is_held_and_no_line_is_blamed() -> None:
+    """A single line may still fit where a batch does not: that does not make the batch bad."""
+    full = Answer(500, '{"error":"engine: error writing WAL entry: write x.wal: no space left on device"}')
+    played = play(lines(50), lambda batch: STORED if len(batch) == 1 else full, known_good=lines(1)[0], steps=500)
+    assert played.result is None
+    assert {wait.state for wait in played.waits} == {"hold"}
+
+
+def test_without_a_known_good_line_single_lines_of_the_batch_tell_whether_the_server_works() -> None:
+    batch = lines(9)
+    bad = batch[-1]
+    played = play(batch, lambda sent: Answer(500, '{"error":"panic"}') if bad in sent else STORED)
+    assert played.result is not None
+    assert [refusal.line for refusal in played.result.refused] == [bad]
+
+
+def test_a_known_good_line_that_has_become_too_old_does_not_hold_a_batch() -> None:
+    batch = lines(9)
+    old = "m,d=x v=0.0 -5"
+
+    def answer(sent: Sequence[str]) -> Answer:
+        return EXPIRED if old in sent else Answer(500, '{"error":"panic"}') if batch[3] in sent else STORED
+
+    played = play(batch, answer, known_good=old)
+    assert played.result is not None
+    assert [refusal.line for refusal in played.result.refused] == [batch[3]]
 
 
 def test_a_time_that_ran_out_tells_of_size_only_where_there_was_some() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,7 +127,7 @@ class TwinServer:
         if mood == "store and stay silent":
             return Answer(None, "reset")
         words = next((text for line in lines if (text := self.refuses(line))), None)
-        return Answer(400, words) if words else Answer(204)
+        return Answer(400, json.dumps({"error": words})) if words else Answer(204)
 
     def stamps(self) -> list[int]:
         """Return the stamps of all points, in order."""
