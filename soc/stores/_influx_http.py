@@ -41,11 +41,21 @@ class Server:
         parts = {"db": self._place.database, "q": statement, "epoch": "ns"}
         path = "/query?" + urlencode({**parts, "chunked": "true", "chunk_size": str(CHUNK_ROWS)})
         response = self._ask("GET", path, None)
+        is_complete = False
         try:
             for line in response:
                 yield from self._series(line, statement)
+            # With Content-Length, which InfluxDB 2.x sends even when asked for chunks, readline() neither ends the
+            # response nor notices that the body is shorter than announced.
+            if response.length:
+                raise http.client.IncompleteRead(b"", response.length)
+            response.close()
+            is_complete = True
         except (OSError, http.client.HTTPException) as error:
             raise self._lost(error) from error
+        finally:
+            if not is_complete:
+                self.close()
 
     def _series(self, line: bytes, statement: str) -> Iterator[Mapping[str, Any]]:
         if not line.strip():
