@@ -134,7 +134,9 @@ def opened(path: Path, form: str, layout: Layout) -> Iterator[Output]:
             raise ConfigError("Parquet is not text: name a file with --output")
         yield LineOutput(sys.stdout) if form == "lp" else CsvOutput(sys.stdout, layout)
         return
-    part = path.with_name(f".{path.name}.part")
+    path = path.resolve()  # a symbolic link stays one: the file behind it is replaced
+    is_special = path.exists() and not path.is_file()  # a device or a pipe is written to, never replaced
+    part = path if is_special else path.with_name(f".{path.name}.part")
     try:
         if form == "parquet":
             table = ParquetOutput(part, layout)
@@ -143,6 +145,8 @@ def opened(path: Path, form: str, layout: Layout) -> Iterator[Output]:
         else:
             with part.open("w", encoding="utf-8", newline="") as file:
                 yield LineOutput(file) if form == "lp" else CsvOutput(file, layout)
-        part.replace(path)
+        if not is_special:
+            part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        if not is_special:
+            part.unlink(missing_ok=True)

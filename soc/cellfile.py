@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from soc.errors import CellError
+from soc.files import text_of, whole_file
 from soc.ocv import Ocv
 from soc.parameters import SHAPES, CellParameters, Noise, value_of
 
@@ -36,10 +37,10 @@ UNCERTAINTY = "uncertainty"
 
 
 def load(path: str | Path) -> CellParameters:
-    """The cell in this file. Raises `CellError` naming file and key; `OSError` if the file cannot be read."""
+    """The cell in this file. Raises `CellError` naming file and key; `FileError` if the file cannot be read."""
     path = Path(path)
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(text_of(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CellError(f"{path}: not TOML: {error}") from error
     except CellError as error:
@@ -47,8 +48,9 @@ def load(path: str | Path) -> CellParameters:
 
 
 def save(cell: CellParameters, path: str | Path) -> None:
-    """Write the cell to this file."""
-    Path(path).write_text(dump(cell), encoding="utf-8")
+    """Write the cell to this file, as a whole or not at all. Raises `FileError`."""
+    with whole_file(path, "w") as file:
+        file.write(dump(cell))
 
 
 def parse(text: str) -> CellParameters:

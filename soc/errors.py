@@ -4,7 +4,9 @@
     ├── SeriesError    the recording cannot be used as it is: names the column, the first bad row and its value
     ├── CellError      the cell's parameters are missing or absurd: names file and key, all problems at once
     ├── OptionError    an option has no meaning or no such name
-    └── BeliefError    a stored belief does not fit this cell, filter or version: start anew
+    ├── BeliefError    a stored belief does not fit this cell, filter or version: start anew
+    ├── FileError      a file cannot be read or written: names it and says why
+    └── OverwriteError a result would take the place of an input or of another result
 
 Anything else is a bug.
 """
@@ -36,3 +38,11 @@ class OptionError(SocError):
 
 class BeliefError(SocError):
     """A stored belief does not fit this cell, filter or version."""
+
+
+class FileError(SocError):
+    """A file cannot be read or written."""
+
+
+class OverwriteError(SocError):
+    """A result would take the place of an input or of another result; nothing was written."""

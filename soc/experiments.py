@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from soc import stores
 from soc.errors import CellError, SeriesError
+from soc.files import text_of
 from soc.identify import About, Run, Settings
 from soc.identify.noise import Doubt
 from soc.identify.ocv import OcvTest, Script, four_scripts, over_temperature, room_efficiency, slow_pair
@@ -99,9 +100,9 @@ class Experiments:
 
 
 def plan(path: Path) -> Plan:
-    """The experiments that this file tells of. Raises `CellError` with every wrong key; `OSError`."""
+    """The experiments that this file tells of. Raises `CellError` with every wrong key; `FileError`."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(text_of(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CellError(f"{path}: not TOML: {error}") from error
     problems: list[str] = []
@@ -138,6 +139,13 @@ def _ocv_problem(entry: OcvEntry) -> str | None:
     if entry.recordings and len(entry.recordings) != 4:
         return f"recordings: expected the four scripts in order, got {len(entry.recordings)}"
     return None
+
+
+def local_files(made: Plan) -> list[Path]:
+    """The files of this machine that the recordings of a plan are made of. Raises `StoreError`."""
+    places = [*(place for entry in made.ocv for place in (entry.recording, *entry.recordings) if place)]
+    places += [entry.recording for entry in made.run]
+    return [made.folder / path for place in places for path in stores.local_files(place)]
 
 
 def load(made: Plan) -> Experiments:

@@ -25,6 +25,7 @@ from typing import Any
 from soc import stores
 from soc.belief import Belief
 from soc.errors import BeliefError, SocError
+from soc.files import whole_file
 from soc.stores import Recording, Results, Rules, StoreDown, StoreError, Writer
 from soc.stream import Setup, Start, Stream
 from soc.stream import run as through
@@ -143,12 +144,8 @@ def notify(state: str) -> None:
 def save(beliefs: Mapping[str, Belief], path: Path) -> None:
     """Keep the beliefs in this file: the old one or the new one is there, never a half."""
     values = {"format": STATE_FORMAT, "beliefs": {name: belief.to_dict() for name, belief in beliefs.items()}}
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
+    with whole_file(path, "w", sync=True) as file:
         json.dump(values, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def load(path: Path) -> dict[str, Belief]:

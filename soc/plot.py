@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from soc import libraries
 from soc.errors import OptionError
+from soc.files import whole_file
 from soc.series import Series
 
 try:
@@ -108,10 +109,11 @@ def band(axis: Axes, found: Estimated, label: str, color: str = ESTIMATE) -> Non
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure; the suffix says how. Raises `OptionError` for another suffix."""
+    """Write the figure; the suffix says how. Raises `OptionError` for another suffix, `FileError`."""
     if path.suffix not in SUFFIXES:
         raise OptionError(f"{path}: expected a name ending in {', '.join(SUFFIXES)}")
-    figure.savefig(path, dpi=130)
+    with whole_file(path) as file:
+        figure.savefig(file, format=path.suffix.lstrip("."), dpi=130)
 
 
 def _stack(count: int, title: str, heights: tuple[float, ...]) -> tuple[Figure, list[Axes]]:

@@ -120,6 +120,8 @@ def COMMAND(  # noqa: N802
     collectors export --format lp | influx write --bucket bench
     """  # fmt: skip
     readers = chosen_readers(state_dir, names)
+    if output != STDOUT:
+        _refuse_inside_a_journal(output, state_dir)
     start_ns = 0 if start is None else _point(start, "--from")
     end_ns = EVER_NS if end is None else _point(end, "--to")
     wanted = [
@@ -144,6 +146,14 @@ def COMMAND(  # noqa: N802
                     table.write(span)
                     show(span)
     _warn(readers)
+
+
+def _refuse_inside_a_journal(output: Path, state_dir: Path) -> None:
+    """Raise `ConfigError` if the output lies in the folder of a journal, where it could replace one of its files."""
+    folders = [folder for folder in state_dir.resolve().iterdir() if folder.is_dir()]
+    inside = [folder for folder in folders if folder in output.resolve().parents]
+    if inside:
+        raise ConfigError(f"{output}: lies in the folder of a journal, {inside[0]}; choose another place")
 
 
 def _events(readers: list[JournalReader], start_ns: int, end_ns: int, device: str | None) -> list[Span]:

@@ -1,20 +1,24 @@
 """The `soc` command. Each module here is one subcommand: a click command named COMMAND, found by looking.
 
-Exit codes (sysexits.h): 0 done; 2 wrong usage; 65 a recording cannot be used; 69 a store does not answer; 70 a bug;
-74 a file cannot be read or written; 78 cell file or option, or a library is not installed.
+Exit codes (sysexits.h): 0 done; 2 wrong usage, or a result would overwrite an input; 65 a recording cannot be used;
+69 a store does not answer; 70 a bug; 74 a file cannot be read or written; 78 cell file or option, or a library is not
+installed.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pkgutil import iter_modules
+from typing import NoReturn
 
 import click
 
 from soc import libraries
-from soc.errors import BeliefError, CellError, OptionError, SeriesError, SocError
+from soc.errors import BeliefError, CellError, FileError, OptionError, OverwriteError, SeriesError, SocError
 
 
 def exit_code(error: SocError | OSError) -> int:
@@ -28,6 +32,8 @@ def exit_code(error: SocError | OSError) -> int:
         BeliefError: 65,
         CellError: 78,
         OptionError: 78,
+        OverwriteError: 2,
+        FileError: 74,
         OSError: 74,
     }
     return next((code for kind, code in codes.items() if isinstance(error, kind)), 65)
@@ -73,18 +79,31 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; expected errors become one message and their exit code."""
+    """Run the command line; expected errors become one message and their exit code, a bug its trace and 70."""
     try:
         cli.main(standalone_mode=True)
-    except (SocError, OSError) as error:
-        print(f"soc: {error}", file=sys.stderr)
+    except OSError as error:
+        words = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        print(f"soc: {words}", file=sys.stderr)
+        sys.exit(exit_code(error))
+    except SocError as error:
+        for line in str(error).splitlines():
+            print(f"soc: {line}", file=sys.stderr)
         sys.exit(exit_code(error))
     except ImportError as error:
         advised = libraries.advice(error)
         if advised is None:
-            raise
+            _die_of_a_bug()
         print(f"soc: {advised}", file=sys.stderr)
         sys.exit(78)
+    except Exception:  # noqa: BLE001 - the one place: a bug ends the process, with its trace and its own exit code
+        _die_of_a_bug()
+
+
+def _die_of_a_bug() -> NoReturn:
+    traceback.print_exc()
+    print("soc: this is a bug in battfleet; please report it with the lines above", file=sys.stderr)
+    sys.exit(os.EX_SOFTWARE)
 
 
 if __name__ == "__main__":

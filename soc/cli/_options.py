@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -44,15 +45,29 @@ class Wishes:
     parallel: int
     use_counter: bool
 
+    def refuse_overwriting(self, places: Sequence[str], *outputs: str | Path | None) -> None:
+        """Raise `OverwriteError` if an output would replace one of the recordings, what they need, or the cell file."""
+        from soc.files import refuse_overwriting
+        from soc.stores import local_files
+
+        read = [path for place in places for path in local_files(place)]
+        refuse_overwriting(outputs, [*read, *_cell_files(self.cell)])
+
     def rules(self) -> Rules:
         """The rules for the recording's columns. Raises `StoreError`."""
         from soc.stores import Rules
 
         return Rules.parse(self.maps)
 
-    def setup(self, recording: Recording, filter_name: str, *, full: bool = False) -> Setup:
-        """How to estimate this recording: the command line wins over its header. Raises `CellError`, `OptionError`."""
+    def setup(
+        self, recording: Recording, filter_name: str, *, full: bool = False, output: str | Path | None = None
+    ) -> Setup:
+        """How to estimate this recording: the command line wins over its header.
+
+        Raises `CellError`, `OptionError`; `OverwriteError` if `output` is the cell file.
+        """
         from soc.estimator import SOC_SD
+        from soc.files import refuse_overwriting
         from soc.intake import Pack
         from soc.shipped import cell
         from soc.stream import Setup
@@ -64,6 +79,7 @@ class Wishes:
             return header.get(name) if given is None else given
 
         name = chosen("cell")
+        refuse_overwriting([output], _cell_files(name))  # the header may name another one than the command line
         if name is None:
             raise CellError(f"{recording.place}: which cell is it? Give --cell; `soc cells` lists the known ones")
         soc0_sd = chosen("soc0_sd")
@@ -76,6 +92,16 @@ class Wishes:
             full=full,
             options=self.options,
         )
+
+
+def _cell_files(name: str | None) -> list[Path]:
+    """The file of a cell, if a cell is named and the file exists."""
+    from soc.shipped import path_of
+
+    try:
+        return [] if name is None else [path_of(name)]
+    except CellError:
+        return []  # said when the cell is loaded
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, float | bool]:

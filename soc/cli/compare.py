@@ -39,10 +39,11 @@ def COMMAND(place: str, filters: tuple[str, ...], plot: Path | None, **taken: An
     from soc.score import score
 
     wish, as_json = wishes(taken), taken["as_json"]
+    wish.refuse_overwriting([place], plot)
     unknown = sorted(set(filters) - set(known.NAMES))
     if unknown:
         raise OptionError(f"no filter {', '.join(unknown)}; there are {', '.join(known.NAMES)}")
-    setup, series, reference = referenced(place, wish, "spkf")
+    setup, series, reference = referenced(place, wish, "spkf", output=plot)
     soc0, soc0_sd = (float(reference[0]), 0.01) if setup.soc0 is None else (setup.soc0, setup.soc0_sd)
     scores: dict[str, Score] = {}
     extra: dict[str, dict[str, Any]] = {}

@@ -56,12 +56,15 @@ def COMMAND(places: tuple[str, ...], **taken: Any) -> None:  # noqa: N802 - ever
     soc estimate 'influx:http://localhost:8086/bat?device=t7&from=-1d' --cell lfp_1ah2 --series 4 --out day.csv
     soc estimate --follow 'influx:http://localhost:8086/bat?device=t7&user=soc&password_file=pw' --cell my_cell.toml
     """
+    from soc.stores import file_of
+
     wish = wishes(taken)
     follow = {key: taken.pop(key) for key in ("sink", "state", "every_s", "settle_s")}
     if taken.pop("follow"):
         _follow(places, wish, taken["filter_name"], follow)
         return
     jobs = _plan(places, taken["out_dir"], taken["out"])
+    wish.refuse_overwriting(places, *(file_of(job.out) for job in jobs))
     if taken["out_dir"] is not None:
         taken["out_dir"].mkdir(parents=True, exist_ok=True)
     failures = _run_all(jobs, wish, taken)
@@ -76,14 +79,15 @@ def _follow(places: Sequence[str], wish: Wishes, filter_name: str, taken: dict[s
         raise click.UsageError("--follow needs --state FILE: where the belief is kept for the next start")
     import logging
 
-    from soc import live
+    from soc import live, stores
 
     logging.basicConfig(format="soc: %(message)s")
+    wish.refuse_overwriting(places, taken["state"], None if taken["sink"] is None else stores.file_of(taken["sink"]))
     live.run(places[0], wish.rules(), lambda recording: wish.setup(recording, filter_name, full=True), **taken)
 
 
 def _plan(places: Sequence[str], out_dir: Path | None, out: str | None) -> list[Job]:
-    """Return where each estimate goes; wrong usage where two would go to the same place, or over a recording."""
+    """Return where each estimate goes; wrong usage where two would go to the same place."""
     if out is not None and out_dir is not None:
         raise click.UsageError("--out or --out-dir, not both")
     if out_dir is None:
@@ -97,11 +101,7 @@ def _plan(places: Sequence[str], out_dir: Path | None, out: str | None) -> list[
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise click.UsageError(f"two recordings are called {twice[0]}: their results would overwrite each other")
-    jobs = [Job(place, str(out_dir / name)) for place, name in zip(places, names, strict=True)]
-    same = [job.place for job in jobs if Path(job.out).resolve() == Path(job.place).resolve()]
-    if same:
-        raise click.UsageError(f"{same[0]}: the result would overwrite the recording; choose another --out-dir")
-    return jobs
+    return [Job(place, str(out_dir / name)) for place, name in zip(places, names, strict=True)]
 
 
 def _run_all(jobs: Sequence[Job], wish: Wishes, taken: dict[str, Any]) -> list[SocError | OSError]:
@@ -130,7 +130,8 @@ def _estimate(job: Job, wish: Wishes, filter_name: str, all_columns: bool) -> di
 
     begun_s = time.perf_counter()
     recording = stores.read(job.place, wish.rules())
-    stream = Stream(wish.setup(recording, filter_name, full=all_columns))
+    output = stores.file_of(job.out)
+    stream = Stream(wish.setup(recording, filter_name, full=all_columns, output=output))
     last = None
     with stores.writer(job.out, all_columns=all_columns) as writer:
         for last in ahead(run(recording, stream)):

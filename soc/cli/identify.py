@@ -26,17 +26,22 @@ def COMMAND(experiments: Path, out: Path | None, report: Path | None, as_json: b
     """
     from soc import cellfile
     from soc import experiments as told
+    from soc.files import refuse_overwriting, whole_file
     from soc.identify import identify
     from soc.identify.report import summary, to_html, to_json
 
-    made = told.load(told.plan(experiments))
+    plan = told.plan(experiments)
+    path = out or Path(f"{plan.name}.toml")
+    pages = {} if report is None else {report / f"{plan.name}.html": to_html, report / f"{plan.name}.json": to_json}
+    refuse_overwriting([path, *pages], [experiments, *told.local_files(plan)])
+    made = told.load(plan)
     found = identify(made.runs, made.ocv, made.about, made.settings)
-    path = out or Path(f"{made.about.name}.toml")
     cellfile.save(found.cell, path)
     if report is not None:
         report.mkdir(parents=True, exist_ok=True)
-        (report / f"{made.about.name}.html").write_text(to_html(found), encoding="utf-8")
-        (report / f"{made.about.name}.json").write_text(to_json(found), encoding="utf-8")
+    for page, text_of in pages.items():
+        with whole_file(page, "w") as file:
+            file.write(text_of(found))
     if as_json:
         click.echo(json.dumps({**summary(found), "file": str(path)}))
         return

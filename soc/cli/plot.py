@@ -31,8 +31,9 @@ def COMMAND(place: str, filter_name: str, out: Path, raw: bool, **taken: Any) ->
     from soc.stream import whole
 
     wish = wishes(taken)
+    wish.refuse_overwriting([place], out)
     recording = stores.read(place, wish.rules())
-    setup = wish.setup(recording, filter_name)
+    setup = wish.setup(recording, filter_name, output=out)
     series, reference = whole(recording, Intake(setup.cell, setup.pack))
     title = Path(place).name
     if raw:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -65,8 +66,11 @@ def _tried(place: str, setup: Setup, trials: Mapping[str, Trial]) -> dict[str, S
     return scores
 
 
-def referenced(place: str, wish: Wishes, filter_name: str) -> tuple[Setup, Any, Any]:
-    """Return the setup, the series and its reference. Raises `SeriesError` if it has none."""
+def referenced(place: str, wish: Wishes, filter_name: str, output: Path | None = None) -> tuple[Setup, Any, Any]:
+    """Return the setup, the series and its reference; for `output` see `Wishes.setup`.
+
+    Raises `SeriesError` if it has none.
+    """
     import numpy as np
 
     from soc import stores
@@ -74,7 +78,7 @@ def referenced(place: str, wish: Wishes, filter_name: str) -> tuple[Setup, Any, 
     from soc.stream import whole
 
     recording = stores.read(place, wish.rules())
-    setup = wish.setup(recording, filter_name)
+    setup = wish.setup(recording, filter_name, output=output)
     series, reference = whole(recording, Intake(setup.cell, setup.pack))
     if not np.isfinite(reference[0]):
         raise SeriesError(f"{place}: no reference: expected a column soc_ref (0..1), with a value in the first row")

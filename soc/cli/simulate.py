@@ -44,6 +44,11 @@ def COMMAND(cell: str | None, profile: str, out: Path, **asked: Any) -> None:  #
     """
     if cell is None:
         raise CellError("which cell is it? Give --cell; `soc cells` lists the known ones")
+    from soc.files import refuse_overwriting
+    from soc.shipped import path_of
+    from soc.stores import local_files
+
+    refuse_overwriting([out], [path_of(cell), *(() if profile in PROFILE_NAMES else local_files(profile))])
     series, soc = simulated(cell, profile, **asked)
     write(series, soc, out, {"cell": cell, "soc0": asked["soc0"]})
 
@@ -99,7 +104,7 @@ def write(series: Series, soc: Any, out: Path, header: dict[str, Any]) -> None:
     import pyarrow.csv as pa_csv
     import pyarrow.parquet as pq
 
-    from soc.stores._files import whole_file
+    from soc.files import whole_file
 
     names = ("time_s", "current_a", "voltage_v", "temperature_degc")
     table = pa.table({**{name: getattr(series, name).round(6) for name in names}, "soc_ref": soc.round(6)})

@@ -14,9 +14,9 @@ A recording is read in chunks, so memory does not grow with its length. Times fr
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from pkgutil import iter_modules
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
@@ -31,6 +31,7 @@ from soc.stores._results import FILE_COLUMNS, SIGNALS, Results
 __all__ = ["Columns", "Recording", "Results", "Rules", "StoreDown", "StoreError", "Writer", "read", "series", "writer"]
 
 NAMES = sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_"))
+FILES = ("csv", "parquet")  # the stores whose places are files
 CHUNK_ROWS = 131_072
 
 
@@ -62,6 +63,8 @@ class Store(Protocol):
         self, place: str, rules: Rules, since_s: float | None = None, until_s: float | None = None
     ) -> Recording: ...
 
+    def local_files(self, place: str) -> Sequence[Path]: ...  # not asked where a place is a file
+
 
 def name_of(place: str) -> str:
     """The store that a place belongs to. Raises `StoreError` if there is none."""
@@ -80,6 +83,21 @@ def is_file(place: str) -> bool:
 def find(place: str) -> Store:
     """The module for a place. Raises `StoreError` if there is none."""
     return cast("Store", importlib.import_module(f"{__name__}.{name_of(place)}"))
+
+
+def local_files(place: str) -> Sequence[Path]:
+    """The files and folders of this machine that a place is made of or needs; `-` for a standard stream.
+
+    Raises `StoreError` if it belongs to no store.
+    """
+    file = file_of(place)
+    return find(place).local_files(place) if file is None else [file]
+
+
+def file_of(place: str) -> Path | None:
+    """The file that a place is; None if it is a server or a folder. Raises `StoreError` if it belongs to no store."""
+    name = name_of(place)
+    return Path(place.removeprefix(f"{name}:")) if name in FILES else None
 
 
 def read(

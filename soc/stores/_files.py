@@ -1,13 +1,11 @@
-"""Files that are whole or absent, and the values in which a file's header line describes its recording."""
+"""The path of a file place, and the values in which a file's header line describes its recording."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from soc.stores._errors import StoreError
 
@@ -38,25 +36,3 @@ def parse_header(text: str, where: str) -> Mapping[str, Any]:
             raise StoreError(f"{where}: {key}: expected {'text' if kind is str else 'a number'}, got {value!r}")
         header[key] = kind(value)
     return header
-
-
-@contextmanager
-def whole_file(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """A file that takes this name only when the block ends well; `-` is standard output.
-
-    Raises `StoreError` if it cannot be made.
-    """
-    if str(path) == "-":
-        yield sys.stdout.buffer if "b" in mode else sys.stdout
-        return
-    part = path.with_name(path.name + ".part")
-    try:
-        file = part.open(mode) if "b" in mode else part.open(mode, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror}") from error
-    try:
-        with file:
-            yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from soc.errors import FileError
+from soc.files import text_of
 from soc.stores import _select
 from soc.stores._errors import StoreError
 
@@ -61,16 +63,30 @@ def parse(text: str) -> Place:
     )
 
 
+def secret_files(text: str) -> list[Path]:
+    """The files of this place with secrets and certificates."""
+    given = dict(parse_qsl(text.partition("?")[2], keep_blank_values=True))
+    names = [given[word] for word in ("password_file", "token_file") if given.get(word)]
+    return [*map(_secret_file, names), *([Path(given["ca_file"])] if given.get("ca_file") else [])]
+
+
+def _secret_file(name: str) -> Path:
+    """The file of a secret; a bare name is a systemd credential where there are any."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return Path(folder) / name if folder and "/" not in name else Path(name)
+
+
 def _secret(name: str, text: str) -> str:
-    """The one line of a secret file; a bare name is a systemd credential where there are any."""
+    """The one line of a secret file."""
     if not name:
         return ""
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(folder) / name if folder and "/" not in name else Path(name)
+    path = _secret_file(name)
     try:
-        secret = path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise StoreError(f"{text}: secret file {path}: {error.strerror}") from error
+        secret = text_of(path).strip()
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{text}: secret file {path}: expected one line of UTF-8 text") from error
+    except FileError as error:
+        raise StoreError(f"{text}: secret file {error}") from error
     if not secret or "\n" in secret:
         raise StoreError(f"{text}: secret file {path}: expected one line")
     return secret

@@ -25,12 +25,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
+from soc.errors import FileError
+from soc.files import opened, reason, shown, whole_file
 from soc.stores import Recording
 from soc.stores._arrow import numbers
 from soc.stores._columns import Columns, Rules, Source
 from soc.stores._errors import StoreError
-from soc.stores._files import parse_header, path_of, whole_file
-from soc.stores._results import Results
+from soc.stores._files import parse_header, path_of
+from soc.stores._results import SIGNALS, Results
 
 MISSING = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "None"]
 SEPARATORS = ",;\t"
@@ -83,11 +85,7 @@ def _opened(path: Path, after_lines: int = 0) -> Iterator[IO[bytes]]:
     if str(path) == "-":
         yield sys.stdin.buffer
         return
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from error
-    with file:
+    with opened(path) as file:
         for _ in range(after_lines):
             file.readline()
         yield file
@@ -215,12 +213,20 @@ class Appender:
     """Adds results to a CSV file, each flushed to the disk; what is not later than its last row is there already."""
 
     def __init__(self, place: str, columns: Sequence[str]) -> None:
+        """Columns besides `time_s`, for a new file; one that exists keeps its own."""
         self._path, self._columns = path_of(place, "csv"), columns
 
     def __enter__(self) -> Self:
-        """Open the file, or begin one; a last row that was cut off is dropped."""
-        self._last_s = _mend_tail(self._path)
-        self._file = self._path.open("a", encoding="utf-8", newline="\n")
+        """Open the file, or begin one; a last row that was cut off is dropped.
+
+        Raises `StoreError` for a file that has no results, `FileError`.
+        """
+        self._columns = _result_columns(self._path, self._columns)
+        try:
+            self._last_s = _mend_tail(self._path)
+            self._file = self._path.open("a", encoding="utf-8", newline="\n")
+        except (OSError, ValueError) as error:
+            raise FileError(f"{shown(self._path)}: cannot be written: {reason(error)}") from error
         if self._file.tell() == 0:
             self._file.write(",".join(("time_s", *self._columns)) + "\n")
         return self
@@ -239,6 +245,25 @@ class Appender:
     ) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _result_columns(path: Path, columns: Sequence[str]) -> Sequence[str]:
+    """The columns of the results that a file has; the given ones if it is empty or not there.
+
+    Raises `StoreError` for a file of another kind: nothing is added to it.
+    """
+    if not path.exists():
+        return columns
+    with opened(path) as file:
+        line = file.readline(LINE_BYTES)
+    if not line.endswith(b"\n"):
+        if ",".join(("time_s", *columns)).encode().startswith(line):
+            return columns  # empty, or begun and cut off
+        raise StoreError(f"{path}: has no results of `soc`; give another name, nothing was written")
+    first, *others = line.decode("utf-8", "replace").strip().split(",")
+    if first != "time_s" or not others or not set(others) <= {*SIGNALS}:
+        raise StoreError(f"{path}: has no results of `soc`; give another name, nothing was written")
+    return others
 
 
 def _mend_tail(path: Path) -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,7 +22,7 @@ from soc.stores import Recording
 from soc.stores._columns import Rules
 from soc.stores._errors import StoreDown, StoreError
 from soc.stores._influx_http import Server
-from soc.stores._influx_place import Place, parse
+from soc.stores._influx_place import Place, parse, secret_files
 from soc.stores._join import Signal, joined, ns
 from soc.stores._results import Results
 from soc.stores._select import SIGNALS, TAGS, Group
@@ -40,6 +41,11 @@ def read(place: str, rules: Rules, since_s: float | None = None, until_s: float 
     sources = rules.resolve(("time_s", *SIGNALS), place)
     chunks = joined(Database(where), where.selection, since_s, until_s)
     return Recording(place, ({ours: s.of(raw[s.column]) for ours, s in sources.items()} for raw in chunks))
+
+
+def local_files(place: str) -> Sequence[Path]:
+    """The files with secrets and certificates. Raises `StoreError`."""
+    return secret_files(place)
 
 
 class Database:

@@ -36,12 +36,20 @@ NOTHING_THERE = 78  # the command's exit code for "no such journal or signal": i
 
 def read(place: str, rules: Rules, since_s: float | None = None, until_s: float | None = None) -> Recording:
     """The samples in the journals of a folder, later than `since_s` and not later than `until_s`."""
-    folder, _, query = place.removeprefix("journal:").partition("?")
-    given = dict(parse_qsl(query, keep_blank_values=True))
+    given = dict(parse_qsl(place.partition("?")[2], keep_blank_values=True))
     _select.refuse_unknown(given, _select.WORDS, place)
     sources = rules.resolve(("time_s", *SIGNALS), place)
-    chunks = joined(Journals(Path(unquote(folder)), place), _select.select(given, place), since_s, until_s)
+    chunks = joined(Journals(_folder(place), place), _select.select(given, place), since_s, until_s)
     return Recording(place, ({ours: s.of(raw[s.column]) for ours, s in sources.items()} for raw in chunks))
+
+
+def local_files(place: str) -> Sequence[Path]:
+    """The folder of the journals."""
+    return [_folder(place)]
+
+
+def _folder(place: str) -> Path:
+    return Path(unquote(place.removeprefix("journal:").partition("?")[0]))
 
 
 class Journals:

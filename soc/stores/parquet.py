@@ -14,11 +14,13 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from soc.errors import FileError
+from soc.files import opened, reason, shown, whole_file
 from soc.stores import CHUNK_ROWS, Recording
 from soc.stores._arrow import numbers
 from soc.stores._columns import Columns, Rules, Source
 from soc.stores._errors import StoreError
-from soc.stores._files import parse_header, path_of, whole_file
+from soc.stores._files import parse_header, path_of
 from soc.stores._results import Results
 from soc.stores.csv import within
 
@@ -29,12 +31,13 @@ BUFFER_BYTES = 1 << 20  # with the default, pre_buffer, all that was read stays 
 def read(place: str, rules: Rules, since_s: float | None = None, until_s: float | None = None) -> Recording:
     """The recording in a Parquet file, batch by batch. Raises `StoreError` naming file and column."""
     path = path_of(place, "parquet")
+    opened(path).close()  # for its words where there is no such file
     try:
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES)
-    except OSError as error:
-        raise StoreError(f"{path}: {error.strerror or error}") from error
-    except pa.ArrowInvalid as error:
+    except pa.ArrowInvalid as error:  # before ValueError, which it is, too
         raise StoreError(f"{path}: not a Parquet file: {error}") from error
+    except (OSError, ValueError) as error:
+        raise FileError(f"{shown(path)}: {reason(error)}") from error
     sources = rules.resolve(file.schema_arrow.names, str(path))
     text = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
     header = parse_header(text.decode(), f"{path}, metadata") if text else {}

@@ -113,6 +113,23 @@ def test_an_output_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     assert [p.name for p in tmp_path.iterdir()] == ["load"]
 
 
+def test_an_output_never_replaces_a_file_of_a_journal_by_whatever_name(tmp_path: Path) -> None:
+    fill(tmp_path)
+    journal = max((tmp_path / "load").iterdir(), key=lambda path: path.stat().st_size)
+    before = journal.read_bytes()
+    (tmp_path / "link.csv").symlink_to(journal)
+    for output in (journal, tmp_path / "link.csv", tmp_path / "load" / "new.csv"):
+        with pytest.raises(ConfigError, match="lies in the folder of a journal"):
+            run("export", "--format", "csv", "-o", str(output), state=tmp_path)
+    assert journal.read_bytes() == before and not (tmp_path / "load" / "new.csv").exists()
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    fill(tmp_path)
+    assert run("export", "--format", "csv", "-o", "/dev/null", state=tmp_path).exit_code == 0
+    assert Path("/dev/null").is_char_device()
+
+
 def test_damaged_rows_are_left_out_and_named_and_the_exit_code_tells(tmp_path: Path) -> None:
     fill(tmp_path)
     with sqlite3.connect(tmp_path / "load" / "j-00000001.db") as connection:

@@ -248,7 +248,7 @@ def test_results_never_overwrite_recordings_or_each_other(call: Call, recording:
     place = recording("a.csv")
     (tmp_path / "b").mkdir()
     twin = recording("b/a.csv")
-    assert "would overwrite the recording" in call("estimate", place, "--out-dir", tmp_path).err
+    assert "would overwrite the input" in call("estimate", place, "--out-dir", tmp_path).err
     assert "overwrite each other" in call("estimate", place, twin, "--out-dir", tmp_path / "o").err
     assert "several recordings need --out-dir" in call("estimate", place, twin).err
     assert "not both" in call("estimate", place, "--out", "x.csv", "--out-dir", "o").err

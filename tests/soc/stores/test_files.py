@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soc import stores
+from soc.errors import FileError
 from soc.stores import Recording, Results, Rules, StoreError
 
 PLAIN = "time_s,current_a,voltage_v,temperature_degc\n0,0,3.7,25\n1,-1.5,3.65,25\n"
@@ -178,7 +179,8 @@ def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["a.csv", "a.parquet"])
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, place: str) -> None:
-    assert place in refused(str(tmp_path / place))
+    with pytest.raises(FileError, match=f"{place}: No such file or directory"):
+        stores.read(str(tmp_path / place))
 
 
 def test_an_unknown_place_lists_the_stores() -> None:
@@ -243,7 +245,7 @@ def test_after_an_error_there_is_no_half_file(tmp_path: Path, name: str) -> None
 
 
 def test_a_folder_that_is_not_there_cannot_be_written_to(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="cannot be written"), stores.writer(str(tmp_path / "no" / "a.csv")):
+    with pytest.raises(FileError, match="cannot be written"), stores.writer(str(tmp_path / "no" / "a.csv")):
         pass
 
 
@@ -264,3 +266,24 @@ def test_an_appender_goes_on_where_it_ended_and_repeats_nothing(tmp_path: Path) 
 def test_a_parquet_file_cannot_be_added_to(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be added to"):
         stores.appender(str(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize("text", ["# notes\n", PLAIN, "time_s,current_a,voltage_v", "\x89PNG\r\n"])
+def test_an_appender_leaves_a_file_of_another_kind_as_it_is(tmp_path: Path, text: str) -> None:
+    path = Path(csv_file(tmp_path, text))
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="has no results"), stores.appender(str(path)):
+        pass
+    assert path.read_bytes() == before
+
+
+def test_an_appender_keeps_the_columns_that_a_file_has(tmp_path: Path) -> None:
+    path = Path(csv_file(tmp_path, "time_s,soc\n1.0,0.500000\n"))
+    with stores.appender(str(path)) as writer:
+        writer.write(results([2.0]))
+    assert path.read_text().splitlines()[2].count(",") == 1
+
+
+def test_an_appender_without_a_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="cannot be written"), stores.appender(str(tmp_path / "no" / "a.csv")):
+        pass
