@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import os
 import re
+import reprlib
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -37,6 +37,14 @@ T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 TAKEN = ("notes", "shipper")
 """Names of journals that are not an instrument's."""
+MOST_NUMBER = 1e18
+"""A number of a configuration that is not below this (either sign) is a mistake, and none that can be computed with."""
+MOST_BYTES, MOST_LINE = 262_144, 16_384
+"""Of a configuration file. It keeps reading fast: a parser's time may grow with the square of a line's length."""
+MOST_UNKNOWN = 20
+"""So many unknown keys of a table are named."""
+LONGEST_KEY = 64
+"""No close match is looked for to a longer one."""
 HOST_STATE = Path("/var/lib/collectors")
 """The state folder of a host that the playbooks set up."""
 
@@ -46,56 +54,126 @@ def load_dataclass(cls: type[T], table: Mapping[str, Any], where: str) -> tuple[
 
     `where` opens each line, for example "mppt.toml: [device]". Handles str, bool, int, float (an int is taken),
     Path, Literal, unions, nested dataclasses, and lists, tuples and string mappings of all these. A class's
-    __post_init__ may raise ValueError("key: what was expected") or ConfigError with several such lines.
+    __post_init__ may raise ValueError("key: what was expected") or ConfigError with several such lines. It is asked
+    even when some keys could not be converted, with stand-ins for these, so that no mistake hides another.
+
+    Field metadata "number_is_text": a whole number is taken for its digits (a serial number that was not quoted).
     """
+    made, problems = _load(cls, table, where)
+    return (None if problems else made), problems
+
+
+def _load(cls: type[T], table: Mapping[str, Any], where: str) -> tuple[T | None, list[str]]:
+    """Return an instance even where there are problems, if stand-ins for what is wrong make one, and the problems."""
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
-    unknown = [_unknown(where, key, known) for key in table if key not in known]
+    unknown = _unknown_keys(where, table, known)
     problems: list[str] = []
     values: dict[str, Any] = {}
     for name, spec in known.items():
+        has_default = spec.default is not dataclasses.MISSING or spec.default_factory is not dataclasses.MISSING
         if name in table:
-            values[name], wrong = _convert(hints[name], table[name], f"{where} {name}")
+            value = table[name]
+            if spec.metadata.get("number_is_text") and type(value) is int and abs(value) < MOST_NUMBER:
+                value = str(value)
+            converted, wrong = _convert(hints[name], value, f"{where} {name}")
             problems += wrong
-        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
+            if not (wrong and converted is _NOTHING):
+                values[name] = converted
+        elif not has_default:
             problems.append(f"{where} {name}: missing; expected {describe_type(hints[name])}")
-    if problems:
+        if name not in values and not has_default:
+            values[name] = _stand_in(hints[name])
+    if _NOTHING in values.values():
         return None, unknown + problems
     try:
-        made = cls(**values)
+        return cls(**values), unknown + problems
     except ConfigError as error:
-        return None, unknown + [f"{where} {line}" for line in error.problems]
+        found = error.problems
     except ValueError as error:
-        return None, [*unknown, f"{where} {error}"]
-    return (None, unknown) if unknown else (made, [])
+        found = [str(error)]
+    wrong_paths = [p.removeprefix(where).partition(":")[0].strip() for p in problems]
+    return None, unknown + problems + [f"{where} {line}" for line in found if not _follows(line, wrong_paths)]
+
+
+def _follows(line: str, wrong_paths: Sequence[str]) -> bool:
+    """Return whether a problem may only be there because of one that is known: it names a key that is wrong already."""
+    words = set(re.findall(r"\w+", line))
+    return any(line.startswith(path) or re.findall(r"\w+", path)[-1:][0] in words for path in wrong_paths if path)
+
+
+_NOTHING = object()
+"""Stands for a value that cannot be made."""
+
+
+def _stand_in(hint: Any) -> Any:
+    """Return some value of the type, for checking the others; _NOTHING where there is no obvious one."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return arguments[0]
+    if origin in (typing.Union, types.UnionType):
+        return None if type(None) in arguments else _stand_in(arguments[0])
+    if origin in (tuple, list, Sequence):
+        return ()
+    if origin in (dict, Mapping):
+        return {}
+    return {str: "", bool: False, int: 1, float: 1.0, Path: Path()}.get(hint, _NOTHING)
+
+
+def _unknown_keys(where: str, table: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
+    """Return a line for each unknown key; beyond MOST_UNKNOWN one for the rest."""
+    keys = [key for key in table if key not in known]
+    lines = [_unknown(where, key, known) for key in keys[:MOST_UNKNOWN]]
+    left = len(keys) - len(lines)
+    return lines + ([f"{where}: {left} more unknown keys"] if left else [])
 
 
 def _unknown(where: str, key: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known) or 'none'}"
-    return f"{where} {key}: unknown key; {hint}"
+    return f"{where} {_cut_short(key)}: unknown key; {_hint(key, known)}"
+
+
+def _hint(key: str, known: Iterable[str]) -> str:
+    """Return what may have been meant, or what there is."""
+    close = difflib.get_close_matches(key, known, n=1) if len(key) <= LONGEST_KEY else []
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known) or 'none'}"
 
 
 def _convert(hint: Any, value: Any, where: str) -> tuple[Any, list[str]]:
-    """Return the value as the type hint wants it, and the problems."""
+    """Return the value as the type hint wants it, and the problems.
+
+    With problems the value is a stand-in for checking others, or _NOTHING.
+    """
     origin = typing.get_origin(hint)
     arguments = typing.get_args(hint)
     if hint is Any:
         return value, []
     if origin is Literal:
-        ok = value in arguments and type(value) in {type(a) for a in arguments}
-        return value, [] if ok else [_expected(where, hint, value)]
+        return _convert_literal(hint, arguments, value, where)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(arguments, value, where, hint)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
-            return None, [_expected(where, hint, value)]
-        return load_dataclass(typing.cast("type[Any]", hint), value, where)
+            return _NOTHING, [_expected(where, hint, value)]
+        made, problems = _load(typing.cast("type[Any]", hint), value, where)
+        return (_NOTHING if made is None else made), problems
     if origin in (list, tuple, Sequence):
         return _convert_items(origin, arguments, value, where, hint)
     if origin in (dict, Mapping):
         return _convert_mapping(arguments, value, where, hint)
     return _convert_scalar(hint, value, where)
+
+
+def is_valid(hint: Any, value: Any) -> bool:
+    """Return whether a value can be taken where this type is wanted."""
+    return not _convert(hint, value, "")[1]
+
+
+def _convert_literal(hint: Any, arguments: Sequence[Any], value: Any, where: str) -> tuple[Any, list[str]]:
+    """Return the value if it is one of the choices; a number is taken for the text that it is written as."""
+    if type(value) in (int, float) and abs(value) < MOST_NUMBER and repr(value) in arguments:
+        return repr(value), []
+    is_one = isinstance(value, str | int | float) and value in arguments and type(value) in {type(a) for a in arguments}
+    return (value, []) if is_one else (_NOTHING, [_expected(where, hint, value)])
 
 
 def _convert_union(arguments: Sequence[Any], value: Any, where: str, hint: Any) -> tuple[Any, list[str]]:
@@ -107,37 +185,47 @@ def _convert_union(arguments: Sequence[Any], value: Any, where: str, hint: Any) 
     if isinstance(value, Mapping):
         detailed = [p for (_, p), a in zip(tries, arguments, strict=False) if dataclasses.is_dataclass(a)]
         if detailed:
-            return None, min(detailed, key=len)
-    return None, [_expected(where, hint, value)] if len(tries) > 1 else tries[0][1]
+            return _NOTHING, min(detailed, key=len)
+    return _NOTHING, [_expected(where, hint, value)] if len(tries) > 1 else tries[0][1]
 
 
 def _convert_items(origin: Any, arguments: Sequence[Any], value: Any, where: str, hint: Any) -> tuple[Any, list[str]]:
     if not isinstance(value, list):
-        return None, [_expected(where, hint, value)]
+        return _NOTHING, [_expected(where, hint, value)]
     fixed = origin is tuple and not (len(arguments) == 2 and arguments[1] is Ellipsis)
     if fixed and len(value) != len(arguments):
-        return None, [_expected(where, hint, value)]
+        return _NOTHING, [_expected(where, hint, value)]
     item_hints = arguments if fixed else [arguments[0]] * len(value)
     pairs = [_convert(h, v, f"{where}[{i}]") for i, (h, v) in enumerate(zip(item_hints, value, strict=True))]
+    problems = [p for _, wrong in pairs for p in wrong]
     items = [converted for converted, _ in pairs]
-    return (items if origin is list else tuple(items)), [p for _, wrong in pairs for p in wrong]
+    if _NOTHING in items:
+        return _NOTHING, problems
+    return (items if origin is list else tuple(items)), problems
 
 
 def _convert_mapping(arguments: Sequence[Any], value: Any, where: str, hint: Any) -> tuple[Any, list[str]]:
     if not isinstance(value, Mapping):
-        return None, [_expected(where, hint, value)]
-    pairs = {k: _convert(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    return {k: v for k, (v, _) in pairs.items()}, [p for _, wrong in pairs.values() for p in wrong]
+        return _NOTHING, [_expected(where, hint, value)]
+    pairs = {k: _convert(arguments[1], v, f"{where}.{_cut_short(k)}") for k, v in value.items()}
+    problems = [p for _, wrong in pairs.values() for p in wrong]
+    return {k: v for k, (v, _) in pairs.items()} if not problems else _NOTHING, problems
 
 
 def _convert_scalar(hint: Any, value: Any, where: str) -> tuple[Any, list[str]]:
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value), [] if math.isfinite(value) else [_expected(where, hint, value)]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and not abs(value) < MOST_NUMBER:  # NaN is none either
+        return _NOTHING, [_expected(where, hint, value)]
+    if hint is float and is_number:
+        return float(value), []
+    if isinstance(value, str) and hint in (str, Path) and "\0" in value:
+        return _NOTHING, [f"{where}: expected {describe_type(hint)} without NUL characters, got {_shown(value)}"]
     if hint is Path and isinstance(value, str):
         return Path(value), []
     if hint in (str, bool, int) and type(value) is hint:
         return value, []
-    return None, [_expected(where, hint, value)]
+    quotes = "; put it in quotes" if hint is str and is_number else ""
+    return _NOTHING, [_expected(where, hint, value) + quotes]
 
 
 _WORDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
@@ -160,8 +248,29 @@ def describe_type(hint: Any) -> str:
 
 
 def _expected(where: str, hint: Any, value: Any) -> str:
-    shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}…"
-    return f"{where}: expected {describe_type(hint)}, got {shown}"
+    return f"{where}: expected {describe_type(hint)}, got {_shown(value)}"
+
+
+class _Repr(reprlib.Repr):
+    """Writes values of any size and depth in little time and space."""
+
+    def repr_int(self, value: int, level: int) -> str:
+        """Return the number, or how long it is: Python refuses to write one of more than 4300 digits."""
+        del level
+        return repr(value) if value.bit_length() <= 128 else f"a number of {value.bit_length()} bits"
+
+
+_REPR = _Repr()
+_REPR.maxstring = _REPR.maxother = 60
+_REPR.maxlevel = 3
+
+
+def _shown(value: Any) -> str:
+    return _cut_short(_REPR.repr(value))
+
+
+def _cut_short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def default_state_dir() -> Path:
@@ -225,15 +334,35 @@ class Config:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return the file's tables; ConfigError naming file and line when it cannot be read."""
+    """Return the file's tables; ConfigError naming file and line when it cannot be read, or is far too long."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a mark
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ConfigError(f"{path}: longer than {MOST_BYTES} bytes, so it is no configuration")
+        for number, line in enumerate(content.split(b"\n"), start=1):
+            if len(line) > MOST_LINE:
+                raise ConfigError(f"{path}: line {number}: longer than {MOST_LINE} bytes, so it is no configuration")
+        return tomllib.loads(content.decode("utf-8-sig"))  # some editors begin with a mark
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: lists or tables nested too deep") from error
+    except ValueError as error:  # TOMLDecodeError; a number of very many digits; a path with NUL in it
+        raise ConfigError(f"{_cut_short(str(path))!r}: {error}" if "\0" in str(path) else f"{path}: {error}") from error
+
+
+TABLES = ("collector", "device", "journal")
+SHIPPER_TABLES = ("ship", "sink")
+
+
+def is_of_shipper(tables: Mapping[str, Any], path: Path) -> bool:
+    """Return whether these are a shipper's tables; a file without any that would show it goes by its name."""
+    if tables.keys() & set(SHIPPER_TABLES):
+        return True
+    return path.stem == "ship" and not tables.keys() & set(TABLES)
 
 
 def load(path: Path) -> Config:
@@ -241,31 +370,66 @@ def load(path: Path) -> Config:
     from collectors.journal.settings import JournalSettings
 
     tables = read_toml(path)
+    if is_of_shipper(tables, path) and not tables.keys() & set(TABLES):
+        raise ConfigError(f"{path}: the configuration of a shipper, for `collectors ship`; expected an instrument's")
+    if not tables:
+        raise ConfigError(f"{path}: empty; expected [collector] and [device], or [ship] and [[sink]] of a shipper")
     problems = [
-        f"{path}: [{key}]: unknown table; there are: collector, device, journal"
-        for key in tables
-        if key not in ("collector", "device", "journal")
+        f"{path}: [{_cut_short(key)}]: unknown table; {_hint(key, TABLES)}" for key in tables if key not in TABLES
     ]
-    wrong = [f"{path}: [{key}]: expected a table" for key, value in tables.items() if not isinstance(value, dict)]
-    if wrong:
-        raise ConfigError(problems + wrong)
-    collector, found = load_dataclass(Collector, tables.get("collector", {}), f"{path}: [collector]")
+    problems += [f"{path}: [{key}]: expected a table" for key in TABLES if not isinstance(tables.get(key, {}), Mapping)]
+    general, special, of_journal = (t if isinstance(t := tables.get(key, {}), Mapping) else {} for key in TABLES)
+    collector, found = load_dataclass(Collector, general, f"{path}: [collector]")
     problems += found
-    journal, found = load_dataclass(JournalSettings, tables.get("journal", {}), f"{path}: [journal]")
+    journal, found = load_dataclass(JournalSettings, of_journal, f"{path}: [journal]")
     problems += found
     device, options = None, None
-    kind = tables.get("collector", {}).get("kind")
-    if isinstance(kind, str):
-        try:
-            device = devices.load(kind)
-        except ConfigError as error:
-            problems += [f"{path}: [collector] {line}" for line in error.problems]
-    if device:
-        options, found = load_dataclass(device.options, tables.get("device", {}), f"{path}: [device]")
+    kind, link = general.get("kind"), general.get("link")
+    if kind in devices.KINDS:
+        device = devices.load(kind)
+        options, found = load_dataclass(device.options, special, f"{path}: [device]")
         problems += found
-        link = tables["collector"].get("link")
         if isinstance(link, str):
             problems += [f"{path}: [collector] {line}" for line in transports.check(link, device)]
+    else:
+        problems += _without_kind(path, kind, special, link)
     if problems or collector is None or device is None:
         raise ConfigError(problems)
     return Config(collector, device, options, journal)
+
+
+def _without_kind(path: Path, kind: Any, special: Mapping[str, Any], link: Any) -> list[str]:
+    """Return the problems that can be seen while it is not known which instrument is meant.
+
+    Where the kind is close to a known one, that one is taken; else a key of [device] is wrong when no kind takes it.
+    """
+    problems = []
+    close: list[str] = []
+    if isinstance(kind, str):
+        close = difflib.get_close_matches(kind, devices.KINDS, n=1) if len(kind) <= LONGEST_KEY else []
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        problems.append(
+            f"{path}: [collector] kind: no instrument {_shown(kind)}; {meant}there are: {', '.join(devices.KINDS)}"
+        )
+    known = [devices.load(name) for name in close or devices.KINDS]
+    if close:
+        problems += load_dataclass(known[0].options, special, f"{path}: [device]")[1]
+    else:
+        problems += _wrong_for_all([device.options for device in known], special, f"{path}: [device]")
+    if isinstance(link, str):
+        tries = [transports.check(link, device) for device in known]
+        least = min(tries, key=len)
+        problems += [f"{path}: [collector] {line}" for line in least]
+    return problems
+
+
+def _wrong_for_all(classes: Sequence[type[Any]], table: Mapping[str, Any], where: str) -> list[str]:
+    """Return a line for each key that no class knows, or that every class which knows it refuses."""
+    hints = [typing.get_type_hints(cls) for cls in classes]
+    known = {name: None for of_one in hints for name in of_one}
+    problems = _unknown_keys(where, table, known)
+    for key in (key for key in known if key in table):
+        tries = [_convert(of_one[key], table[key], f"{where} {key}")[1] for of_one in hints if key in of_one]
+        fewest: list[str] = min(tries, key=len)
+        problems += fewest
+    return problems

@@ -16,7 +16,7 @@ def problems_of(path: Path) -> list[str]:
     """Return every problem of an instrument's or a shipper's configuration file."""
     try:
         tables = config.read_toml(path)
-        if "ship" in tables or "sink" in tables:
+        if config.is_of_shipper(tables, path):
             from collectors.shipper.config import check
 
             return check(path)

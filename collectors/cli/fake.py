@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import tomllib
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Thread
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from collectors import devices, fakes
-from collectors.config import load_dataclass
+from collectors.config import is_valid, load_dataclass
 from collectors.errors import ConfigError
 from collectors.text import encodable
 
@@ -66,24 +68,26 @@ def COMMAND(  # noqa: N802 - every module here offers COMMAND
 
 def _options(cls: type[Any], texts: tuple[str, ...], where: str) -> Any:
     """Return the fake's options with these over their defaults; ConfigError naming each that is wrong."""
+    hints = typing.get_type_hints(cls)
     table: dict[str, Any] = {}
     for text in texts:
-        key, equals, value = text.partition("=")
+        key, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
             raise ConfigError(f"{where}: --option {text}: expected KEY=VALUE")
-        table[key.strip()] = _value(value.strip())
+        table[key] = option_value(value, hints.get(key, Any))
     made, problems = load_dataclass(cls, table, f"{where}: --option")
     if problems or made is None:
         raise ConfigError(problems)
     return made
 
 
-def _value(text: str) -> Any:
-    """Return a value as TOML would read it; what is none is text."""
+def option_value(text: str, hint: Any) -> Any:
+    """Return a value as TOML would read it; text where text is wanted (`serial=12` needs no quotes) and for no TOML."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
         return text
+    return value if isinstance(value, str) or not is_valid(hint, text) else text
 
 
 def _put_on_wire(server: Server, station: Station, kind: str, port: str | None) -> None:
@@ -92,7 +96,7 @@ def _put_on_wire(server: Server, station: Station, kind: str, port: str | None) 
     where = port or ("tcp" if fakes.load(kind).channels else f"tty-{kind}")
     scheme, _, number = where.partition(":")
     if scheme == "tcp":
-        if number and not (number.isascii() and number.isdigit() and int(number) <= 65535):
+        if number and not (re.fullmatch("[0-9]{1,5}", number) and int(number) <= 65535):
             raise ConfigError(f"--port {where}: expected tcp:PORT with a PORT up to 65535")
         server.add_tcp(station, dict.fromkeys(channels, 0) | {"": int(number or 0)})
         return

@@ -101,7 +101,9 @@ class Options:
     calibration: Literal["device", "nominal"] = field(
         default="device", metadata={"help": "stream: read the device's own constants, or use the type's nominal ones"}
     )
-    serial_number: str = field(default="", metadata={"help": "refuse any other device; empty: whichever answers"})
+    serial_number: str = field(
+        default="", metadata={"help": "refuse any other device; empty: whichever answers", "number_is_text": True}
+    )
     device_temperature: bool = field(default=False, metadata={"help": "sample: also read the converter's temperature"})
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ The main channel is opened at once, named channels (a T7 streams on "stream") wh
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import time
@@ -16,6 +17,8 @@ from collectors.transports import Address, Arrived
 
 CHUNK_BYTES = 1024 * 1024
 CONNECT_S = 3.0
+LONGEST_HOST = 253
+PORT = re.compile(r"[0-9]{1,5}")
 
 
 def ports_of(address: Address, device: Device) -> tuple[str, dict[str, int]]:
@@ -34,15 +37,25 @@ def ports_of(address: Address, device: Device) -> tuple[str, dict[str, int]]:
     ]
     texts |= address.options
     problems += [
-        f"link: {channel or 'port'}: expected 1 to 65535, {f'got {text!r}' if text else 'it is missing'}"
+        f"link: {channel or 'port'}: expected 1 to 65535, {f'got {text[:20]!r}' if text else 'it is missing'}"
         for channel, text in texts.items()
-        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535)
+        if not (PORT.fullmatch(text) and 1 <= int(text) <= 65535)
     ]
     if not host:
         problems.append("link: expected tcp:HOST[:PORT], the host is missing")
+    elif not _is_host(host):
+        problems.append(f"link: expected the name or address of a host, got {host[:80]!r}")
     if problems:
         raise ConfigError(problems)
     return host, {channel: int(text) for channel, text in texts.items()}
+
+
+def _is_host(host: str) -> bool:
+    """Return whether it can be looked up at all; some names that cannot be are no OSError of the resolver."""
+    try:
+        return host.isprintable() and len(host.encode("idna")) <= LONGEST_HOST
+    except UnicodeError:
+        return False
 
 
 def check(address: Address, device: Device) -> list[str]:

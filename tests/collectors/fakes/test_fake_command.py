@@ -92,3 +92,26 @@ def test_what_cannot_be_served_is_named(arguments: list[str], says: str, code: i
     done = subprocess.run([*COMMAND, "fake", *arguments], capture_output=True, text=True, timeout=30)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert says in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("generation=0.5", "generation", "0.5"),
+        ("serial=0012", "serial", "0012"),
+        ("serial=1234567890", "serial", "1234567890"),
+        ("firmware=1.10", "firmware", "1.10"),
+        ('serial="quoted"', "serial", "quoted"),
+        ("model=" + "9" * 5000, "model", "9" * 5000),
+        ("model=" + "[" * 5000, "model", "[" * 5000),
+        ("uptime_s=12", "uptime_s", 12),
+        ("debug_text=false", "debug_text", False),
+    ],
+)
+def test_an_option_that_is_text_needs_no_quotes(text: str, key: str, value: object) -> None:
+    from collectors.cli.fake import _options
+    from collectors.fakes.libresolar_mppt import Options
+
+    made = _options(Options, (text,), "fake")
+    assert getattr(made, key) == value
+    assert type(getattr(made, key)) is type(value)
