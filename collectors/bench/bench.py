@@ -17,10 +17,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple, Self
 
 from collectors.bench import influx
-from collectors.bench.influx import DATABASE, Influx, PrivateInflux
+from collectors.bench.influx import DATABASE, Access, Influx, PrivateInflux
 from collectors.bench.ledger import Gap, Journal, account, gaps
 from collectors.bench.processes import Worker
 from collectors.bench.readback import check_replay, read_back
@@ -79,9 +80,12 @@ class Settings:
     """For journals, configurations, logs, terminals, and the private database."""
     source: Source
     influx: str = "auto"
-    """A URL, "auto" or "none"."""
+    """A URL, "auto", "private" or "none"."""
     faults: Sequence[tuple[str, Fault]] = ()
     seed: int = 1
+    access: Access | None = None
+    keep_database: bool = False
+    """Leave the database on a server that is not the bench's own, although this run has made it."""
 
 
 @dataclass
@@ -111,6 +115,11 @@ class Bench:
         self.workers: dict[str, Worker] = {}
         self.shipper: Worker | None = None
         self.database: Influx | None = None
+        self.is_new = False
+        """Whether this run has made the database."""
+        self.kept_because = "--keep-database" if settings.keep_database else ""
+        """Why the database stays although this run has made it; empty: it is dropped at the end."""
+        self.is_dropped = False
         self.since_ns = 0
         self.replay_began = False
         self._clock = settings.folder / "clock.json"
@@ -135,7 +144,7 @@ class Bench:
         folder = self.settings.folder
         folder.mkdir(parents=True, exist_ok=True)
         self._tell_clock()
-        self.database = influx.find(self.settings.influx, folder / "influxdb")
+        self.database = influx.find(self.settings.influx, folder / "influxdb", self.settings.access)
         if isinstance(self.database, PrivateInflux):
             stack.callback(self.database.stop)
         self._server = stack.enter_context(serving(build(folder, self.settings.source, self.settings.seed)))
@@ -156,14 +165,33 @@ class Bench:
         self.workers[place.name] = self._start_worker(stack, place.name, ["run", str(config)])
 
     def _start_shipper(self, stack: ExitStack, database: Influx) -> None:
-        database.query(f'CREATE DATABASE "{DATABASE}"')
+        self.is_new = database.prepare(DATABASE)
+        stack.callback(self._drop)
+        secrets = Path(stack.enter_context(TemporaryDirectory(prefix="battfleet-secret-")))
         state = self.settings.folder / "state"
         state.mkdir(exist_ok=True)
         config = self.settings.folder / "ship.toml"
-        config.write_text(ship_toml(state, database.url, DATABASE), encoding="utf-8")
+        config.write_text(ship_toml(state, database.sink(DATABASE, secrets)), encoding="utf-8")
         self._store = Store(state / "ship.db")
         stack.callback(self._store.close)
         self.shipper = self._start_worker(stack, "ship", ["ship", str(config)])
+
+    def _drop(self) -> None:
+        """Drop the database if this run has made it and nothing asks to keep it. A private one goes with its folder."""
+        database = self.database
+        if (
+            not database
+            or isinstance(database, PrivateInflux)
+            or not self.is_new
+            or self.kept_because
+            or self.is_dropped
+        ):
+            return
+        try:
+            database.drop(DATABASE)
+            self.is_dropped = True
+        except influx.Unreachable as error:
+            self.kept_because = f"it could not be dropped: {error}"
 
     def _start_worker(self, stack: ExitStack, name: str, arguments: Sequence[str]) -> Worker:
         worker = Worker(name, arguments, self.settings.folder / f"{name}.log", {TOLD_BY: str(self._clock)})
@@ -210,6 +238,19 @@ class Bench:
             *((at_ns, "harmed by a fault") for at_ns in self._server.stations[name].sent.harms()),
         ]
         return gaps(journal.stamps(), causes, self.settings.source.period_s(place), no_event)
+
+    def database_text(self) -> str:
+        """Return which database it is, and for a server that is not the bench's own what becomes of the data."""
+        if self.database is None:
+            return "none: the journals are the store"
+        if isinstance(self.database, PrivateInflux):
+            return self.database.url
+        where = f"{DATABASE} on {self.database.url}"
+        if not self.is_new:
+            return f"{where}, which was there before and stays"
+        if self.kept_because:
+            return f"{where}, which stays: {self.kept_because}"
+        return f"{where}, {'dropped' if self.is_dropped else 'made for this run and dropped at its end'}"
 
     def unsent(self) -> int:
         """Return how many commits the database has not confirmed."""
@@ -294,12 +335,15 @@ class Bench:
             seconds=seconds,
             instruments={n: self._report(n, journal, until_ns, exit_codes[n]) for n, journal in journals.items()},
             agreement=self.agreement(journals),
-            database=database.url if database else "none: the journals are the store",
+            database=self.database_text(),
             read_back=read_back(list(journals.values()), boot_id, database, DATABASE) if database else None,
             replay=self._check_replay(journals, stalls, rows),
         )
         problems = [*problems_of(summary), *([] if caught_up else ["the database did not take everything in time"])]
-        return replace(summary, problems=problems)
+        if summary.read_back and not summary.read_back.is_same:
+            self.kept_because = self.kept_because or "it does not hold the same as the journals"
+        self._drop()
+        return replace(summary, problems=problems, database=self.database_text())
 
     def _catch_up(self) -> bool:
         """Send what is not sent yet; return whether all of it is confirmed."""

@@ -1,6 +1,6 @@
-"""The bench's database: an InfluxDB 1.x that is there, or a private one as a plain process on a free loopback port.
+"""The bench's database: an InfluxDB that is there, or a private 1.x as a plain process on a free loopback port.
 
-Only servers without users are taken: the bench has no passwords to give.
+A 1.x must be without users. A 2.x is asked with a token, which the shipper gets as a file that only its owner may read.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ import re
 import shutil
 import subprocess
 import time
-from http.client import HTTPConnection, HTTPException
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from collectors.bench.ledger import SeriesKey
 from collectors.bench.processes import DIE_WITH_PARENT
-from collectors.errors import ConfigError
+from collectors.errors import ConfigError, LinkDown
+from collectors.shipper.detect import detect
 
 LOCAL = "http://127.0.0.1:8086"
 DATABASE = "battfleet_bench"
@@ -46,39 +49,76 @@ bind-address = "127.0.0.1:0"
 
 
 class Unreachable(Exception):
-    """No InfluxDB 1.x without users answers at this address."""
+    """No InfluxDB answers at this address, or it does not do what the bench asks of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What the person at the terminal gives for a server that asks who is there (2.x)."""
+
+    token: Callable[[str], str]
+    """Return the token for the server at this URL; empty when there is none. Called only when one is needed."""
+    org: str = ""
+    """The organisation; empty: the only one that the token sees."""
 
 
 class Influx:
-    """One server, asked over HTTP."""
+    """One server 1.x without users, over HTTP."""
 
     def __init__(self, url: str) -> None:
         """ConfigError when the address is none."""
         parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
-            raise ConfigError(f"influx: expected auto, none, private or http://HOST:PORT, got {url!r}")
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.username:
+            raise ConfigError(f"influx: expected auto, none, private or http[s]://HOST:PORT, got {url!r}")
         self.url = url.rstrip("/")
         self._address = parts.hostname, parts.port or 8086
+        self._connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
 
-    def query(self, statement: str, database: str = "") -> list[dict[str, Any]]:
-        """Return the series that an InfluxQL statement gives, stamps in ns; Unreachable when it cannot be asked."""
-        connection = HTTPConnection(*self._address, timeout=60)
-        arguments = urlencode({"q": statement, "db": database, "epoch": "ns"})
+    def _request(self, method: str, path: str, body: str | None = None) -> tuple[int, str]:
+        """Return status and text of a response; Unreachable when there is none."""
+        connection = self._connect(*self._address, timeout=60)
         try:
-            connection.request("POST", f"/query?{arguments}")
+            connection.request(method, path, body, self._headers())
             response = connection.getresponse()
-            text = response.read()
-            if response.status != 200:
-                raise Unreachable(f"{self.url}: {response.status} {text.decode(errors='replace').strip()}")
-            [result] = json.loads(text)["results"]
-        except (OSError, HTTPException, ValueError, KeyError) as error:
+            return response.status, response.read().decode(errors="replace").strip()
+        except (OSError, HTTPException, ValueError) as error:
             raise Unreachable(f"{self.url}: {error}") from error
         finally:
             connection.close()
+
+    def _headers(self) -> dict[str, str]:
+        return {}
+
+    def query(self, statement: str, database: str = "") -> list[dict[str, Any]]:
+        """Return the series that an InfluxQL statement gives, stamps in ns; Unreachable when it cannot be asked."""
+        arguments = urlencode({"q": statement, "db": database, "epoch": "ns"})
+        status, text = self._request("POST", f"/query?{arguments}")
+        if status != 200:
+            raise Unreachable(f"{self.url}: {status} {text}")
+        try:
+            [result] = json.loads(text)["results"]
+        except (ValueError, KeyError) as error:
+            raise Unreachable(f"{self.url}: expected the result of a query, got {text[:200]!r}") from error
         if "error" in result:
             raise Unreachable(f"{self.url}: {result['error']}")
         series: list[dict[str, Any]] = result.get("series", [])
         return series
+
+    def prepare(self, database: str) -> bool:
+        """Create the database; return whether it was missing."""
+        names = [row[0] for series in self.query("SHOW DATABASES") for row in series.get("values", [])]
+        if database not in names:
+            self.query(f'CREATE DATABASE "{database}"')
+        return database not in names
+
+    def drop(self, database: str) -> None:
+        """Delete the database and all that it holds."""
+        self.query(f'DROP DATABASE "{database}"')
+
+    def sink(self, database: str, folder: Path) -> dict[str, str]:
+        """Return the [[sink]] keys with which a shipper reaches it; `folder` is for secrets."""
+        del folder  # no secret is needed
+        return {"dialect": "influxdb1", "url": self.url, "database": database}
 
     def is_there(self) -> bool:
         """Return whether it answers now."""
@@ -102,6 +142,70 @@ class Influx:
             for stamp, *values in series["values"]:
                 points[stamp] = {n: v for n, v in zip(names, values, strict=True) if v is not None}
         return found
+
+
+class Influx2(Influx):
+    """One server 2.x: buckets over its API, InfluxQL over the mapping that it keeps of a bucket's plain name."""
+
+    def __init__(self, url: str, token: str, org: str) -> None:
+        """Find the organisation; Unreachable when the token is refused, ConfigError when it is not clear which."""
+        super().__init__(url)
+        self._token = token
+        self._bucket_id = ""
+        found = {each["name"]: each["id"] for each in self._ask("GET", "/api/v2/orgs?limit=100").get("orgs", [])}
+        if org and org not in found:
+            raise ConfigError(f"influx: {url}: this token sees no organisation {org!r}; it sees: {', '.join(found)}")
+        if not org and len(found) != 1:
+            seen = ", ".join(found) or "none"
+            raise ConfigError(f"influx: {url}: name the organisation with --influx-org; this token sees: {seen}")
+        self._org = org or next(iter(found))
+        self._org_id = found[self._org]
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Token {self._token}"}
+
+    def _ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, missing_is_empty: bool = False
+    ) -> Any:
+        """Return the JSON of a response, or {} when it is empty; Unreachable with the server's words otherwise."""
+        status, text = self._request(method, path, None if body is None else json.dumps(body))
+        if status == 404 and missing_is_empty:
+            return {}
+        if status >= 300:
+            raise Unreachable(f"{self.url}: {method} {path}: {status} {text}")
+        try:
+            return json.loads(text) if text else {}
+        except ValueError as error:
+            raise Unreachable(f"{self.url}: {method} {path}: expected JSON, got {text[:200]!r}") from error
+
+    def prepare(self, database: str) -> bool:
+        """Create a bucket of this name; return whether it was missing."""
+        asked = urlencode({"name": database, "orgID": self._org_id})
+        buckets = self._ask("GET", f"/api/v2/buckets?{asked}", missing_is_empty=True).get("buckets", [])
+        if buckets:
+            self._bucket_id = buckets[0]["id"]
+            return False
+        new = {"orgID": self._org_id, "name": database, "retentionRules": []}
+        self._bucket_id = self._ask("POST", "/api/v2/buckets", new)["id"]
+        return True
+
+    def drop(self, database: str) -> None:
+        """Delete the bucket that `prepare` found or created, and all that it holds."""
+        del database
+        self._ask("DELETE", f"/api/v2/buckets/{self._bucket_id}")
+
+    def sink(self, database: str, folder: Path) -> dict[str, str]:
+        """Return the [[sink]] keys with which a shipper reaches it; the token goes to a file in `folder`."""
+        file = folder / "token"
+        file.touch(mode=0o600)
+        file.write_text(self._token, encoding="utf-8")
+        return {
+            "dialect": "influxdb2",
+            "url": self.url,
+            "org": self._org,
+            "bucket": database,
+            "token_file": str(file),
+        }
 
 
 class PrivateInflux(Influx):
@@ -160,17 +264,16 @@ class PrivateInflux(Influx):
         self._process = None
 
 
-def find(choice: str, folder: Path) -> Influx | None:
-    """Return the database that is meant: a URL, "none", "private", or "auto": local, else private, else none.
+def find(choice: str, folder: Path, access: Access | None = None) -> Influx | None:
+    """Return the database that is meant: a URL, "none", "private", or "auto": local 1.x, else private, else none.
 
-    Unreachable when a URL was named and nothing answers there; ConfigError when a private one cannot be had.
+    Unreachable when a URL was named and nothing answers there; ConfigError when a private one cannot be had, or a
+    server needs a token and there is none.
     """
     if choice == "none":
         return None
     if choice not in ("auto", "private"):
-        named = Influx(choice)
-        named.query("SHOW DATABASES")
-        return named
+        return _named(choice, access)
     if choice == "auto":
         local = Influx(LOCAL)
         if local.is_there():
@@ -180,3 +283,20 @@ def find(choice: str, folder: Path) -> Influx | None:
     private = PrivateInflux(folder)
     private.start()
     return private
+
+
+def _named(url: str, access: Access | None) -> Influx:
+    named = Influx(url)
+    try:
+        found = detect(url)
+    except LinkDown as error:
+        raise Unreachable(str(error)) from error
+    if found.dialect == "influxdb2":
+        token = access.token(url) if access else ""
+        if not token or access is None:
+            raise ConfigError(
+                f"influx: {url} is InfluxDB 2.x and needs a token: give --influx-token-file or INFLUX_TOKEN"
+            )
+        return Influx2(url, token, access.org)
+    named.query("SHOW DATABASES")
+    return named

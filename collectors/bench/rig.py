@@ -258,11 +258,10 @@ def collector_toml(place: Place, source: Source, link: str, state_dir: Path, sin
     return toml(tables)
 
 
-def ship_toml(state_dir: Path, url: str, database: str) -> str:
-    """Return the shipper's configuration for an InfluxDB 1.x without users."""
+def ship_toml(state_dir: Path, sink: Mapping[str, str]) -> str:
+    """Return the shipper's configuration for the database that these [[sink]] keys reach."""
     ship = {"bench": BENCH, "state_dir": str(state_dir), "report_s": 2.0}
-    sink = {"name": SINK, "dialect": "influxdb1", "url": url, "database": database}
-    return toml({"ship": ship}) + "\n" + toml({"[sink]": sink})
+    return toml({"ship": ship}) + "\n" + toml({"[sink]": {"name": SINK, **sink}})
 
 
 SINK = "influx"

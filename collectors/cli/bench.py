@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -40,8 +41,13 @@ LINE_S = 5.0
     metavar="auto|private|none|URL",
     default="auto",
     show_default=True,
-    help="An InfluxDB 1.x without users.",
+    help="A database: see below.",
 )
+@click.option("--influx-token-file", metavar="FILE", type=click.Path(path_type=Path), help="Token of an InfluxDB 2.x.")
+@click.option(
+    "--influx-org", metavar="NAME", envvar="INFLUX_ORG", default="", help="Its organisation, if it has several."
+)
+@click.option("--keep-database", is_flag=True, help="Leave battfleet_bench on the server; see below.")
 @click.option(
     "--state", metavar="DIR", type=click.Path(path_type=Path), help="Keep journals, configurations and logs here."
 )
@@ -55,6 +61,9 @@ def COMMAND(  # noqa: N802 - every module here offers COMMAND
     rows: int | None,
     maps: tuple[str, ...],
     influx: str,
+    influx_token_file: Path | None,
+    influx_org: str,
+    keep_database: bool,
     state: Path | None,
     faults: tuple[str, ...],
     seed: int,
@@ -67,7 +76,10 @@ def COMMAND(  # noqa: N802 - every module here offers COMMAND
     the fakes sent, and whether the database gives the same back. Exit code 1 when anything was lost.
 
     The database is the InfluxDB 1.x on this machine if it asks for no password, else a private one if influxd is
-    installed, else none: then the journals are the store. --influx private leaves the machine's own alone.
+    installed, else none: then the journals are the store. --influx private leaves the machine's own alone. --influx
+    URL takes a 1.x without users, or a 2.x: its token comes from --influx-token-file, from INFLUX_TOKEN, or is asked
+    for. On a server that is not the bench's own, the database or bucket battfleet_bench is made for the run and dropped
+    at its end; one that was there before stays, and so does one that does not hold what the journals hold.
 
     \b
     Faults, each from START for SECONDS after the beginning:
@@ -78,26 +90,47 @@ def COMMAND(  # noqa: N802 - every module here offers COMMAND
     \b
     collectors bench --for 60
     collectors bench --replay bench.csv --speed 60
+    collectors bench --for 60 --influx http://localhost:8086 --influx-token-file token --keep-database
     collectors bench --for 60 --fault mppt:unplug@10+3 --fault load:garble@20+5=0.05 --fault database:stop@30+5
     """
     from collectors.bench.bench import FAULT_KINDS, Bench, Settings
-    from collectors.bench.influx import Unreachable
+    from collectors.bench.influx import Access, PrivateInflux, Unreachable
     from collectors.fakes.faults import parse_fault
 
     source = _source(replay, rows, maps, speed, seed)
     planned = [parse_fault(text, FAULT_KINDS) for text in faults]
     with ExitStack() as stack:
         folder = state or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="battfleet-")))
-        settings = Settings(folder.resolve(), source, influx, planned, seed)
+        access = Access(lambda url: _token(url, influx_token_file), influx_org)
+        settings = Settings(folder.resolve(), source, influx, planned, seed, access, keep_database)
         stop = _on_signals()
         try:
             with Bench(settings) as bench:
+                if bench.database and not isinstance(bench.database, PrivateInflux):
+                    click.echo(f"database: {bench.database_text()}", err=True)
                 _show(bench, seconds, stop, quiet=as_json)
                 summary = bench.finish()
         except Unreachable as error:
             raise LinkDown(f"influx: {error}") from error
     _tell(summary, as_json)
     sys.exit(1 if summary.problems else 0)
+
+
+def _token(url: str, file: Path | None) -> str:
+    """Return the token from the file, from INFLUX_TOKEN, or from the person at the terminal; empty when there is none.
+
+    It is never an argument: everybody on a machine can read those.
+    """
+    if file is not None:
+        try:
+            return file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--influx-token-file {file}: {getattr(error, 'strerror', error)}") from error
+    if token := os.environ.get("INFLUX_TOKEN", "").strip():
+        return token
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        return str(click.prompt(f"token of {url}", hide_input=True, err=True)).strip()
+    return ""
 
 
 def _source(replay: Path | None, rows: int | None, maps: tuple[str, ...], speed: float | None, seed: int) -> Source:

@@ -166,7 +166,7 @@ def _command_line(process: Path) -> str:
         (["--fault", "mppt:melt@1"], "melt", 78),
         (["--fault", "motor:unplug@1"], "no target 'motor'", 78),
         (["--rows", "5"], "--replay", 78),
-        (["--influx", "ftp://x"], "http://HOST:PORT, got 'ftp://x'", 78),
+        (["--influx", "ftp://x"], "http[s]://HOST:PORT, got 'ftp://x'", 78),
         (["--influx", "http://127.0.0.1:1"], "127.0.0.1:1", 69),
         (["--influx", "none", "--fault", "database:stop@1"], "private", 78),
     ],

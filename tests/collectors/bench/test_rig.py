@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from collectors import config, devices
 from collectors.bench.bench import Settings, check_faults
+from collectors.bench.influx import Influx
 from collectors.bench.replay import Recording
 from collectors.bench.rig import PLACES, Recorded, Simulated, Source, collector_toml, place_of, ship_toml, toml
 from collectors.device import Device
@@ -36,7 +37,7 @@ def test_collectors_read_the_configurations_of_the_bench(tmp_path: Path, source:
 
 def test_the_shipper_reads_its_configuration(tmp_path: Path) -> None:
     path = tmp_path / "ship.toml"
-    path.write_text(ship_toml(tmp_path, "http://127.0.0.1:8086", "bat"))
+    path.write_text(ship_toml(tmp_path, Influx("http://127.0.0.1:8086").sink("bat", tmp_path)))
     loaded = ship_config.load(path)
     assert [sink.url for sink in loaded.sinks] == ["http://127.0.0.1:8086"]
 
