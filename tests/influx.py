@@ -56,9 +56,12 @@ enabled = false
 
 
 class Influx:
-    """A running server. `admin` and `writer` are users; the writer may write to every database made here."""
+    """A running server. `admin` and `writer` are users; the writer may write to every database made here.
 
-    def __init__(self, folder: Path, index: str = "inmem") -> None:
+    Without `auth` it has no users and lets everybody in.
+    """
+
+    def __init__(self, folder: Path, index: str = "inmem", *, auth: bool = True) -> None:
         """Make a server in this folder; `start` starts it."""
         self.folder = folder
         self.port = 0
@@ -66,6 +69,7 @@ class Influx:
         self.password = secrets.token_urlsafe(16)
         self.process: subprocess.Popen[bytes] | None = None
         self._index = index
+        self._auth = auth
         self._numbers = itertools.count(1)
 
     @property
@@ -78,14 +82,18 @@ class Influx:
         assert INFLUXD is not None, MISSING
         self.folder.mkdir(parents=True, exist_ok=True)
         config, log = self.folder / "influxdb.conf", self.folder / "influxd.log"
-        config.write_text(CONFIG.format(folder=self.folder, port=self.port, index=self._index), encoding="utf-8")
+        text = CONFIG.format(folder=self.folder, port=self.port, index=self._index)
+        config.write_text(
+            text if self._auth else text.replace("auth-enabled = true", "auth-enabled = false"), encoding="utf-8"
+        )
         log.write_bytes(b"")
         environment = {"PATH": os.defpath, "HOME": str(self.folder), "GOMAXPROCS": "2"}
         with log.open("ab") as output:
             self.process = subprocess.Popen([INFLUXD, "-config", str(config)], stderr=output, env=environment)
         try:
             self.port = self._await_port(log)
-            self._await_users()
+            if self._auth:
+                self._await_users()
         except BaseException:
             self.stop()
             raise
@@ -166,9 +174,9 @@ class Influx:
 
 
 @contextmanager
-def running(folder: Path, index: str = "inmem") -> Iterator[Influx]:
+def running(folder: Path, index: str = "inmem", *, auth: bool = True) -> Iterator[Influx]:
     """Give a server that ends with the block."""
-    influx = Influx(folder, index)
+    influx = Influx(folder, index, auth=auth)
     influx.start()
     try:
         yield influx

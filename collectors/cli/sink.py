@@ -38,12 +38,12 @@ def _chosen(loaded: ShipConfig, name: str | None) -> list[SinkConfig]:
 )
 @click.option("--admin-user", default="admin", show_default=True, help="1.x: a user that may do everything.")
 @click.option(
-    "--admin-secret-file", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the administrator's password (1.x) or operator token (2.x).",
+    "--admin-secret-file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the administrator's password (1.x) or operator token (2.x). A 1.x without users needs none.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each step.")
 def setup(
-    path: Path, name: str | None, keep: str | None, admin_user: str, admin_secret_file: Path, as_json: bool
+    path: Path, name: str | None, keep: str | None, admin_user: str, admin_secret_file: Path | None, as_json: bool
 ) -> None:
     """Create what is missing: database or bucket, retention, and a user or token that may write there and nothing else.
 
@@ -57,7 +57,7 @@ def setup(
         keep_s = None if keep is None else duration_s(keep)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--keep") from error
-    admin = Admin(admin_user, admin_secret_file.read_text(encoding="utf-8").strip())
+    admin = Admin(admin_user, admin_secret_file.read_text(encoding="utf-8").strip() if admin_secret_file else "")
     changed = 0
     for sink in _chosen(loaded, name):
         for step in set_up(loaded, sink, admin, keep_s):

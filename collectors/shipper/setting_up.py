@@ -3,9 +3,8 @@
     influxdb1   database, retention policy, a user that may write to this database and nothing else
     influxdb2   organisation, bucket, its mapping for InfluxQL (DBRP), a token that may write to this bucket only
 
-Secrets that are to be made are written to the sink's `…_file` with mode 0600, and are never shown. 1.x is tried
-against Debian's real server. No 2.x server could be had for tests: that part runs there against a stand-in that
-answers as the vendor's API reference says.
+Secrets that are to be made are written to the sink's `…_file` with mode 0600, and are never shown. In tests 1.x is
+Debian's real server, and 2.x a stand-in that responds as a recorded 2.7.12.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class NotAllowed(CollectorError):
 
 
 class Admin(NamedTuple):
-    """With what the set-up is allowed in: `user` for 1.x; the secret is a password or a token."""
+    """With what the set-up is allowed in: `user` for 1.x; the secret is a password or a token, "" for none."""
 
     user: str
     secret: str
@@ -60,20 +59,59 @@ def duration_s(text: str) -> int:
 def set_up(config: ShipConfig, sink: SinkConfig, admin: Admin, keep_s: int | None) -> list[Step]:
     """Return what was found right or was put right. `keep_s`: how long to keep points; None: as it is, else forever.
 
-    Raises LinkDown when the server cannot be reached, NotAllowed with its words when it refuses.
+    Raises LinkDown when the server cannot be reached, NotAllowed with its words when it refuses, ConfigError when the
+    dialect is not that of the server or the administrator's secret is missing.
     """
+    version = request(sink, "GET", f"{_base(sink)}/ping").version
+    if other := _other_generation(sink, version):
+        raise ConfigError(f"{config.path}: [[sink]] {sink.name} dialect: {other}")
     if sink.dialect == "influxdb1":
         return _SetUp1(config, sink, admin).run(keep_s)
+    if not admin.secret:
+        raise ConfigError(_missing_secret(config, sink))
     from collectors.shipper.setting_up_influxdb2 import set_up_influxdb2
 
     return set_up_influxdb2(config, sink, admin, keep_s)
 
 
-def write_secret(path: Path, secret: str) -> None:
-    """Write a new file that only this user can read; FileExistsError when it is there already."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+def _base(sink: SinkConfig) -> str:
+    return urlsplit(sink.url).path.rstrip("/")
+
+
+def _missing_secret(config: ShipConfig, sink: SinkConfig) -> str:
+    kind = "administrator's password" if sink.dialect == "influxdb1" else "operator token"
+    return f"{config.path}: [[sink]] {sink.name}: {sink.url} needs an {kind}: --admin-secret-file FILE"
+
+
+def _other_generation(sink: SinkConfig, version: str) -> str:
+    """Return what to do when the server is of another generation than the dialect, "" when it is not or is unknown.
+
+    1.8 knows the write path of 2.x, but none of what a set-up needs.
+    """
+    generation = version.removeprefix("v").partition(".")[0]
+    if sink.dialect == "influxdb1" and generation == "2":
+        return (
+            f"{sink.url} is an InfluxDB {version}. It takes writes of influxdb1 only by a user, password and mapping "
+            "(DBRP) that its administrator makes (server.yml, or `influx v1 auth create` and `influx v1 dbrp create`); "
+            "`collectors sink setup` makes bucket and token for dialect influxdb2 with org, bucket and token_file"
+        )
+    if sink.dialect == "influxdb2" and generation == "1":
+        return f"{sink.url} is an InfluxDB {version}: expected influxdb1 with database, user and password_file"
+    return ""
+
+
+def write_secret(path: Path, secret: str, *, replace: bool = False) -> None:
+    """Write a file that only this user can read; FileExistsError when it is there already and is not to be replaced."""
+    target = path.with_name(f"{path.name}.new") if replace else path
+    if replace:
+        target.unlink(missing_ok=True)
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(f"{secret}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    if replace:
+        target.replace(path)
 
 
 class _SetUp1:
@@ -108,7 +146,7 @@ class _SetUp1:
             return [Step(True, what)]
         if keep_s is None or _seconds(policies[name]["duration"]) == keep_s:
             return [Step(False, what)]
-        change = f"DURATION {_duration(keep_s)} SHARD DURATION {_shard(keep_s)}"
+        change = f"DURATION {_duration(keep_s)} SHARD DURATION {_duration(shard_s(keep_s))}"
         self._ask(f"ALTER RETENTION POLICY {_name(name)} {on} {change}")
         return [Step(True, f"{what}: keeps {_duration(keep_s)}")]
 
@@ -147,12 +185,16 @@ class _SetUp1:
     def _ask(self, statement: str, who: Admin | None = None) -> list[dict[str, Any]]:
         """Return the rows of a statement."""
         who = who or self._admin
-        headers = {"Content-Type": "application/x-www-form-urlencoded", **basic(who.user, who.secret)}
-        base = urlsplit(self._sink.url).path.rstrip("/")
-        status, text = request(self._sink, "POST", f"{base}/query", urlencode({"q": statement}), headers)
+        login = basic(who.user, who.secret) if who.secret else {}
+        headers = {"Content-Type": "application/x-www-form-urlencoded", **login}
+        status, text, _ = request(
+            self._sink, "POST", f"{_base(self._sink)}/query", urlencode({"q": statement}), headers
+        )
         answer = _json(text)
         results = answer.get("results", [{}])
         error = answer.get("error") or results[0].get("error")
+        if status == 401 and not who.secret:
+            raise ConfigError(f"{_missing_secret(self._config, self._sink)} (it says: {error or text[:200]})")
         if status != 200 or error:
             raise NotAllowed(f"{self._sink.url}: {statement.split(' PASSWORD')[0]}: {status} {error or text[:200]}")
         return [
@@ -162,21 +204,35 @@ class _SetUp1:
         ]
 
 
+class Response(NamedTuple):
+    """What a server sent back; `version` is "" where it does not call itself InfluxDB."""
+
+    status: int
+    text: str
+    version: str
+
+
 def request(
     sink: SinkConfig, method: str, path: str, body: str = "", headers: Mapping[str, str] | None = None
-) -> tuple[int, str]:
-    """Return status and text of one request; LinkDown when nothing answers."""
+) -> Response:
+    """Return the response to one request; LinkDown when nothing answers."""
     connection = connect(sink)
     try:
         connection.request(method, path, body.encode(), dict(headers or {}))
         response = connection.getresponse()
-        return response.status, response.read().decode("utf-8", "replace")
+        text = response.read().decode("utf-8", "replace")
+        return Response(response.status, text, response.headers.get("X-Influxdb-Version", ""))
     except (OSError, http.client.HTTPException) as error:
         raise LinkDown(
             f"sink {sink.name}: {sink.url} does not answer: {error}; is it running, and the url right?"
         ) from error
     finally:
         connection.close()
+
+
+def first_set_up_is_due(sink: SinkConfig) -> bool:
+    """Return whether an InfluxDB 2.x is new: it then rejects every token."""
+    return _json(request(sink, "GET", f"{_base(sink)}/api/v2/setup").text).get("allowed") is True
 
 
 def _json(text: str) -> dict[str, Any]:
@@ -199,11 +255,11 @@ def _duration(seconds: int) -> str:
     return f"{seconds}s" if seconds else "INF"
 
 
-def _shard(keep_s: int) -> str:
-    """Return the shard duration that the server itself would choose; it refuses one longer than what is kept."""
+def shard_s(keep_s: int) -> int:
+    """Return the shard group duration that the server itself chooses; it rejects one longer than what is kept."""
     if keep_s == FOREVER or keep_s >= 180 * SECONDS["d"]:
-        return "7d"
-    return "1d" if keep_s >= 2 * SECONDS["d"] else "1h"
+        return 7 * SECONDS["d"]
+    return SECONDS["d"] if keep_s >= 2 * SECONDS["d"] else SECONDS["h"]
 
 
 def _seconds(duration: str) -> int:
@@ -225,16 +281,14 @@ def check_sink(config: ShipConfig, sink: SinkConfig) -> list[tuple[bool, str]]:
         opened = door(sink, config.secret(secret_name) if secret_name else "")
     except ConfigError as error:
         return [(False, str(error))]
-    base = urlsplit(sink.url).path.rstrip("/")
     try:
-        status, text = request(sink, "GET", f"{base}/ping")
-        found = [
-            (status == 204, f"{sink.url} answers" if status == 204 else f"{sink.url}: /ping says {status}, not 204")
-        ]
-        status, text = request(sink, "POST", opened.path, "", opened.headers)
+        ping = request(sink, "GET", f"{_base(sink)}/ping")
+        answers = ping.status == 204
+        found = [(answers, f"{sink.url} answers" if answers else f"{sink.url}: /ping says {ping.status}, not 204")]
+        write = request(sink, "POST", opened.path, "", opened.headers)
     except LinkDown as error:
         return [(False, str(error))]
-    return [*found, _judge_write(sink, status, text.strip())]
+    return [*found, _judge_write(sink, write, ping.version or write.version)]
 
 
 ADVICE = {
@@ -245,8 +299,9 @@ ADVICE = {
 }
 
 
-def _judge_write(sink: SinkConfig, status: int, text: str) -> tuple[bool, str]:
-    place = sink.database or sink.bucket
-    if status in (204, 400) or (status == 200 and not text):  # nothing to write, but we were let in
+def _judge_write(sink: SinkConfig, write: Response, version: str) -> tuple[bool, str]:
+    place, text = sink.database or sink.bucket, write.text.strip()
+    if write.status in (204, 400) or (write.status == 200 and not text):  # nothing to write, but we were let in
         return True, f"may write to {place}"
-    return False, f"write to {place}: {status} {text[:200]}; {ADVICE.get(status, 'this does not look like InfluxDB')}"
+    advice = _other_generation(sink, version) or ADVICE.get(write.status, "this does not look like InfluxDB")
+    return False, f"write to {place}: {write.status} {text[:200]}; {advice}"

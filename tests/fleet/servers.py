@@ -22,7 +22,7 @@ from typing import Any
 
 from tests.fleet.hosts import Host, shell
 
-API = Path(__file__).with_name("influxdb2_stand_in.py")
+API = Path(__file__).parents[1] / "influxdb2_stand_in.py"
 
 GRAFANA = r"""import base64, http.server, json, os, pathlib, re, urllib.error, urllib.request
 # As Grafana does, it reads provisioning when it starts, replaces variables by its environment, and asks the database

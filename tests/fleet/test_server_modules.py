@@ -1,4 +1,4 @@
-"""The modules that make a database ready: 1.6 against a real one, 2.x against a stand-in written from its contract."""
+"""The modules that make a database ready: 1.6 against a real one, 2.x against a stand-in that responds as recorded."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import re
 import secrets
 import subprocess
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,9 +18,9 @@ import yaml  # type: ignore[import-untyped]
 from grafana.downsampling import H1, choices, policy
 from tests.fleet.conftest import ROOT
 from tests.fleet.hosts import await_true
-from tests.fleet.influxdb2_stand_in import Api, handler_of
 from tests.fleet.modules import load as load_by_path
 from tests.influx import CONFIG, INFLUXD, MISSING
+from tests.influxdb2_stand_in import Api, serving
 
 LIBRARY = ROOT / "ansible/roles/influxdb/library"
 
@@ -69,6 +67,7 @@ def one(tmp_path: Path) -> Iterator[Run]:
             changed: list[str] = influxdb1.SetUp(wanted, dry).run()
             return changed
 
+        run.url = url  # type: ignore[attr-defined]
         yield run
     finally:
         process.terminate()
@@ -78,21 +77,15 @@ def one(tmp_path: Path) -> Iterator[Run]:
 @pytest.fixture
 def two() -> Iterator[tuple[Api, Run]]:
     """A new stand-in of InfluxDB 2 and how to set it up."""
-    api = Api()
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler_of(api)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(Api()) as api:
 
         def run(dry: bool = False, **changes: Any) -> list[str]:
-            url = f"http://127.0.0.1:{server.server_port}"
             none: dict[str, Any] = {"reduced": [], "tasks": [], "grain": None}
-            wanted = COMMON | none | {"url": url, "admin_token": PASSWORDS["token"], "org": "lab"} | changes
+            wanted = COMMON | none | {"url": api.url, "admin_token": PASSWORDS["token"], "org": "lab"} | changes
             changed: list[str] = influxdb2.SetUp(wanted, dry).run()
             return changed
 
         yield api, run
-        server.shutdown()
-        thread.join()
 
 
 def test_1x_is_made_once(one: Run) -> None:
@@ -142,11 +135,32 @@ def test_1x_a_user_with_too_many_rights_loses_them(one: Run) -> None:
     assert changed == ["bench-1: READ on bat"]
 
 
+def test_1x_a_bench_that_is_an_administrator_is_one_no_more(one: Run) -> None:
+    one()
+    admin = influxdb1.Influx(one.url, "admin", PASSWORDS["admin"])  # type: ignore[attr-defined]
+    admin.ask('GRANT ALL PRIVILEGES TO "bench-1"')
+    what = ["bench-1: no administrator"]
+    assert one(dry=True) == one() == what
+    assert one() == []
+    assert {row["database"]: row["privilege"] for row in admin.ask('SHOW GRANTS FOR "bench-1"')} == {"bat": "WRITE"}
+
+
 @pytest.mark.parametrize("keep", ["", "0d", "5", "5 d", "1y", "-3d"])
 @pytest.mark.parametrize("module", [influxdb1, influxdb2], ids=["1.x", "2.x"])
 def test_a_length_that_is_none_is_refused(module: ModuleType, keep: str) -> None:
     with pytest.raises(module.Refused, match="expected for example"):
         module.duration_s(keep)
+
+
+def explicit(api: Api) -> dict[str, tuple[str, bool]]:
+    """Return policy to bucket's name and whether it is the default, of the mappings that were made."""
+    names = {bucket["id"]: bucket["name"] for bucket in api.buckets}
+    made = [mapping for mapping in api.mappings() if not mapping["virtual"]]
+    return {d["retention_policy"]: (names[d["bucketID"]], d["default"]) for d in made}
+
+
+def rules(keep_s: int, group_s: int) -> list[dict[str, Any]]:
+    return [{"type": "expire", "everySeconds": keep_s, "shardGroupDurationSeconds": group_s}]
 
 
 def test_2x_is_made_once(two: tuple[Api, Run]) -> None:
@@ -165,7 +179,7 @@ def test_2x_is_made_once(two: tuple[Api, Run]) -> None:
     done = len(api.changes)
     assert run() == []
     assert len(api.changes) == done, "nothing is even asked to change"
-    assert [d["default"] for d in api.dbrps] == [True, False]
+    assert explicit(api) == {"raw": ("bat/raw", True), "long": ("bat/long", False)}
 
 
 def test_2x_each_credential_is_scoped(two: tuple[Api, Run]) -> None:
@@ -195,6 +209,86 @@ def test_2x_changes_only_what_differs(two: tuple[Api, Run]) -> None:
     assert changed[1] == "user bench-1 may read"
     assert run(**turned) == []
     assert run(writers={}, policies=shorter, retired=["bench-2"]) == ["user bench-2 is gone"]
+
+
+@pytest.mark.parametrize(
+    ("keep", "keep_s", "group_s"), [("12h", 43200, 3600), ("7d", 604800, 86400), ("forever", 0, 604800)]
+)
+def test_2x_retention_changes_together_with_the_shard_group_duration(
+    two: tuple[Api, Run], keep: str, keep_s: int, group_s: int
+) -> None:
+    api, run = two
+    run()
+    changed = {"policies": [{"name": "raw", "keep": keep}, {"name": "long", "keep": "forever"}]}
+    assert run(dry=True, **changed) == run(**changed) == [f"bucket bat/raw: {keep}"]
+    assert api.buckets[0]["retentionRules"] == rules(keep_s, group_s)
+    assert run(**changed) == []
+    assert run() == ["bucket bat/raw: 26w"]
+    assert run() == []
+
+
+def test_2x_a_bucket_made_anew_gets_mapping_and_permissions(two: tuple[Api, Run]) -> None:
+    api, run = two
+    run()
+    api.handle("DELETE", f"/api/v2/buckets/{api.buckets[0]['id']}", {}, f"Token {api.token}", b"")
+    expected = [
+        "bucket bat/raw: 26w",
+        "InfluxQL name bat.raw",
+        "user bench-1: other permissions",
+        "user bench-1 may write",
+        "user bench-2: other permissions",
+        "user bench-2 may write",
+        "user grafana: other permissions",
+        "user grafana may read",
+    ]
+    assert run(dry=True) == run() == expected
+    assert run() == []
+    assert explicit(api)["raw"] == ("bat/raw", True)
+
+
+def test_2x_a_mapping_to_another_bucket_is_replaced(two: tuple[Api, Run]) -> None:
+    api, run = two
+    run()
+    api.dbrps[0]["bucketID"] = api.buckets[1]["id"]
+    what = ["InfluxQL name bat.raw, of another bucket until now"]
+    done = len(api.changes)
+    assert run(dry=True) == what
+    assert len(api.changes) == done
+    assert run() == what
+    assert run() == []
+    assert explicit(api) == {"raw": ("bat/raw", True), "long": ("bat/long", False)}
+
+
+def test_2x_a_moved_default_is_moved_back(two: tuple[Api, Run]) -> None:
+    api, run = two
+    run()
+    (long,) = (d["id"] for d in api.dbrps if d["retention_policy"] == "long")
+    api.handle("PATCH", f"/api/v2/dbrps/{long}", {}, f"Token {api.token}", b'{"default": true}')
+    assert explicit(api)["raw"] == ("bat/raw", False)
+    assert run(dry=True) == run() == ["InfluxQL name bat.raw, the default"]
+    assert run() == []
+    assert explicit(api) == {"raw": ("bat/raw", True), "long": ("bat/long", False)}
+
+
+def test_2x_an_inactive_user_is_active_again(two: tuple[Api, Run]) -> None:
+    api, run = two
+    run()
+    api.legacy[0]["status"] = "inactive"
+    assert run(dry=True) == run() == ["user bench-1 is active again"]
+    assert run() == []
+    api.legacy[0]["status"] = "inactive"
+    new = COMMON["writers"] | {"bench-1": secrets.token_urlsafe(18)}
+    assert run(writers=new) == ["user bench-1 is active again", "password of bench-1"]
+    assert run(writers=new) == []
+
+
+def test_2x_an_organisation_beyond_the_first_page_is_found(two: tuple[Api, Run]) -> None:
+    api, run = two
+    run()
+    for number in range(25):
+        api.handle("POST", "/api/v2/orgs", {}, f"Token {api.token}", f'{{"name": "o{number}"}}'.encode())
+    api.orgs.append(api.orgs.pop(0))
+    assert run() == []
 
 
 def test_2x_another_organisation_is_an_error(two: tuple[Api, Run]) -> None:
@@ -236,13 +330,13 @@ def test_2x_means_are_made_once_and_grafana_may_read_them(two: tuple[Api, Run]) 
     done = len(api.changes)
     assert run(**REDUCED) == run(dry=True, **REDUCED) == []
     assert len(api.changes) == done, "nothing is even asked to change"
-    assert [b["retentionRules"] for b in api.buckets[2:]] == [[{"type": "expire", "everySeconds": 104 * 7 * 86400}], []]
-    assert [d["default"] for d in api.dbrps] == [True, False, False, False], "raw is still what no policy's name means"
+    assert [b["retentionRules"] for b in api.buckets[2:]] == [rules(104 * 7 * 86400, 604800), rules(0, 604800)]
+    assert [policy for policy, (_, default) in explicit(api).items() if default] == ["raw"]
     rights = {a["token"]: influxdb2.permission_set(a["permissions"]) for a in api.legacy}
     assert rights["grafana"] == {("read", "buckets", bucket["id"]) for bucket in api.buckets}
     assert rights["bench-1"] == {("write", "buckets", api.buckets[0]["id"])}
     assert [(task["flux"], task["status"]) for task in api.tasks] == [(flux, "active") for flux in TASKS]
-    assert [*api.lines["bat/h1_mean"].values()] == choices("raw")
+    assert api.lines("bat/h1_mean") == choices("raw")
 
 
 def test_2x_a_changed_task_gets_its_text_and_others_are_left_alone(two: tuple[Api, Run]) -> None:
@@ -268,9 +362,9 @@ def test_2x_another_name_of_raw_is_another_choice_of_grains(two: tuple[Api, Run]
     run(**REDUCED)
     other = REDUCED | {"grain": {"policy": "h1_mean", "lines": "\n".join(choices("long"))}}
     assert run(dry=True, **other) == ["choice of grains in h1_mean"]
-    assert [*api.lines["bat/h1_mean"].values()] == choices("raw"), "a rehearsal changes nothing"
+    assert api.lines("bat/h1_mean") == choices("raw"), "a rehearsal changes nothing"
     assert run(**other) == ["choice of grains in h1_mean"]
-    assert [*api.lines["bat/h1_mean"].values()] == choices("long")
+    assert api.lines("bat/h1_mean") == choices("long")
     assert run(**other) == []
 
 

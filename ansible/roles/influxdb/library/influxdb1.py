@@ -201,9 +201,11 @@ class SetUp:
                 self._do(f"{what}, the default", f"ALTER RETENTION POLICY {name_of(name)} {on} DEFAULT")
 
     def _users(self) -> None:
-        known = [row["user"] for row in self._admin.ask("SHOW USERS")]
+        known = {row["user"]: row["admin"] for row in self._admin.ask("SHOW USERS")}
         for privilege, users in (("WRITE", self._wanted["writers"]), ("READ", self._wanted["readers"])):
             for user, password in users.items():
+                if known.get(user):
+                    self._do(f"{user}: no administrator", f"REVOKE ALL PRIVILEGES FROM {name_of(user)}")
                 self._user(user, password, privilege, user in known)
         for user in self._wanted["retired"]:
             if user in known:

@@ -15,8 +15,12 @@ shown once and, since 2.9, kept as a hash, so no play could find out whether it 
 A task is known by its name, which its own text says; tasks of other names are left alone, and so is whether a task is
 switched on. The server keeps the text as it was sent (kv/task.go), so it can be compared.
 
-Sources: the vendor's API reference of 2.x; v1/authorization/http_server.go of influxdata/influxdb. No 2.x could be had
-for tests: there this module speaks to a stand-in that answers as those say.
+What was changed by hand is put right: retention, a mapping to another bucket, another default policy, a user's
+permissions, password and status. A mapping that the server derives from a bucket's name ("virtual") does not count: it
+is never the default for a name with a slash, so that neither InfluxQL nor `/write` without a policy finds it.
+
+Sources: the vendor's API reference of 2.x; v1/authorization/http_server.go, dbrp/service.go and tenant/ of
+influxdata/influxdb 2.7. In tests this module speaks to a stand-in that responds as a recorded 2.7.12.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule  # type: ignore[import-untyped]
 
 SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400}
+DAY_S = 86400
 READY_S = 60.0
 LEGACY = "/private/legacy/authorizations"
 TASK_NAME = re.compile(r'option task = \{name: "([^"]+)"')
@@ -58,6 +63,10 @@ class Refused(Exception):
     """The server did not do it; the text is what it says."""
 
 
+class NotFound(Refused):
+    """What was asked for by name or id is not there: the vendor's error code "not found", not just any 404."""
+
+
 def duration_s(text: str) -> int:
     """Return seconds of "26w", "30d", "12h"; 0 for "forever"; Refused for anything else."""
     if text == "forever":
@@ -66,6 +75,18 @@ def duration_s(text: str) -> int:
     if not found:
         raise Refused(f"keep: expected for example 12h, 30d, 26w or forever, got {text!r}")
     return int(found[1]) * SECONDS[found[2]]
+
+
+def shard_s(keep_s: int) -> int:
+    """Return the shard group duration that the server chooses for a new bucket; it rejects one above the retention."""
+    if not keep_s or keep_s >= 180 * DAY_S:
+        return 7 * DAY_S
+    return DAY_S if keep_s >= 2 * DAY_S else 3600
+
+
+def retention_rules(keep_s: int) -> list[dict[str, Any]]:
+    """Return a bucket's rules; 0 keeps points forever, and must be said: an empty list changes nothing."""
+    return [{"type": "expire", "everySeconds": keep_s, "shardGroupDurationSeconds": shard_s(keep_s)}]
 
 
 def permission_set(permissions: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
@@ -119,6 +140,13 @@ class Influx:
         found: dict[str, Any] = json.loads(text) if text else {}
         return found
 
+    def find(self, path: str) -> dict[str, Any]:
+        """Return the response to a GET; {} where the server says "not found", as 2.x does for a missing name."""
+        try:
+            return self.ask("GET", path)
+        except NotFound:
+            return {}
+
     def write(self, path: str, lines: str) -> None:
         """Store lines of line protocol; Refused with the server's words."""
         self._send("POST", path, lines.encode(), "text/plain; charset=utf-8")
@@ -132,7 +160,9 @@ class Influx:
                 return answer
         except urllib.error.HTTPError as error:
             words = error.read().decode("utf-8", "replace").strip()
-            raise Refused(f"{method} {path.partition('?')[0]}: {error.code} {words}") from error
+            is_missing = error.code == 404 and error.headers.get("X-Platform-Error-Code") == "not found"
+            kind_of_error = NotFound if is_missing else Refused
+            raise kind_of_error(f"{method} {path.partition('?')[0]}: {error.code} {words}") from error
         except OSError as error:
             raise Refused(f"{self._url} does not answer: {error}") from error
 
@@ -211,7 +241,7 @@ class SetUp:
 
     def _organisation(self) -> str:
         name = urllib.parse.quote(self._wanted["org"])
-        found = self._server.ask("GET", f"/api/v2/orgs?org={name}")["orgs"]
+        found = self._server.find(f"/api/v2/orgs?org={name}").get("orgs")
         if not found:
             raise Refused(
                 f"there is no organisation {self._wanted['org']!r} here; set influxdb_org to the one there is"
@@ -224,9 +254,9 @@ class SetUp:
     def _bucket(self, policy: dict[str, Any]) -> str:
         """Return the bucket's id, "" for one that a dry run did not make."""
         name, keep_s = self._bucket_name(policy), duration_s(policy["keep"])
-        rules = [{"type": "expire", "everySeconds": keep_s}] if keep_s else []
+        rules = retention_rules(keep_s)
         query = urllib.parse.urlencode({"orgID": self._org_id, "name": name})
-        found = self._server.ask("GET", f"/api/v2/buckets?{query}")["buckets"]
+        found = self._server.find(f"/api/v2/buckets?{query}").get("buckets")
         what = f"bucket {name}: {policy['keep']}"
         if not found:
             made = self._do(what, "POST", "/api/v2/buckets", orgID=self._org_id, name=name, retentionRules=rules)
@@ -239,16 +269,23 @@ class SetUp:
         return bucket
 
     def _mapping(self, policy: dict[str, Any], bucket: str) -> None:
-        """Let InfluxQL find the bucket. A bucket with such a name has a virtual mapping, which no write may rely on."""
+        """Let InfluxQL find the bucket, and the first policy's where no policy is named."""
         database, is_default = self._wanted["database"], policy is self._wanted["policies"][0]
-        mappings = self._server.ask("GET", f"/api/v2/dbrps?orgID={self._org_id}")["content"]
-        for mapping in mappings:
-            if (mapping["database"], mapping["retention_policy"]) != (database, policy["name"]):
+        what = f"InfluxQL name {database}.{policy['name']}"
+        query = urllib.parse.urlencode({"orgID": self._org_id, "db": database})
+        for mapping in self._server.ask("GET", f"/api/v2/dbrps?{query}")["content"]:
+            if mapping.get("virtual") or mapping["retention_policy"] != policy["name"]:
                 continue
-            if not mapping.get("virtual") and mapping["bucketID"] == bucket:
+            address = f"/api/v2/dbrps/{mapping['id']}?orgID={self._org_id}"
+            if mapping["bucketID"] == bucket:
+                if is_default and not mapping["default"]:
+                    self._do(f"{what}, the default", "PATCH", address, default=True)
                 return
+            what += ", of another bucket until now"  # a mapping's bucket cannot be edited
+            if not self._dry:
+                self._server.ask("DELETE", address)
         self._do(
-            f"InfluxQL name {database}.{policy['name']}",
+            what,
             "POST",
             "/api/v2/dbrps",
             orgID=self._org_id,
@@ -267,6 +304,10 @@ class SetUp:
         if known and permission_set(known["permissions"]) != permission_set(permissions):
             self._do(f"user {user}: other permissions", "DELETE", f"{LEGACY}/{known['id']}")
             known = None
+        if known and known["status"] != "active":
+            self._do(f"user {user} is active again", "PATCH", f"{LEGACY}/{known['id']}", status="active")
+            if self._dry:  # an inactive user is let in by no password
+                return
         if known and self._is_let_in(user, password):
             return
         if known:
@@ -306,7 +347,7 @@ class SetUp:
     def _grain(self, policy: str, lines: str) -> None:
         """Store the points that dashboards choose by, unless InfluxQL finds them already."""
         database, what = self._wanted["database"], f"choice of grains in {policy}"
-        if self._dry and f"InfluxQL name {database}.{policy}" in self.changes:
+        if self._dry and any(change.startswith(f"InfluxQL name {database}.{policy}") for change in self.changes):
             self.changes.append(what)
             return
         query = urllib.parse.urlencode({"db": database, "rp": policy, "q": 'SELECT * FROM "grain"', "epoch": "s"})
