@@ -5,6 +5,7 @@
     ├── CellError      the cell's parameters are missing or absurd: names file and key, all problems at once
     ├── OptionError    an option has no meaning or no such name
     ├── BeliefError    a stored belief does not fit this cell, filter or version: start anew
+    ├── FilterError    a filter's numbers are no longer finite: names the filter, the sample and its time
     ├── FileError      a file cannot be read or written: names it and says why
     └── OverwriteError a result would take the place of an input or of another result
 
@@ -38,6 +39,10 @@ class OptionError(SocError):
 
 class BeliefError(SocError):
     """A stored belief does not fit this cell, filter or version."""
+
+
+class FilterError(SocError):
+    """A filter cannot go on with this recording."""
 
 
 class FileError(SocError):

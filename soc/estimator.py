@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from soc import filters
 from soc.belief import Belief, Memory, state_names
 from soc.cell import Tables, tables
-from soc.errors import BeliefError, OptionError
+from soc.errors import BeliefError, FilterError, OptionError
 from soc.filters import Samples
 from soc.models.correct import INNOVATION, INNOVATION_SD, OFFSET, OUTPUTS, SD, SOC
 from soc.options import Options, options, settings
@@ -198,13 +198,14 @@ class Estimator:
         return Point(soc, soc - SIGMAS * sd, soc + SIGMAS * sd, innovation, innovation_sd, offset)
 
     def run(self, chunk: Series) -> Estimate:
-        """The results for a further piece of the recording."""
+        """The results for a further piece of the recording. Raises `FilterError` if the filter cannot go on."""
         if self.belief is None:
             v, t, i = (float(c[0]) for c in (chunk.voltage_v, chunk.temperature_degc, chunk.current_a))
             self.belief = self.model.start(v, t, i, *self._start)
         samples = self._samples(chunk)
         late = _not_after(chunk, self.belief)
         self.belief, outs = self.model.carry(self.belief, samples)
+        _check_outputs(self.model.filter, chunk, outs)
         return Estimate(
             time_s=chunk.time_s,
             soc=outs[:, SOC],
@@ -249,6 +250,16 @@ def estimate(
     """
     stream = Estimator(cell, filter, soc0=soc0, soc0_sd=soc0_sd, resume=resume, use_counter=use_counter, **chosen)
     return stream.run(series)
+
+
+def _check_outputs(name: str, chunk: Series, outs: Array) -> None:
+    """Raise `FilterError` if an estimate or its deviation is not finite."""
+    finite = np.isfinite(outs[:, SOC]) & np.isfinite(outs[:, SD])
+    if not finite.all():
+        k = int(np.argmin(finite))
+        raise FilterError(
+            f"filter {name}: no finite estimate from sample {k} on, at {chunk.time_s[k]:.9g} s; try another --filter"
+        )
 
 
 def _not_after(chunk: Series, belief: Belief) -> tuple[str, ...]:

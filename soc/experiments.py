@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +39,7 @@ from soc.identify.noise import Doubt
 from soc.identify.ocv import OcvTest, Script, four_scripts, over_temperature, room_efficiency, slow_pair
 from soc.identify.recipes import FLAT, FLAT_DOUBT
 from soc.ocv import Ocv
-from soc.series import Series
+from soc.series import Series, counted_ah, gaps
 from soc.stores import Rules
 from soc.stream import placed
 
@@ -229,6 +229,12 @@ def _counted(series: Series, entry: RunEntry, capacity_ah: float, warnings: list
         moved = (series.charge_ah - series.charge_ah[0]) / capacity_ah
         return np.asarray(entry.soc0 + moved)
     warnings.append(f"{entry.recording}: the reference is counted from the sampled current, not from a counter")
+    missed = gaps(series.time_s)
+    if missed.any():
+        warnings.append(
+            f"{entry.recording}: {int(missed.sum())} gaps, the longest {np.diff(series.time_s)[missed].max():.4g} s: "
+            "the reference counts no charge over them"
+        )
     stored = np.where(series.current_a > 0, entry.efficiency, 1.0) * series.current_a
-    moved = np.concatenate(([0.0], np.cumsum(stored[1:] * np.diff(series.time_s)))) / 3600.0 / capacity_ah
+    moved = counted_ah(replace(series, current_a=stored)) / capacity_ah
     return np.asarray(entry.soc0 + moved)

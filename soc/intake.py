@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from soc.errors import SeriesError
 from soc.parameters import CellParameters
-from soc.series import CURRENT_MAX_A, TEMPERATURE_RANGE_DEGC, VOLTAGE_MAX_V, Series
+from soc.series import CURRENT_MAX_A, TEMPERATURE_RANGE_DEGC, VOLTAGE_LEAST_V, VOLTAGE_MAX_V, Series, counted_ah
 
 Array = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ LEAST_ROWS = 2  # the first sample only starts the clock
 UNUSABLE_SHARE = 0.05  # more than this of the rows left out: the recording is not what it seems
 UNUSABLE_ROWS = 20  # … but not for a few rows at its start
 RATE_MAX = 100.0  # times the capacity per hour: no cell does that, a wrong unit does
-NET_CHARGE_MAX = 10.0  # capacities moved in one direction within the first piece: likewise
+EXCURSION_MAX = 10.0  # capacities between the lowest and the highest counted charge of the first piece: likewise
 
 NO_TEMPERATURE = (
     "no temperature: no column temperature_degc and none given (there is no default); "
@@ -54,7 +54,8 @@ class Intake:
         self.rows = self.used = self.missing = self.not_rising = 0
         self._strict = strict
         self._names = (*NAMES, "charge_ah") if pack.use_counter else NAMES
-        self._is_warm = last_s is not None  # a temperature is known from before
+        self._is_resumed = last_s is not None  # its units were looked at when it began
+        self._is_warm = self._is_resumed  # a temperature is known from before
 
     def take(self, columns: Mapping[str, ArrayLike]) -> tuple[Series, Array] | None:
         """The usable rows and their reference (NaN without a column `soc_ref`); None if there are none."""
@@ -68,7 +69,7 @@ class Intake:
         if not rows.any():
             return None
         series = Series(**{name: a[rows] for name, a in arrays.items()})
-        if not self.used:
+        if not self.used and not self._is_resumed:
             check_units(series, self.cell)
         self.used += len(series)
         self.last_s, self._is_warm = float(series.time_s[-1]), True
@@ -130,7 +131,7 @@ class Intake:
 
 def _forget_implausible(arrays: Mapping[str, Array]) -> None:
     """Make NaN of what `Series` would refuse a whole recording for."""
-    limits = {"voltage_v": (-VOLTAGE_MAX_V, VOLTAGE_MAX_V), "current_a": (-CURRENT_MAX_A, CURRENT_MAX_A)}
+    limits = {"voltage_v": (VOLTAGE_LEAST_V, VOLTAGE_MAX_V), "current_a": (-CURRENT_MAX_A, CURRENT_MAX_A)}
     for name, (least, most) in (limits | {"temperature_degc": TEMPERATURE_RANGE_DEGC}).items():
         values = arrays[name]
         values[~((values >= least) & (values <= most))] = np.nan
@@ -149,9 +150,11 @@ def check_units(series: Series, cell: CellParameters) -> None:
             f"current_a: {largest:.4g} A is {largest / cell.nominal_ah:.0f} times the {cell.nominal_ah:g} Ah of "
             f"{cell.name} per hour: milliamperes (--map current_a=…*0.001), or a pack (--parallel N)?"
         )
-    moved = float(series.current_a[1:] @ np.diff(series.time_s)) / 3600.0
-    if abs(moved) > NET_CHARGE_MAX * cell.nominal_ah:
+    counted = counted_ah(series)
+    moved = float(np.ptp(counted))
+    if moved > EXCURSION_MAX * cell.nominal_ah:
         raise SeriesError(
-            f"time_s, current_a: {moved:+.4g} Ah in {series.duration_s:.4g} s is {abs(moved) / cell.nominal_ah:.0f} "
-            f"times the capacity of {cell.name}: milliseconds (--map time_s=…*0.001), milliamperes, or another cell?"
+            f"time_s, current_a: the counted charge moves over {moved:.4g} Ah in {series.duration_s:.4g} s, "
+            f"{moved / cell.nominal_ah:.0f} times the capacity of {cell.name}: milliseconds (--map time_s=…*0.001), "
+            "milliamperes, or another cell?"
         )

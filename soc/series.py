@@ -21,7 +21,7 @@ from soc.errors import SeriesError
 Array = NDArray[np.float64]
 
 # What a single cell can show. Outside, the unit is wrong or the sensor is; both are the caller's to mend.
-VOLTAGE_MAX_V = 10.0
+VOLTAGE_LEAST_V, VOLTAGE_MAX_V = 0.02, 10.0
 CURRENT_MAX_A = 5000.0
 TEMPERATURE_RANGE_DEGC = (-80.0, 200.0)
 
@@ -100,6 +100,29 @@ def tidied(columns: Mapping[str, ArrayLike]) -> tuple[Series, Dropped]:
     return series, Dropped(missing=int((~whole).sum()), not_rising=int((~rising).sum()))
 
 
+GAP_RATIO = 2.5  # an interval longer than so many usual ones is a gap …
+GAP_LEAST_S = 2.5  # … unless it is shorter than this
+
+
+def gaps(time_s: ArrayLike) -> NDArray[np.bool_]:
+    """Which intervals between the samples at these rising times are gaps, one value fewer than samples.
+
+    A gap is an interval much longer than the usual one (the lower median). Nothing was measured there: the current of
+    the sample that ends it says nothing about the charge that flowed meanwhile.
+    """
+    intervals_s = np.diff(np.asarray(time_s, dtype=np.float64))
+    if intervals_s.size == 0:
+        return np.zeros(0, dtype=np.bool_)
+    usual_s = float(np.percentile(intervals_s, 50, method="lower"))
+    return np.asarray((intervals_s > GAP_RATIO * usual_s) & (intervals_s > GAP_LEAST_S))
+
+
+def counted_ah(series: Series) -> Array:
+    """The charge counted from the sampled current since the first sample, Ah, [sample]; nothing over gaps."""
+    hours = np.where(gaps(series.time_s), 0.0, np.diff(series.time_s)) / 3600.0
+    return np.concatenate(([0.0], np.cumsum(series.current_a[1:] * hours)))
+
+
 @dataclass(frozen=True)
 class SignEvidence:
     """What says that the current's sign is turned."""
@@ -120,9 +143,10 @@ def wrong_sign(series: Series, step_a: float | None = None) -> SignEvidence | No
 
     A cell's voltage moves with the charging current within one sample (its ohmic part), so over the steps of the
     current larger than `step_a` (default: a quarter of the largest) Δv and Δi agree in sign. Evidence is at least
-    three steps of which nine in ten disagree. A recording without steps gives none.
+    three steps of which nine in ten disagree. Steps over a gap are none. A recording without steps gives none.
     """
-    di, dv = np.diff(series.current_a), np.diff(series.voltage_v)
+    close = ~gaps(series.time_s)
+    di, dv = np.diff(series.current_a)[close], np.diff(series.voltage_v)[close]
     if di.size == 0:
         return None
     limit = 0.25 * float(np.abs(di).max()) if step_a is None else step_a
@@ -177,7 +201,7 @@ def _check_values(series: Series) -> None:
         _refuse(name, values, absent, "is not a number; drop such rows with soc.series.tidied")
     v, i, t = series.voltage_v, series.current_a, series.temperature_degc
     _refuse("voltage_v", v, np.abs(v) > VOLTAGE_MAX_V, "is no cell voltage: mV, or a pack's? expected V per cell")
-    if 0 < np.median(np.abs(v)) < 0.02:
+    if 0 < np.median(np.abs(v)) < VOLTAGE_LEAST_V:
         raise SeriesError(f"voltage_v: median {np.median(v):.3g}: kilovolts? expected V per cell")
     _refuse("current_a", i, np.abs(i) > CURRENT_MAX_A, "is no cell current: milliamperes? expected A")
     low, high = TEMPERATURE_RANGE_DEGC

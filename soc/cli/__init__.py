@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pkgutil import iter_modules
@@ -18,7 +19,16 @@ from typing import NoReturn
 import click
 
 from soc import libraries
-from soc.errors import BeliefError, CellError, FileError, OptionError, OverwriteError, SeriesError, SocError
+from soc.errors import (
+    BeliefError,
+    CellError,
+    FileError,
+    FilterError,
+    OptionError,
+    OverwriteError,
+    SeriesError,
+    SocError,
+)
 
 
 def exit_code(error: SocError | OSError) -> int:
@@ -34,9 +44,22 @@ def exit_code(error: SocError | OSError) -> int:
         OptionError: 78,
         OverwriteError: 2,
         FileError: 74,
+        FilterError: 65,
         OSError: 74,
     }
     return next((code for kind, code in codes.items() if isinstance(error, kind)), 65)
+
+
+def common_exit_code(errors: Sequence[SocError | OSError]) -> int:
+    """Return the exit code of a command that went on after these errors: theirs if they agree, else 65."""
+    codes = {exit_code(error) for error in errors}
+    return codes.pop() if len(codes) == 1 else 65
+
+
+def say_failure(place: str, error: SocError | OSError) -> None:
+    """Print an error on standard error, each line with the recording that it is about."""
+    for line in str(error).splitlines():
+        click.echo(f"soc: {line if place in line else f'{place}: {line}'}", err=True)
 
 
 def _version() -> str:

@@ -10,7 +10,7 @@ import click
 
 from soc import libraries
 from soc.cli._options import recording_options, wishes
-from soc.errors import OptionError
+from soc.errors import FilterError, OptionError
 
 if TYPE_CHECKING:
     from soc.score import Score
@@ -48,19 +48,25 @@ def COMMAND(place: str, filters: tuple[str, ...], plot: Path | None, **taken: An
     scores: dict[str, Score] = {}
     extra: dict[str, dict[str, Any]] = {}
     estimates = {}
+    failures: list[FilterError] = []
     for name in filters or known.NAMES:
         try:
-            estimate(
-                series[:2], setup.cell, name, soc0=soc0, soc0_sd=soc0_sd, **setup.options
-            )  # compiled before timing
+            # A first call with two samples: what is measured then is not the compilation.
+            estimate(series[:2], setup.cell, name, soc0=soc0, soc0_sd=soc0_sd, **setup.options)
+            begun = time.perf_counter()
+            found = estimate(series, setup.cell, name, soc0=soc0, soc0_sd=soc0_sd, **setup.options)
         except ImportError as error:
             click.echo(f"soc: {name} left out: {libraries.advice(error) or error}", err=True)
             continue
-        begun = time.perf_counter()
-        found = estimate(series, setup.cell, name, soc0=soc0, soc0_sd=soc0_sd, **setup.options)
+        except FilterError as error:
+            click.echo(f"soc: {name} left out: {error}", err=True)
+            failures.append(error)
+            continue
         extra[name] = {"µs/sample": round(1e6 * (time.perf_counter() - begun) / len(series), 2)}
         scores[name] = score(found.time_s, found.soc, found.sd, reference, found.innovation_v, found.innovation_sd_v)
         estimates[name] = found
+    if failures and not scores:
+        raise failures[0]
     show(scores, "filter", extra, as_json=as_json)
     if plot is not None:
         from soc import plot as drawing

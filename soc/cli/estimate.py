@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import click
 
-from soc.cli import exit_code
+from soc.cli import common_exit_code, say_failure
 from soc.cli._options import Wishes, recording_options, wishes
 from soc.errors import SocError
 
@@ -69,7 +69,7 @@ def COMMAND(places: tuple[str, ...], **taken: Any) -> None:  # noqa: N802 - ever
         taken["out_dir"].mkdir(parents=True, exist_ok=True)
     failures = _run_all(jobs, wish, taken)
     if failures:
-        sys.exit(max(map(exit_code, failures)) if len({exit_code(e) for e in failures}) == 1 else 65)
+        sys.exit(common_exit_code(failures))
 
 
 def _follow(places: Sequence[str], wish: Wishes, filter_name: str, taken: dict[str, Any]) -> None:
@@ -165,8 +165,7 @@ def _say_failure(place: str, error: SocError | OSError, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"recording": place, "error": str(error)}), err=True)
         return
-    for line in str(error).splitlines():
-        click.echo(f"soc: {line if place in line else f'{place}: {line}'}", err=True)
+    say_failure(place, error)
 
 
 class _Silent:

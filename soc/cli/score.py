@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from soc.cli import common_exit_code, say_failure
 from soc.cli._options import Wishes, recording_options, wishes
 from soc.cli.estimate import FILTERS
-from soc.errors import SeriesError
+from soc.errors import FilterError, SeriesError, SocError
 
 if TYPE_CHECKING:
     from soc.score import Score, Trial
@@ -39,9 +41,17 @@ def COMMAND(places: tuple[str, ...], **taken: Any) -> None:  # noqa: N802 - ever
 
     wish = wishes(taken)
     scores: dict[str, Score] = {}
+    failures: list[SocError | OSError] = []
     for place in places:
-        scores |= scored(place, wish, taken["filter_name"], trials=taken["trials"])
-    show(scores, "recording", {}, as_json=taken["as_json"])
+        try:
+            scores |= scored(place, wish, taken["filter_name"], trials=taken["trials"])
+        except (SocError, OSError) as error:
+            failures.append(error)
+            say_failure(place, error)
+    if scores:
+        show(scores, "recording", {}, as_json=taken["as_json"])
+    if failures:
+        sys.exit(common_exit_code(failures))
 
 
 def scored(place: str, wish: Wishes, filter_name: str, *, trials: bool) -> dict[str, Score]:
@@ -61,7 +71,7 @@ def _tried(place: str, setup: Setup, trials: Mapping[str, Trial]) -> dict[str, S
     for name, trial in trials.items():
         try:
             scores[f"{place}: {name}"] = judged(trial, setup)
-        except SeriesError as error:
+        except (SeriesError, FilterError) as error:
             click.echo(f"soc: {place}: {name} left out: {error}", err=True)
     return scores
 

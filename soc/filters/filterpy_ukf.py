@@ -20,6 +20,7 @@ from soc.filters import Samples
 from soc.models import correct, linear, motion, sample
 from soc.models.sample import CURRENT_SD, EXCESS_VAR, OUTPUT_SHARE, SEEN, VOLTAGE_VAR
 from soc.options import Options
+from soc.sigma import cholesky
 
 Array = NDArray[np.float64]
 
@@ -83,6 +84,19 @@ def _noises(
     return np.outer(D[-1], D[-1]), float(step[VOLTAGE_VAR] + through * through)
 
 
+@compiled
+def _factorise(P: Array, S: Array, states: tuple[int, ...]) -> int:
+    """`soc.sigma.cholesky`, called from Python."""
+    return cholesky(P, S, states)
+
+
+def _root(P: Array) -> Array:
+    """The upper root of P, as filterpy wants it; P may be semidefinite: a long gap leaves no variance of a pair."""
+    S = np.zeros_like(P)
+    _factorise(np.ascontiguousarray(P), S, (0,) * len(P))
+    return S.T
+
+
 def _ukf(tables: Tables, o: Options, step: Array, x: Array, P: Array, noise: Array) -> Any:
     """Give filterpy's filter, set up for this step."""
     from filterpy.kalman import MerweScaledSigmaPoints, UnscentedKalmanFilter
@@ -96,7 +110,7 @@ def _ukf(tables: Tables, o: Options, step: Array, x: Array, P: Array, noise: Arr
         return np.array([see(tables, o, point, step, 0.0)])
 
     n = len(x)
-    points = MerweScaledSigmaPoints(n, alpha=1.0, beta=2.0, kappa=3.0 - n)
+    points = MerweScaledSigmaPoints(n, alpha=1.0, beta=2.0, kappa=3.0 - n, sqrt_method=_root)
     ukf = UnscentedKalmanFilter(dim_x=n, dim_z=1, dt=1.0, hx=hx, fx=fx, points=points)
     ukf.x, ukf.P, ukf.Q = x.copy(), P.copy(), noise
     return ukf

@@ -96,7 +96,7 @@ def test_parquet_has_types_and_nulls(tmp_path: Path) -> None:
 def test_without_pyarrow_the_message_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ConfigError, match=r"Parquet needs pyarrow .*install battfleet\[parquet\], or use CSV"):
+    with pytest.raises(ConfigError, match=r"pyarrow is not installed .* scripts/setup bench; or use CSV"):
         run("export", "-o", str(tmp_path / "x.parquet"), state=tmp_path)
     assert not (tmp_path / "x.parquet").exists()
 

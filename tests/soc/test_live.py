@@ -230,6 +230,9 @@ def test_what_waiting_will_not_mend_ends_it_with_a_message(influx: Influx, make:
 # ---- in this process ------------------------------------------------------------------------------------------------
 
 
+ODD = {"time_s": 0.0, "current_a": 0.0, "voltage_v": 2.8, "temperature_degc": 25.0}
+
+
 def fed(setup: Setup, samples: dict[str, Any], rows: slice) -> Stream:
     stream = Stream(setup)
     stream.feed({name: values[rows] for name, values in samples.items() if name != "soc"})
@@ -276,6 +279,25 @@ def test_a_wild_value_does_not_end_a_service(cell: CellParameters, samples: dict
     results = stream.feed(columns)
     assert results is not None and len(results.time_s) == 599
     assert stream.intake.missing == 1 and stream.beliefs["spkf"].counters["held_temperature"] == 540
+
+
+def test_a_pause_is_no_error_for_a_service(cell: CellParameters) -> None:
+    stream = Stream(Setup(cell), strict=False)
+    times = np.array([0.0, 1.0, 43200.0, 43201.0])
+    columns = {"time_s": times, "current_a": np.array([0.0, 0.0, -3.0, -3.0])}
+    columns |= {"voltage_v": np.full(4, 3.8), "temperature_degc": np.full(4, 25.0)}
+    results = stream.feed(columns)
+    assert results is not None and len(results.time_s) == 4
+
+
+def test_a_service_that_goes_on_does_not_end_for_its_first_odd_piece(cell: CellParameters, tmp_path: Path) -> None:
+    """A battery that is taken off shows 0 V; the units were right when the service began."""
+    first = fed(Setup(cell), {name: np.array([0.0, 1.0]) + at for name, at in ODD.items()}, slice(0, 2))
+    live.save(first.beliefs, tmp_path / "b.json")
+    on = live.resumed(Setup(cell), tmp_path / "b.json")
+    warm = {"temperature_degc": np.full(2, 25.0), "current_a": np.zeros(2)}
+    assert on.feed({"time_s": np.array([2.0, 3.0]), "voltage_v": np.full(2, 0.01), **warm}) is None
+    assert on.feed({"time_s": np.array([4.0, 5.0]), "voltage_v": np.full(2, 0.8), **warm}) is not None
 
 
 def test_results_wait_for_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

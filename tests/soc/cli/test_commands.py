@@ -241,3 +241,61 @@ def test_a_run_without_reference_needs_a_start(
     (tmp_path / "tests.toml").write_text(EXPERIMENTS)
     done = call("identify", tmp_path / "tests.toml")
     assert done.code == 65 and "first.csv: no reference" in done.err
+
+
+# ---- gaps and filters that fail -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_a_gap(recording: Recording, truth: dict[str, Array]) -> Path:
+    """Ten minutes of load in twenty, then five minutes of nothing recorded, with a reference."""
+    kept = [k for k in range(1800) if not 900 <= k < 1200]
+    return recording("gap.csv", **{name: values[kept] for name, values in truth.items()})
+
+
+@pytest.mark.parametrize("name", ["spkf", "ekf", "coulomb", "filterpy_ukf"])
+def test_a_recording_with_a_gap_is_scored_by_every_filter(
+    call: Call, with_a_gap: Path, cell_file: Path, name: str
+) -> None:
+    if name == "filterpy_ukf":
+        pytest.importorskip("filterpy")
+    done = call("score", with_a_gap, "--cell", cell_file, "--filter", name, "--json")
+    assert done.code == 0 and json.loads(done.out)["rms"] < 0.05
+
+
+def test_a_filter_that_fails_is_left_out_with_its_reason(
+    call: Call, recording: Recording, cell_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+
+    from soc.filters import ekf
+
+    def failing(*arguments: object) -> None:
+        arguments[6][:] = np.nan  # type: ignore[index]
+
+    monkeypatch.setattr(ekf, "run", failing)
+    asked = ("compare", recording(), "--cell", cell_file, "--filter", "ekf")
+    done = call(*asked, "--filter", "coulomb", "--json")
+    assert done.code == 0 and "ekf left out: filter ekf: no finite estimate from sample 0" in done.err
+    assert [row["filter"] for row in map(json.loads, done.out.splitlines())] == ["coulomb"]
+    alone = call(*asked)
+    assert alone.code == 65 and "no finite estimate" in alone.err and alone.out == ""
+
+
+def test_one_bad_recording_does_not_take_the_scores_of_the_others(
+    call: Call, recording: Recording, cell_file: Path
+) -> None:
+    done = call("score", "absent.csv", recording(), "--cell", cell_file, "--json")
+    assert done.code == 74 and "absent.csv: No such file" in done.err and json.loads(done.out)["rms"] < 0.005
+
+
+@pytest.mark.parametrize("command", ["estimate", "plot", "score", "compare"])
+def test_a_pause_of_half_a_day_is_no_error(call: Call, tmp_path: Path, command: str) -> None:
+    if command == "plot":
+        pytest.importorskip("matplotlib")
+    rows = ["0,0,3.9,25,0.8", "1,0,3.9,25,0.8", "43200,-3,3.8,25,0.8", "43201,-3,3.8,25,0.8"]
+    place = tmp_path / "pause.csv"
+    place.write_text("\n".join(["time_s,current_a,voltage_v,temperature_degc,soc_ref", *rows]) + "\n")
+    out = ("--out", tmp_path / ("p.png" if command == "plot" else "r.csv")) if command in ("estimate", "plot") else ()
+    done = call(command, place, "--cell", "lg_hg2", "--soc0", 0.8, *out)
+    assert done.code == 0, done.err
