@@ -11,6 +11,7 @@
     ├── LinkDown             reopen, waiting longer each time                                    exit 69
     │   └── LinkBusy         someone else holds the port                                         exit 75
     ├── SinkHeld             a database takes nothing until a person has done something          exit 69
+    ├── ClockUnknown         samples cannot be shipped before their time is known                exit 69
     └── JournalError         the disk or the file; see each subclass                             exit 74
         ├── JournalNewer     written by a newer version: stop, touch nothing
         ├── JournalLocked    another process writes it: stop                                     exit 75
@@ -97,6 +98,12 @@ class LinkBusy(LinkDown):
 
 class SinkHeld(CollectorError):
     """A database takes nothing until a person has done something; all rows are still in the journal."""
+
+    exit_code = 69
+
+
+class ClockUnknown(CollectorError):
+    """Samples wait in the journal until a time service, or a person, has set the clock."""
 
     exit_code = 69
 

@@ -15,7 +15,8 @@ from collectors.shipper import config
 @click.option(
     "--once",
     is_flag=True,
-    help="End when everything that may be sent is confirmed, or with exit code 69 when a database takes nothing.",
+    help="End when everything is confirmed. Exit 69: a database takes nothing, or rows wait for their time; 74: a "
+    "journal cannot be read.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line for each sink and report.")
 def COMMAND(path: Path, once: bool, as_json: bool) -> None:  # noqa: N802 - every module here offers COMMAND

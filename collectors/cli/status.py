@@ -11,6 +11,7 @@ import click
 
 from collectors import config, signals
 from collectors.clock import system_clock
+from collectors.errors import JournalError
 from collectors.journal import notes
 from collectors.journal.reader import JournalReader
 from collectors.shipper import overview
@@ -56,18 +57,26 @@ def collector_status(directory: Path, sinks: list[overview.SinkState]) -> dict[s
         "journal_files": len(reader.files()),
         "journal_bytes": sum(f.stat().st_size for f in directory.glob("j-*")),
         "newest_seq": newest_seq,
-        "unsent": {s.sink: newest_seq - s.cursors.get(reader.collector, 0) for s in sinks},
+        "unsent": {s.sink: reader.commits_between(s.cursors.get(reader.collector, 0)) for s in sinks},
         "dead_letters": {s.sink: n for s in sinks if (n := s.dead_letters.get(reader.collector, 0))},
     }
 
 
 def status(state_dir: Path) -> dict[str, Any]:
-    """Return the host's whole state as plain data."""
-    sinks = overview.sinks(state_dir)
-    return {
-        "collectors": [collector_status(state_dir / name, sinks) for name in collectors_of(state_dir)],
-        "sinks": [{"sink": s.sink} | (s.health._asdict() if s.health else {"state": "never tried"}) for s in sinks],
-    }
+    """Return the host's whole state as plain data; what cannot be read is named, and all the rest is there."""
+    found: dict[str, Any] = {"collectors": [], "sinks": [], "unreadable": {}}
+    sinks: list[overview.SinkState] = []
+    try:
+        sinks = overview.sinks(state_dir)
+    except JournalError as error:
+        found["unreadable"]["ship.db"] = str(error)
+    for name in collectors_of(state_dir):
+        try:
+            found["collectors"].append(collector_status(state_dir / name, sinks))
+        except JournalError as error:
+            found["unreadable"][name] = str(error)
+    found["sinks"] = [{"sink": s.sink} | (s.health._asdict() if s.health else {"state": "never tried"}) for s in sinks]
+    return found
 
 
 @click.command("status")
@@ -79,7 +88,8 @@ def status(state_dir: Path) -> dict[str, Any]:
 def COMMAND(state_dir: Path, as_json: bool) -> None:  # noqa: N802
     """Show every collector on this host: last sample, state, what is kept, sent, waiting and refused.
 
-    Exit 69 when there is no journal, or one has had no sample for a minute.
+    Exit 69 when there is no journal, or one has had no sample for a minute; 74 when a journal, or the shipper's own
+    file, cannot be read: it is named with the reason, and all others are shown.
 
     \b
     collectors status
@@ -88,12 +98,14 @@ def COMMAND(state_dir: Path, as_json: bool) -> None:  # noqa: N802
     found = status(state_dir)
     if as_json:
         click.echo(json.dumps(found, indent=2))
-    elif not found["collectors"]:
+    elif not found["collectors"] and not found["unreadable"]:
         click.echo(
             f"{state_dir}: no journal here; name the folder with --state, or start: collectors run CONFIG", err=True
         )
     else:
         _print(found)
+    if found["unreadable"]:
+        sys.exit(JournalError.exit_code)
     ages = [c["last_sample_age_s"] for c in found["collectors"] if not is_notes(c["collector"])]
     if not ages or any(age is None or age > STALE_S for age in ages):
         sys.exit(69)
@@ -118,5 +130,7 @@ def _print(found: dict[str, Any]) -> None:
         for sink, count in c["unsent"].items():
             refused = c["dead_letters"].get(sink, 0)
             click.echo(f"  {sink}: {count} commits not confirmed" + (f", {refused} lines refused" if refused else ""))
+    for name, why in found["unreadable"].items():
+        click.echo(f"{name}: unreadable: {why}", err=True)
     for s in found["sinks"]:
         click.echo(f"sink {s['sink']}: {s['state']}" + (f": {s['why']}" if s.get("why") else ""))

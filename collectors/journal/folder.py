@@ -93,16 +93,28 @@ class Folder:
     def retrying(self, read: Callable[[], T]) -> T:
         """Return what `read` returns; once more if a file vanished, was replaced or was busy meanwhile."""
         for left in reversed(range(TRIES)):
-            before = journal_files(self.directory)
+            try:
+                before = journal_files(self.directory)
+            except OSError as error:
+                raise unreadable(self.directory, error) from error
             try:
                 return read()
-            except (sqlite3.Error, FileNotFoundError) as error:
+            except (sqlite3.Error, OSError) as error:
                 if not left or (journal_files(self.directory) == before and not _is_passing(error)):
-                    raise JournalError(f"{self.directory}: cannot be read: {error}") from error
+                    raise unreadable(self.directory, error) from error
         raise AssertionError("the last try returns or raises")
 
 
-def _is_passing(error: sqlite3.Error | FileNotFoundError) -> bool:
+def unreadable(path: Path, error: sqlite3.Error | OSError) -> JournalError:
+    """Return the error that says why a folder cannot be read, and what to do where its rights are the reason."""
+    if isinstance(error, PermissionError):
+        return JournalError(f"{path}: this user may not read it; run the command with sudo")
+    return JournalError(f"{path}: cannot be read: {error.strerror if isinstance(error, OSError) else error}")
+
+
+def _is_passing(error: sqlite3.Error | OSError) -> bool:
     """Return whether the error may go away by itself: the file was being sealed or replaced."""
+    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        return False
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN)
     return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_SCHEMA)

@@ -47,6 +47,10 @@ from collectors.journal.timeline import Timeline, resolve, with_frozen
 class JournalReader(Folder):
     """Reads `<state>/<collector>`. Any thread, any user with read access; opens nothing until asked."""
 
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._sealed_seqs: dict[tuple[str, int], tuple[int, int]] = {}
+
     def tags(self) -> Mapping[str, str]:
         """Return the tags that all readings of this collector carry; for its events. None are known before it ran."""
         nothing: dict[str, Any] = {}
@@ -56,6 +60,34 @@ class JournalReader(Folder):
     def newest_seq(self) -> int:
         """Return the newest sequence number on the disk; 0 where nothing was written yet."""
         return self.newest(newest_seq, default=0)
+
+    def commits_between(self, after: int, upto: int = ALL) -> int:
+        """Return how many sequence numbers in (after, upto] were given out.
+
+        Numbers are left out between files: the writer leaves a wide gap where a damaged file may have used some.
+        """
+        return self.retrying(lambda: self._commits_between(after, upto))
+
+    def _commits_between(self, after: int, upto: int) -> int:
+        count = 0
+        files = self.files()
+        newest = files[-1] if files else None
+        for path in self.files_after(after):
+            first, last = self._seqs_of(path, is_sealed=path != newest)
+            count += max(0, min(last, upto) - max(first - 1, after))
+        return count
+
+    def _seqs_of(self, path: Path, *, is_sealed: bool) -> tuple[int, int]:
+        """Return the first and last sequence number of the file; what a sealed one says is remembered."""
+        key = (path.name, path.stat().st_ino)
+        if key not in self._sealed_seqs:
+            with snapshot(connect_reader(path)) as connection:
+                meta = get_meta(connection)
+                first, last = int(meta["first_seq"]), max(newest_seq(connection), int(meta.get("last_seq", 0)))
+            if not is_sealed or "last_seq" not in meta:
+                return first, last
+            self._sealed_seqs[key] = (first, last)
+        return self._sealed_seqs[key]
 
     # Behind a cursor ------------------------------------------------------------------------------------------------
 

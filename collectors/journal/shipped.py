@@ -35,13 +35,21 @@ def read_frozen(path: Path, collector: str) -> dict[str, list[ClockStep]]:
     found: dict[str, list[ClockStep]] = {}
     query = "SELECT boot_id, bt, off, state FROM frozen WHERE collector=? ORDER BY boot_id, bt"
     for boot_id, boottime_ns, offset_ns, state in _rows(path, query, collector):
+        if not all(isinstance(number, int) for number in (boottime_ns, offset_ns, state)):  # the file is damaged
+            continue
         found.setdefault(boot_id, []).append(ClockStep(boottime_ns, offset_ns, state, frozen=True))
     return found
 
 
 def read_cursors(path: Path, collector: str) -> dict[str, int]:
     """Return for each sink the sequence number up to which it has everything; none where nothing was shipped."""
-    return dict(_rows(path, "SELECT sink, seq FROM cursor WHERE collector=?", collector))
+    rows = _rows(path, "SELECT sink, seq, live FROM cursor WHERE collector=?", collector)
+    return {sink: seq for sink, seq, live in rows if _is_cursor(seq, live)}
+
+
+def _is_cursor(seq: object, live: object) -> bool:
+    """Return whether the two fit: what does not, in a damaged file, must not make anyone delete a journal."""
+    return isinstance(seq, int) and isinstance(live, int) and 0 <= seq <= live < 2**62
 
 
 def shipped_seq(path: Path, collector: str, sinks: Sequence[str]) -> int:

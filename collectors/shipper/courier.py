@@ -13,7 +13,6 @@ import logging
 import math
 import random
 import re
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +24,7 @@ from collectors.shipper.answers import Answer
 from collectors.shipper.batches import Ahead, Batch, batches
 from collectors.shipper.delivery import BatchLimit, Delivered, Refusal, Send, Wait, deliver
 from collectors.shipper.reading import Piece, Reading, Window
-from collectors.shipper.store import UNSORTED, Health, Marks, Span, Store
+from collectors.shipper.store import UNSORTED, Health, Marks, Span, Store, StoreDamaged, StoreUnavailable
 
 log = logging.getLogger("collectors.ship")
 
@@ -33,6 +32,10 @@ LIVE_LAG = 60
 """So many commits behind (a minute at one a second) is a backlog."""
 SAVE_LINES = 20_000
 LOOK_S = 5.0
+NEWEST = 2**63 - 1
+"""Beyond every sequence number."""
+STORE_RETRY_S = 5.0
+BEYOND_S = 60.0
 UNSORTED_AT_ONCE = 20
 REFUSED_EVENT_S = 60.0
 """Rejected lines of one collector and reason are one event in this time, however many requests found them."""
@@ -114,7 +117,8 @@ class Courier:
         self._saved_s, self._saved_lines = time.monotonic(), 0
         self._looked_s = -LOOK_S
         self._live_s = -math.inf
-        self._unreadable: dict[str, str] = {}
+        self._unreadable: dict[tuple[str, str], str] = {}
+        self._beyond_since_s: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def add(self, reading: Reading) -> None:
@@ -128,8 +132,13 @@ class Courier:
         self.interval_s = interval_s
         try:
             while not self.stop.is_set():
-                busy = self._live_is_due() and self.live_round()
-                if not (self.backlog_turn() or busy or self.sort_turn()):
+                try:
+                    busy = self._turn()
+                except StoreUnavailable as error:  # what it holds is as it was: the same is done again
+                    self._set_health("retry", str(error))
+                    self._pause(STORE_RETRY_S)
+                    continue
+                if not busy:
                     self.save_if_due()
                     self._pause(max(0.0, self._live_s + interval_s - time.monotonic()))
         except Stopped:
@@ -137,6 +146,10 @@ class Courier:
         finally:
             self._tell_refused(now=True)
             self.save()
+
+    def _turn(self) -> bool:
+        busy = self._live_is_due() and self.live_round()
+        return self.backlog_turn() or busy or self.sort_turn()
 
     def run_once(self) -> None:
         """Ship until everything that may be shipped is confirmed, or refused for good, or until stopped."""
@@ -164,6 +177,10 @@ class Courier:
             marks = self.marks[name]
             with self._readable(name):
                 newest = reading.source.newest_seq()
+                if newest < marks.live:
+                    marks = self._begin_anew(name, newest)
+                else:
+                    self._beyond_since_s.pop(name, None)
                 if newest - marks.live > LIVE_LAG:
                     if within_window:
                         continue
@@ -172,24 +189,47 @@ class Courier:
                 busy |= self._ship(reading, marks, None)
         return busy
 
+    def _begin_anew(self, name: str, newest: int) -> Marks:
+        """Return new marks for a journal that its cursor has passed: its folder holds another journal than before.
+
+        JournalError for the first BEYOND_S: it also looks so while a damaged file is renamed.
+        """
+        marks = self.marks[name]
+        why = f"{name}: the cursor stands at {marks.live}, the journal ends at {newest}: it is another one than before"
+        since_s = self._beyond_since_s.setdefault(name, time.monotonic())
+        if time.monotonic() - since_s < BEYOND_S:
+            raise JournalError(f"{why}; if that stays so for {BEYOND_S:g} s, all of it is sent")
+        del self._beyond_since_s[name]
+        log.warning("sink %s: %s; all of it is sent", self.sink, why)
+        self._on_event("cursor_reset", f"{self.sink}: {why}; all of it is sent")
+        with self._lock:
+            self.marks[name] = Marks()
+        return self.marks[name]
+
     @contextmanager
-    def _readable(self, name: str) -> Iterator[None]:
-        """Let a journal that cannot be read (a newer version's, say) hold up nothing but itself; it is tried again."""
+    def _readable(self, name: str, part: str = "live") -> Iterator[None]:
+        """Let a journal that cannot be read (a newer version's, say) hold up nothing but itself; it is tried again.
+
+        `part` is what of it is read: one part may be readable where another is not.
+        """
         try:
             yield
+        except (StoreDamaged, StoreUnavailable):  # that is ship.db
+            raise
         except JournalError as error:
-            if self._unreadable.get(name) != str(error):
-                self._unreadable[name] = str(error)
+            is_news = str(error) != self.unreadable.get(name)
+            self._unreadable[name, part] = str(error)
+            if is_news:
                 log.error("sink %s: %s", self.sink, error)
                 self._on_event("journal_unreadable", f"{self.sink}: {error}")
         else:
-            self._unreadable.pop(name, None)
+            self._unreadable.pop((name, part), None)
 
     def backlog_turn(self) -> bool:
         """Ship one window of the longest span that may be shipped; return whether there was any."""
         spans = [(name, span) for name, marks in self.marks.items() for span in marks.spans]
         for name, span in sorted(spans, key=lambda item: item[1].after - item[1].upto):
-            with self._readable(name):
+            with self._readable(name, f"to {span.upto}"):
                 if self._is_due(name, span):
                     return self._ship(self.readings[name], self.marks[name], span)
         return False
@@ -295,7 +335,7 @@ class Courier:
         until_s = time.monotonic() + seconds
         while (left_s := until_s - time.monotonic()) > 0 and not self.stop.is_set():
             self.alive_s = time.monotonic()
-            self._look()
+            self.look()
             self.stop.wait(min(left_s, LOOK_S))
 
     def _set_health(self, state: str, why: str) -> None:
@@ -355,21 +395,36 @@ class Courier:
             try:
                 self._store.save(self.sink, self.marks, self._known_good)
                 self._store.set_health(self.sink, self.health._replace(lines_sent=self.lines_sent))
-            except sqlite3.OperationalError as error:  # a full disk: marks that lag cost a resend, nothing else
+            except StoreUnavailable as error:  # a full disk: marks that lag cost a resend, nothing else
                 log.warning("sink %s: marks not saved: %s", self.sink, error)
 
-    def _look(self) -> None:
-        """Look at what others may have changed, and how far behind each collector is; at most every LOOK_S."""
-        if time.monotonic() - self._looked_s < LOOK_S:
+    def look(self, *, now: bool = False) -> None:
+        """Look at what others may have changed, and how far behind each collector is; `now`, or every LOOK_S."""
+        if not now and time.monotonic() - self._looked_s < LOOK_S:
             return
         self._looked_s = time.monotonic()
         self._tell_refused()
         self.types.clear()  # `collectors dead resend` may have found that the sink takes another type now
         self.types |= self._store.types(self.sink)
         for name, reading in list(self.readings.items()):
-            if name in self._unreadable:
+            if name in self.unreadable:
                 continue
             marks = self.marks[name]
-            rows = max(0, reading.source.newest_seq() - marks.live)
-            rows += sum(max(0, span.upto - span.after) for span in marks.spans)
-            self.unsent[name] = Unsent(rows, reading.age_after_s(marks.confirmed) if rows else 0.0)
+            with self._readable(name, "look"):
+                rows = reading.source.commits_between(marks.live, NEWEST)
+                rows += sum(reading.source.commits_between(span.after, span.upto) for span in marks.spans)
+                self.unsent[name] = Unsent(rows, reading.age_after_s(marks.confirmed) if rows else 0.0)
+
+    def waiting_for_clock(self) -> dict[str, int]:
+        """Return for each collector how many commits wait until the time of their boot is known; those with any."""
+        found = {}
+        for name, reading in self.readings.items():
+            with self._readable(name, "look"):
+                spans = [span for span in self.marks[name].spans if span.boot_id is not None]
+                found[name] = sum(reading.source.commits_between(span.after, span.upto) for span in spans)
+        return {name: count for name, count in found.items() if count}
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Return why a collector's journal cannot be read, for each that cannot."""
+        return {name: why for (name, _), why in list(self._unreadable.items())}

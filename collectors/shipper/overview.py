@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from collectors.errors import JournalError
+from collectors.journal.folder import unreadable
 from collectors.journal.schema import connect_reader
 from collectors.shipper.store import UNSORTED, Health
 
@@ -27,11 +28,16 @@ class SinkState:
 
 
 def sinks(state_dir: Path) -> list[SinkState]:
-    """Return every sink that ever had a cursor or a state here; none where nothing was shipped."""
+    """Return every sink that ever had a cursor or a state here; none where nothing was shipped.
+
+    JournalError when ship.db cannot be read, with what to do.
+    """
     path = state_dir / "ship.db"
-    if not path.exists():
-        return []
     try:
+        if not path.exists():
+            return []
+        with path.open("rb"):
+            pass
         connection = connect_reader(path, PATIENCE_MS)
         try:
             health = {row[0]: Health(*row[1:]) for row in connection.execute("SELECT * FROM health")}
@@ -41,14 +47,18 @@ def sinks(state_dir: Path) -> list[SinkState]:
             ).fetchall()
         finally:
             connection.close()
-    except sqlite3.Error as error:
-        raise JournalError(f"{path}: {error}") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (sqlite3.Error, TypeError) as error:
+        raise JournalError(
+            f"{path}: {error}; if it is damaged, `collectors ship` puts it aside at its next start and sends all again"
+        ) from error
     return [
         SinkState(
             name,
             health.get(name),
-            {collector: seq for sink, collector, seq in cursors if sink == name},
+            {collector: seq for sink, collector, seq in cursors if sink == name and isinstance(seq, int)},
             {collector: count for sink, collector, count in dead if sink == name},
         )
-        for name in sorted({*health, *(row[0] for row in cursors)})
+        for name in sorted({str(name) for name in (*health, *(row[0] for row in cursors))})
     ]

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from collectors import lines
+from collectors.journal.folder import unreadable
 from collectors.journal.records import SET_BY_PERSON, Batch, Chunk, Column, EventRecord, FieldSpec, IntArray
 from collectors.journal.timeline import Timeline
 from collectors.shipper.delivery import Refusal
@@ -30,6 +31,10 @@ class Source(Protocol):
 
     def newest_seq(self) -> int:
         """Return the highest sequence number; 0 for none."""
+        ...
+
+    def commits_between(self, after: int, upto: int) -> int:
+        """Return how many sequence numbers in (after, upto] were given out; the gaps between files do not count."""
         ...
 
     def after(self, seq: int, max_rows: int) -> Batch:
@@ -200,5 +205,23 @@ def _present(chunk: Chunk, index: int) -> lines.BoolArray:
 
 
 def collectors_of(state_dir: Path) -> list[str]:
-    """Return the names of the collectors that have a journal here."""
-    return sorted({path.parent.name for path in state_dir.glob("*/j-*.db")})
+    """Return the names of the collectors that have a journal here, those included that this user may not look into.
+
+    None where there is no such folder; JournalError when the folder itself cannot be read.
+    """
+    try:
+        folders = [entry.name for entry in state_dir.iterdir() if entry.name != "lost+found" and entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise unreadable(state_dir, error) from error
+    return sorted(name for name in folders if _holds_journal(state_dir / name))
+
+
+def _holds_journal(folder: Path) -> bool:
+    try:
+        return any(entry.name.startswith("j-") and entry.name.endswith(".db") for entry in folder.iterdir())
+    except FileNotFoundError:  # it has just gone
+        return False
+    except OSError:  # what is in it, its reader tells
+        return True

@@ -14,7 +14,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from collectors.clock import Clock, system_clock
-from collectors.errors import ConfigError, JournalError, JournalLocked, SinkHeld
+from collectors.errors import ClockUnknown, ConfigError, JournalError, JournalLocked, SinkHeld
 from collectors.host import resident_bytes, wifi
 from collectors.journal import notes
 from collectors.journal.committer import Committer
@@ -35,11 +35,14 @@ from collectors.shipper.config import ShipConfig, SinkConfig
 from collectors.shipper.courier import Courier
 from collectors.shipper.post import Post
 from collectors.shipper.reading import Reading, collectors_of
-from collectors.shipper.store import Store
+from collectors.shipper.store import Store, StoreDamaged, put_aside
 
 log = logging.getLogger("collectors.ship")
 
 OWN_NAME = "shipper"
+SHIP_DB = "ship.db"
+MOST_DAMAGED = 3
+"""So often in one run a new ship.db is begun; a disk that spoils it again at once needs a person."""
 TICK_S = 0.5
 LOOK_FOR_JOURNALS_S = 5.0
 TRIM_S = 3600.0
@@ -64,9 +67,8 @@ class Lane:
         def guarded() -> None:
             try:
                 job()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - the main thread raises it again
                 self.failure = error
-                raise
 
         self.thread = threading.Thread(target=guarded, name=f"sink {self.sink.name}", daemon=True)
         self.thread.start()
@@ -80,15 +82,29 @@ class Lane:
 class Service:
     """Everything the shipper does, once it is configured."""
 
-    def __init__(self, config: ShipConfig, clock: Clock, report: Callable[[Mapping[str, Any]], None]) -> None:
-        """`report` takes one mapping for each sink and report period. ConfigError when a secret cannot be read."""
+    def __init__(
+        self,
+        config: ShipConfig,
+        clock: Clock,
+        report: Callable[[Mapping[str, Any]], None],
+        put_aside: Sequence[str] = (),
+    ) -> None:
+        """`report` takes one mapping for each sink and report period; `put_aside` tells of damaged files of ours.
+
+        Raises ConfigError when a secret cannot be read, StoreDamaged.
+        """
         self._config = config
         self._clock = clock
         self._report = report
         self._committer: Committer | None = None
         secrets = {sink.name: _secret(config, sink) for sink in config.sinks}
-        self.store = Store(config.ship.state_dir / "ship.db")
-        self.lanes = [self._lane(sink, secrets[sink.name]) for sink in config.sinks]
+        self._put_aside = put_aside
+        self.store = Store(config.ship.state_dir / SHIP_DB, check=True)
+        try:
+            self.lanes = [self._lane(sink, secrets[sink.name]) for sink in config.sinks]
+        except BaseException:
+            self.store.close()
+            raise
         self._next_s: dict[str, float] = {}
         self._keep_notes = notes.Follower(config.ship.state_dir, clock)
         self._cpu = (time.monotonic(), time.process_time())
@@ -127,6 +143,8 @@ class Service:
         committer.start()
         self._committer = committer
         try:
+            for words in self._put_aside:
+                committer.put(Event("ship_db_damaged", words))
             committer.put(Event("shipper_start", ", ".join(f"{s.name}: {s.url}" for s in self._config.sinks)))
             for lane in self.lanes:
                 lane.start(partial(lane.courier.run, self._config.ship.interval_s))
@@ -136,14 +154,20 @@ class Service:
                 time.sleep(TICK_S)
         finally:
             notify("STOPPING=1")
-            self.stop()
-            committer.stop(COMMIT_S)
+            try:
+                self.stop()
+            finally:
+                committer.stop(COMMIT_S)
 
     def run_once(self, stopping: Callable[[], bool]) -> None:
         """Ship until everything that may be shipped is confirmed, or until stopped.
 
-        Raises what ended a courier, and SinkHeld when there is nothing left to do but for a person.
+        Raises what ended a courier. What could not be shipped is an error, too: SinkHeld when a database takes nothing
+        until a person has acted, ClockUnknown when rows wait for their time, JournalError for a journal that cannot be
+        read. Everything else is shipped first.
         """
+        if not self.lanes[0].courier.readings:
+            log.warning("%s: no journal here, nothing to ship", self._config.ship.state_dir)
         for lane in self.lanes:
             lane.start(lane.courier.run_once)
         held: list[str] = []
@@ -161,11 +185,24 @@ class Service:
             self.stop()
         self._raise_failures()
         for lane in self.lanes:
+            lane.courier.look(now=True)
             self._report(self._facts(lane))
         if held:
             raise SinkHeld(
                 "; ".join(held) + "; nothing is lost: mend it, see collectors sink check, and run this again"
             )
+        if not stopping():
+            self._raise_unshipped()
+
+    def _raise_unshipped(self) -> None:
+        """Raise the error that names what no sink was to blame for and was not shipped all the same."""
+        couriers = [lane.courier for lane in self.lanes]
+        unreadable = {name: why for courier in couriers for name, why in courier.unreadable.items()}
+        if unreadable:
+            raise JournalError("\n".join(f"not shipped: {why}" for why in unreadable.values()))
+        waiting = {name: rows for courier in couriers for name, rows in courier.waiting_for_clock().items()}
+        if waiting:
+            raise ClockUnknown(f"not shipped: {waiting_words(waiting)}")
 
     def stop(self) -> None:
         """End every courier, whatever it waits for, and put its marks on the disk."""
@@ -227,15 +264,21 @@ class Service:
     def _facts(self, lane: Lane) -> dict[str, Any]:
         """Return what is to be said about one sink."""
         courier = lane.courier
+        state, why = courier.health.state, courier.health.why
+        unreadable, waiting = courier.unreadable, courier.waiting_for_clock()
+        if state == "ok" and (unreadable or waiting):
+            state, why = "hold", "; ".join([*unreadable.values(), *([waiting_words(waiting)] if waiting else [])])
         ages = [u.age_s for u in courier.unsent.values() if u.age_s is not None]
         return {
             "sink": lane.sink.name,
-            "state": courier.health.state,
-            "why": courier.health.why,
+            "state": state,
+            "why": why,
             "lines_sent": courier.lines_sent,
             "dead_letters": self.store.dead_count(lane.sink.name),
             "unsent_rows": sum(u.rows for u in courier.unsent.values()),
             "unsent_age_s": max(ages, default=0.0),
+            "waiting_for_clock": waiting,
+            "unreadable": unreadable,
         }
 
     def _write_report(self, committer: Committer) -> None:
@@ -257,6 +300,15 @@ class Service:
             names = ("lines_sent", "dead_letters", "unsent_rows", "unsent_age_s")
             values: dict[str, Value] = {name: float(facts[name]) for name in names}
             committer.put(Sample("collector", now_ns, values, {"sink": lane.sink.name}))
+
+
+def waiting_words(waiting: Mapping[str, int]) -> str:
+    """Return for people which collectors' rows wait for the time, and what to do."""
+    listed = ", ".join(f"{rows} commits of {name}" for name, rows in sorted(waiting.items()))
+    return (
+        f"{listed} wait until their time is known: no time service has set the clock of that boot; "
+        "`collectors clock` shows it, `collectors clock set` sets it by hand"
+    )
 
 
 def open_post(config: ShipConfig, name: str) -> Post:
@@ -308,12 +360,32 @@ def run(config: ShipConfig, *, once: bool = False, as_json: bool = False) -> int
     if not config.ship.state_dir.is_dir():
         raise ConfigError(f"{config.path}: [ship] state_dir: no such folder: {config.ship.state_dir}")
     with the_only_one(config.ship.state_dir):
-        service = Service(config, system_clock(), _print_json if as_json else _log)
-        try:
-            (service.run_once if once else service.run)(lambda: bool(stops))
-        finally:
-            service.close()
+        _run(config, _print_json if as_json else _log, lambda: bool(stops), once=once)
     return stops[0] if stops else 0
+
+
+def _run(
+    config: ShipConfig, report: Callable[[Mapping[str, Any]], None], stopping: Callable[[], bool], *, once: bool
+) -> None:
+    """Run the service; put a damaged ship.db aside and begin anew with a new one, at most MOST_DAMAGED times."""
+    path = config.ship.state_dir / SHIP_DB
+    told: list[str] = []
+    while True:
+        service = None
+        try:
+            service = Service(config, system_clock(), report, told)
+            (service.run_once if once else service.run)(stopping)
+        except StoreDamaged as error:
+            if len(told) == MOST_DAMAGED:
+                raise
+            damage = str(error)
+        else:
+            return
+        finally:
+            if service is not None:
+                service.close()
+        told.append(f"{damage}; it is {put_aside(path).name} now, and all journals are sent again")
+        log.error("%s", told[-1])
 
 
 def _print_json(facts: Mapping[str, Any]) -> None:

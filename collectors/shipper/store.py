@@ -13,6 +13,8 @@ Promise     A cursor may lag behind what the sink has, never lead: marks move on
             on the disk at the next `save`. Whatever is cut off in between is sent again, and overwrites itself.
             Every state on the disk is whole: `seq` is the least of `live` and all `after`, in the same transaction.
             What must not be repeated in another form (frozen offsets, dead letters, types) is on the disk first.
+Damage      A file that is damaged, or that the disk does not give back, is StoreDamaged: the shipper renames it to
+            `ship.db.bad-N` and begins anew from the journals, whose repeats overwrite themselves. Nobody else does.
 File        SQLite with a rollback journal, not WAL: collectors of other users read `cursor` (may this file be deleted?)
             and a WAL database cannot be opened without the right to write beside it.
 """
@@ -20,17 +22,19 @@ File        SQLite with a rollback journal, not WAL: collectors of other users r
 from __future__ import annotations
 
 import hashlib
+import re
 import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from collectors.errors import JournalError, JournalNewer
 from collectors.journal.records import ClockStep
+from collectors.journal.schema import sync_directory
 from collectors.shipper.delivery import Refusal
 
 VERSION = 1
@@ -38,6 +42,18 @@ APPLICATION_ID = 0x62_66_73_68  # "bfsh"
 DEAD_KEPT_DAYS, DEAD_KEPT_BYTES = 90.0, 64 * 2**20
 UNSORTED = "unsorted"
 DAY_NS = 86_400 * 10**9
+MOST_VERSION = 1000
+"""A version beyond this is no newer program's, it is damage."""
+BAD_FILES_KEPT = 3
+UNAVAILABLE = frozenset({
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR,
+})  # fmt: skip
+"""Primary result codes of a file that may be whole: nothing was changed, and trying again may help."""
+READ_FAILED = frozenset({
+    sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS,
+})  # fmt: skip
+"""Extended result codes of a disk that does not give back what was written."""
 
 SCHEMA = """
 CREATE TABLE cursor(sink TEXT, collector TEXT, seq INTEGER NOT NULL, live INTEGER NOT NULL,
@@ -60,6 +76,60 @@ CREATE TABLE health(sink TEXT PRIMARY KEY, state TEXT NOT NULL, why TEXT NOT NUL
 LATER_TABLES = """
 CREATE TABLE IF NOT EXISTS known_good(sink TEXT PRIMARY KEY, line TEXT NOT NULL) WITHOUT ROWID;
 """
+
+
+TABLES = frozenset(re.findall(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)", SCHEMA + LATER_TABLES))
+
+
+class StoreDamaged(JournalError):
+    """ship.db is damaged, or the disk does not give it back: put it aside and begin anew."""
+
+
+class StoreUnavailable(JournalError):
+    """ship.db cannot be written or read just now; nothing was changed."""
+
+
+def translated(error: sqlite3.Error, path: Path) -> JournalError:
+    """Return SQLite's error as one that says what to do."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if code not in READ_FAILED and code & 0xFF in UNAVAILABLE:
+        return StoreUnavailable(f"{path}: {error} ({name}); is the disk full, and may this user write the file?")
+    return StoreDamaged(f"{path}: damaged: {error} ({name})")
+
+
+@contextmanager
+def _translating(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.ProgrammingError:  # a bug of ours
+        raise
+    except sqlite3.Error as error:
+        raise translated(error, path) from error
+
+
+def put_aside(path: Path) -> Path:
+    """Rename a damaged ship.db, with what SQLite keeps beside it; return its new name. The newest few are kept."""
+    taken = sorted(int(p.name.rpartition("-")[2]) for p in path.parent.glob(f"{path.name}.bad-*") if _number_of(p))
+    bad = path.with_name(f"{path.name}.bad-{max(taken, default=0) + 1}")
+    try:
+        for suffix in ("-journal", "-wal", "-shm"):
+            beside = path.with_name(f"{path.name}{suffix}")
+            if beside.exists():
+                beside.rename(bad.with_name(f"{bad.name}{suffix}"))
+        path.rename(bad)
+        for number in taken[: max(0, len(taken) + 1 - BAD_FILES_KEPT)]:
+            for old in path.parent.glob(f"{path.name}.bad-{number}*"):
+                if old.name.removeprefix(f"{path.name}.bad-{number}") in ("", "-journal", "-wal", "-shm"):
+                    old.unlink()
+        sync_directory(path.parent)
+    except OSError as error:
+        raise JournalError(f"{path}: damaged, and cannot be renamed: {error.strerror}; move it away by hand") from error
+    return bad
+
+
+def _number_of(path: Path) -> bool:
+    return path.name.rpartition("-")[2].isdecimal()
 
 
 @dataclass(slots=True)
@@ -150,35 +220,47 @@ _DEAD_COLUMNS = "id, sink, collector, seq, line, status, reason, error, first_ns
 
 
 class Store:
-    """The one door to ship.db. Any thread may use it."""
+    """The one door to ship.db. Any thread may use it.
 
-    def __init__(self, path: Path) -> None:
-        """Open it, or make it; JournalNewer when a newer version wrote it, JournalError when that fails."""
+    Every call raises StoreDamaged or StoreUnavailable when it fails; then nothing was changed.
+    """
+
+    def __init__(self, path: Path, *, check: bool = False) -> None:
+        """Open it, or make it; with `check` read all of it once.
+
+        Raises JournalNewer when a newer version wrote it, StoreDamaged, StoreUnavailable.
+        """
         self.path = path
         self._lock = threading.RLock()
-        try:
+        if path.exists() and not path.stat().st_size:
+            raise StoreDamaged(f"{path}: damaged: it has no content")
+        with _translating(path):
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-        except sqlite3.Error as error:
-            raise JournalError(f"{path}: {error}; is the folder there, and may this user write it?") from error
         try:
-            self._prepare()
-        except sqlite3.Error as error:
-            self._db.close()
-            raise JournalError(f"{path}: {error}; move it away to begin anew: everything is sent again") from error
-        except JournalNewer:
+            with _translating(path):
+                self._prepare(check=check)
+        except BaseException:
             self._db.close()
             raise
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, check: bool) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
+        if version and (application != APPLICATION_ID or not 0 < version <= MOST_VERSION):
+            raise StoreDamaged(f"{self.path}: damaged: its header is not that of a ship.db")
         if version > VERSION:
             raise JournalNewer(f"{self.path}: version {version}, this program knows {VERSION}; install a newer one")
+        if check and (problems := self._db.execute("PRAGMA quick_check(1)").fetchall()) != [("ok",)]:
+            raise StoreDamaged(f"{self.path}: damaged: {problems[0][0] if problems else 'no answer to quick_check'}")
         self._db.execute("PRAGMA journal_mode=TRUNCATE")
         self._db.execute("PRAGMA synchronous=FULL")
         if version < VERSION:
             script = f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION};"
             self._db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} {script} COMMIT;")
         self._db.executescript(f"BEGIN IMMEDIATE; {LATER_TABLES} COMMIT;")
+        there = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+        if missing := TABLES - there:
+            raise StoreDamaged(f"{self.path}: damaged: without {', '.join(sorted(missing))}")
 
     def __enter__(self) -> Self:
         """Return itself; closed at the block's end."""
@@ -195,27 +277,34 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, _translating(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:
+                    with suppress(sqlite3.Error):  # the first error is the one to tell
+                        self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     def _all(self, query: str, arguments: Iterable[object] = ()) -> list[tuple]:  # type: ignore[type-arg]
-        with self._lock:
+        with self._lock, _translating(self.path):
             return self._db.execute(query, tuple(arguments)).fetchall()
 
     def marks(self, sink: str) -> dict[str, Marks]:
         """Return the saved marks of every collector of this sink."""
-        found = {
-            name: Marks(live) for name, live in self._all("SELECT collector, live FROM cursor WHERE sink=?", [sink])
-        }
+        cursors = self._all("SELECT collector, live FROM cursor WHERE sink=?", [sink])
         query = "SELECT collector, after, upto, boot_id FROM span WHERE sink=? ORDER BY after"
-        for name, after, upto, boot_id in self._all(query, [sink]):
+        spans = self._all(query, [sink])
+        found = {name: Marks(live) for name, live in cursors}
+        for name, after, upto, boot_id in spans:
+            if name not in found or not _are_seqs(after, upto):
+                raise StoreDamaged(f"{self.path}: damaged: span of {name!r}: {after!r} to {upto!r}")
             found[name].spans.append(Span(after, upto, boot_id))
+        for name, mark in found.items():
+            if not isinstance(name, str) or not _are_seqs(mark.live):
+                raise StoreDamaged(f"{self.path}: damaged: cursor of {name!r}: {mark.live!r}")
         return found
 
     def save(self, sink: str, marks: Mapping[str, Marks], known_good: str | None = None) -> None:
@@ -313,6 +402,11 @@ class Store:
             sizes = f"SELECT id, sum(length(line)+100) OVER ({order}) AS total FROM dead"  # noqa: S608 - only ours
             query = f"DELETE FROM dead WHERE id IN (SELECT id FROM ({sizes}) WHERE total>?)"  # noqa: S608
             return dropped + db.execute(query, [DEAD_KEPT_BYTES]).rowcount
+
+
+def _are_seqs(*numbers: object) -> bool:
+    """Return whether these can be sequence numbers of a journal."""
+    return all(isinstance(number, int) and 0 <= number < 2**62 for number in numbers)
 
 
 def _digest(line: str) -> bytes:

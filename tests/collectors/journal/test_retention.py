@@ -29,8 +29,8 @@ def four_files(bench: Bench, wanted: JournalSettings) -> Writer:
 
 def shipped(state: Path, **cursors: int) -> None:
     with sqlite3.connect(state / "ship.db") as connection:
-        connection.execute("CREATE TABLE IF NOT EXISTS cursor(sink TEXT, collector TEXT, seq INTEGER)")
-        connection.executemany("INSERT INTO cursor VALUES (?, 'load', ?)", list(cursors.items()))
+        connection.execute("CREATE TABLE IF NOT EXISTS cursor(sink TEXT, collector TEXT, seq INTEGER, live INTEGER)")
+        connection.executemany("INSERT INTO cursor VALUES (?1, 'load', ?2, ?2)", list(cursors.items()))
     connection.close()
 
 

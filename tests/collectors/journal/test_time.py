@@ -175,11 +175,11 @@ def test_the_clock_is_looked_at_even_when_nothing_is_to_be_written(bench: Bench)
 def ship_db(state: Path, cursor: int, *frozen: ClockStep) -> None:
     with sqlite3.connect(state / "ship.db") as connection:
         connection.executescript(
-            "CREATE TABLE IF NOT EXISTS cursor(sink TEXT, collector TEXT, seq INTEGER);"
+            "CREATE TABLE IF NOT EXISTS cursor(sink TEXT, collector TEXT, seq INTEGER, live INTEGER);"
             "CREATE TABLE IF NOT EXISTS frozen(collector TEXT, boot_id TEXT, bt INTEGER, off INTEGER, state INTEGER);"
             "DELETE FROM cursor; DELETE FROM frozen;"
         )
-        connection.execute("INSERT INTO cursor VALUES ('lab', 'load', ?)", (cursor,))
+        connection.execute("INSERT INTO cursor VALUES ('lab', 'load', ?1, ?1)", (cursor,))
         for f in frozen:
             row = (f.boottime_ns, f.offset_ns, f.state)
             connection.execute("INSERT INTO frozen VALUES ('load', 'fake-boot', ?, ?, ?)", row)

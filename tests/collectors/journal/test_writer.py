@@ -189,8 +189,8 @@ def test_a_file_that_could_not_be_sealed_is_sealed_later(bench: Bench) -> None:
 
 def test_numbers_go_on_after_every_sinks_cursor(bench: Bench, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "ship.db") as connection:
-        connection.execute("CREATE TABLE cursor(sink TEXT, collector TEXT, seq INTEGER)")
-        connection.execute("INSERT INTO cursor VALUES ('lab', 'load', 5000)")
+        connection.execute("CREATE TABLE cursor(sink TEXT, collector TEXT, seq INTEGER, live INTEGER)")
+        connection.execute("INSERT INTO cursor VALUES ('lab', 'load', 5000, 5000)")
     connection.close()
     assert bench.write(bench.open()) == 5001, "else a shipper that knew a deleted journal would skip the new rows"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from collectors.errors import JournalNewer
 from collectors.journal.records import SET_BY_PERSON, SYNCHRONISED, UNSYNCHRONISED, ClockStep
 from collectors.shipper.courier import LIVE_LAG, Courier
 from collectors.shipper.reading import Reading
-from collectors.shipper.store import Store
+from collectors.shipper.store import Store, StoreUnavailable
 from tests.collectors.shipper.twin import OFFSET_NS, TwinJournal, TwinServer
 
 SECOND = 10**9
@@ -368,7 +367,7 @@ def test_a_full_disk_costs_a_resend_and_nothing_else(store: Store, monkeypatch: 
     carried = courier(store, server, journal)
 
     def full(*_: object) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
+        raise StoreUnavailable("database or disk is full")
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "save", full)

@@ -67,6 +67,10 @@ class TwinJournal:
         """Return the highest sequence number."""
         return self.seq
 
+    def commits_between(self, after: int, upto: int) -> int:
+        """Return how many numbers were given out in (after, upto]."""
+        return max(0, min(self.seq, upto) - after)
+
     def after(self, seq: int, max_rows: int) -> Batch:
         """Return the next chunks and events, and where a cursor may stand after them."""
         chunks: list[Chunk] = []

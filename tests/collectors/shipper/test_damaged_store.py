@@ -1,0 +1,193 @@
+"""A damaged ship.db is put aside and everything is shipped again; nobody has to act, and `status` goes on."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.collectors.shipper.influxdb2_stand_in import StandIn, stand_in
+
+from collectors.cli.status import COMMAND as STATUS
+from collectors.clock import ToldClock, tell
+from collectors.journal.reader import JournalReader
+from collectors.journal.settings import JournalSettings
+from collectors.journal.shipped import shipped_seq
+from collectors.journal.writer import Writer
+from collectors.shipper import config as ship_config
+from collectors.shipper import service
+from collectors.shipper.delivery import Refusal
+from collectors.shipper.store import BAD_FILES_KEPT, Store, StoreDamaged, StoreUnavailable, put_aside
+from tests.collectors.journal.rig import rows
+
+PAGE_BYTES = 4096
+COMMITS = 40
+
+
+@dataclass
+class Bench:
+    """A host with one journal, a shipper and the server that it ships to."""
+
+    state: Path
+    config: Path
+    server: StandIn
+
+    def ship_once(self) -> None:
+        service.run(ship_config.load(self.config), once=True)
+
+    def arrived(self) -> int:
+        """Return how many readings the server has stored."""
+        return len({(point.series, point.stamp_ns) for point in self.server.points})
+
+    @property
+    def ship_db(self) -> Path:
+        return self.state / "ship.db"
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    told = tmp_path / "clock.json"
+    tell(told, state=1)
+    monkeypatch.setenv("COLLECTORS_CLOCK", str(told))
+    state = tmp_path / "state"
+    clock = ToldClock(told)
+    settings = JournalSettings(ballast_mib=0.0)
+    writer = Writer(state / "mppt", {"bench": "b", "device": "mppt"}, settings, clock, lambda *_: None)
+    for number in range(COMMITS):
+        writer.commit(rows({"voltage_v": float(number)}, clock.boottime_ns() + number))
+    writer.close()
+    with stand_in() as server:
+        server.buckets.append({"name": "bat/raw", "id": "1"})
+        server.authorizations.append({"token": "t", "permissions": [{"action": "write", "resource": {"id": "1"}}]})
+        (tmp_path / "token").write_text("t")
+        path = tmp_path / "ship.toml"
+        path.write_text(f"""
+            [ship]
+            bench = "b"
+            state_dir = "{state}"
+            [[sink]]
+            name = "lab"
+            dialect = "influxdb2"
+            url = "{server.url}"
+            org = "lab"
+            bucket = "bat/raw"
+            token_file = "token"
+        """)
+        yield Bench(state, path, server)
+
+
+def filled(bench: Bench) -> bytes:
+    """Ship everything, add some dead letters, and return the content of ship.db."""
+    bench.ship_once()
+    with Store(bench.ship_db) as store:
+        letters = [Refusal(f"m v={number} {'x' * 300}", 400, "refused", "no") for number in range(200)]
+        store.bury("lab", "mppt", 1, letters)
+    return bench.ship_db.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["zeros", "noise", "half", "text", "empty"])
+def test_damage_of_every_kind_costs_a_resend_and_nothing_else(bench: Bench, kind: str) -> None:
+    good = filled(bench)
+    spoiled = {
+        "zeros": good[:PAGE_BYTES] + bytes(len(good) - PAGE_BYTES),
+        "noise": random.Random(1).randbytes(len(good)),
+        "half": good[: len(good) // 2],
+        "text": b"this is no database " * 1000,
+        "empty": b"",
+    }[kind]
+    bench.ship_db.write_bytes(spoiled)
+    bench.server.points.clear()
+    status = CliRunner().invoke(STATUS, ["--state", str(bench.state), "--json"])
+    assert [found["collector"] for found in json.loads(status.stdout)["collectors"]] == ["mppt"]
+    bench.ship_once()
+    assert bench.arrived() == COMMITS
+    assert [path.read_bytes() for path in bench.state.glob("ship.db.bad-*") if path.suffix == ".bad-1"] == [spoiled]
+    bench.server.points.clear()
+    bench.ship_once()
+    assert bench.arrived() == 0, "the new ship.db remembers"
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_overwritten_page_stops_shipping_or_status(bench: Bench, data: st.DataObject) -> None:
+    for path in bench.state.glob("ship.db*"):
+        path.unlink()
+    good = bytearray(filled(bench))
+    pages = data.draw(st.sets(st.integers(0, len(good) // PAGE_BYTES - 1), min_size=1, max_size=4), label="pages")
+    seed = data.draw(st.integers(0, 2**32), label="seed")
+    for page in pages:
+        width = data.draw(st.sampled_from([1, 16, 200, PAGE_BYTES]), label="width")
+        at = page * PAGE_BYTES + data.draw(st.integers(0, PAGE_BYTES - width), label="at")
+        good[at : at + width] = random.Random(seed).randbytes(width)
+    bench.ship_db.write_bytes(good)
+    bench.server.points.clear()
+    status = CliRunner().invoke(STATUS, ["--state", str(bench.state), "--json"])
+    assert [found["collector"] for found in json.loads(status.stdout)["collectors"]] == ["mppt"]
+    assert shipped_seq(bench.ship_db, "mppt", ["lab"]) >= 0
+    try:
+        bench.ship_once()
+    except StoreDamaged as error:
+        pytest.fail(f"a person would have to act: {error}")
+    with Store(bench.ship_db, check=True) as store:
+        is_new = bool(list(bench.state.glob("ship.db.bad-*")))
+        assert bench.arrived() == COMMITS or not is_new
+        assert store.marks("lab")["mppt"].confirmed >= COMMITS or is_new
+
+
+def test_a_journal_that_ends_before_its_cursor_is_read_from_its_beginning(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another journal under the same name, or a damaged cursor: nothing would ever be shipped, and nothing said."""
+    bench.ship_once()
+    with sqlite3.connect(bench.ship_db) as connection:
+        connection.execute("UPDATE cursor SET live=10000, seq=10000")
+    connection.close()
+    bench.server.points.clear()
+    with pytest.raises(Exception, match="another one than before"):
+        bench.ship_once()
+    monkeypatch.setattr("collectors.shipper.courier.BEYOND_S", 0.0)
+    bench.ship_once()
+    assert bench.arrived() == COMMITS
+
+
+def test_only_the_newest_damaged_files_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "ship.db"
+    for number in range(BAD_FILES_KEPT + 2):
+        path.write_text(str(number))
+        path.with_name("ship.db-journal").write_text(str(number))
+        put_aside(path)
+    kept = sorted(p.name for p in tmp_path.iterdir())
+    assert kept == sorted(f"ship.db.bad-{number}{suffix}" for number in (3, 4, 5) for suffix in ("", "-journal"))
+
+
+def test_the_first_error_is_told_and_a_full_disk_is_no_damage(tmp_path: Path) -> None:
+    with Store(tmp_path / "ship.db") as store:
+        store._db.execute("PRAGMA max_page_count=1")  # SQLite's own limit gives the same error as a full disk
+        with pytest.raises(StoreUnavailable, match="full"):
+            for number in range(100):
+                store.bury("lab", "mppt", 1, [Refusal(f"{number} {'x' * 5000}", 400, "refused", "")])
+        store._db.execute("PRAGMA max_page_count=1000000")
+        store.set_types("lab", {("m", "f"): "f"})
+        assert store.types("lab") == {("m", "f"): "f"}
+
+
+def test_a_journal_file_that_the_disk_does_not_give_back_holds_up_only_itself(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_self: Path, *_args: object, **_options: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    (bench.state / "load").mkdir()
+    (bench.state / "load" / "j-00000001.db").write_bytes(b"")
+    monkeypatch.setattr("collectors.journal.schema.read_header", fail)
+    reader = JournalReader(bench.state / "load")
+    with pytest.raises(Exception, match="Input/output error") as caught:
+        reader.newest_seq()
+    assert type(caught.value).__name__ == "JournalError"

@@ -1,0 +1,160 @@
+"""`ship --once` and `status` name what was not shipped or read, and why; the rest goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tests.collectors.shipper.influxdb2_stand_in import StandIn, stand_in
+
+from collectors.cli.ship import COMMAND as SHIP
+from collectors.cli.status import COMMAND as STATUS
+from collectors.clock import ToldClock, tell
+from collectors.errors import ClockUnknown, JournalError
+from collectors.journal.reader import JournalReader
+from collectors.journal.records import SYNCHRONISED, UNSYNCHRONISED
+from collectors.journal.schema import path_of
+from collectors.journal.settings import JournalSettings
+from collectors.journal.writer import Writer
+from collectors.shipper.reading import collectors_of
+from collectors.shipper.store import Marks, Store
+from tests.collectors.journal.rig import rows
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COLLECTORS_CLOCK", str(tmp_path / "clock.json"))
+    (tmp_path / "state").mkdir()
+    return tmp_path / "state"
+
+
+def journal(state: Path, name: str, clock_state: int = SYNCHRONISED, commits: int = 5) -> Path:
+    """Write a journal of so many commits of one reading each."""
+    told = state.parent / "clock.json"
+    tell(told, state=clock_state)
+    clock = ToldClock(told)
+    settings = JournalSettings(ballast_mib=0.0)
+    writer = Writer(state / name, {"bench": "b", "device": name}, settings, clock, lambda *_: None)
+    for number in range(commits):
+        writer.commit(rows({"voltage_v": float(number)}, clock.boottime_ns() + number))
+    writer.close()
+    return state / name
+
+
+def make_newer(folder: Path) -> None:
+    """Let the journal look as if a later version had written it."""
+    with sqlite3.connect(path_of(folder, 1)) as connection:
+        connection.execute("PRAGMA user_version=99")
+    connection.close()
+
+
+def configure(state: Path, server: StandIn) -> Path:
+    server.buckets.append({"name": "bat/raw", "id": "1"})
+    server.authorizations.append({"token": "t", "permissions": [{"action": "write", "resource": {"id": "1"}}]})
+    (state.parent / "token").write_text("t")
+    path = state.parent / "ship.toml"
+    path.write_text(
+        f'[ship]\nbench = "b"\nstate_dir = "{state}"\n[[sink]]\nname = "lab"\ndialect = "influxdb2"\n'
+        f'url = "{server.url}"\norg = "lab"\nbucket = "bat/raw"\ntoken_file = "token"\n'
+    )
+    return path
+
+
+def test_once_is_no_success_while_the_time_of_samples_is_unknown(state: Path) -> None:
+    journal(state, "mppt", UNSYNCHRONISED)
+    with stand_in() as server:
+        done = CliRunner().invoke(SHIP, [str(configure(state, server)), "--once", "--json"])
+        assert not server.points
+    assert isinstance(done.exception, ClockUnknown)
+    assert done.exception.exit_code == 69
+    assert "5 commits of mppt" in str(done.exception)
+    assert "collectors clock set" in str(done.exception)
+    said = json.loads(done.stdout)
+    assert (said["state"], said["unsent_rows"], said["waiting_for_clock"]) == ("hold", 5, {"mppt": 5})
+
+
+def test_once_ships_the_others_and_names_a_journal_of_a_newer_version(state: Path) -> None:
+    journal(state, "mppt")
+    make_newer(journal(state, "load"))
+    with stand_in() as server:
+        done = CliRunner().invoke(SHIP, [str(configure(state, server)), "--once", "--json"])
+        assert len(server.points) == 5
+    assert isinstance(done.exception, JournalError)
+    assert "load" in str(done.exception)
+    assert "version" in str(done.exception)
+    said = json.loads(done.stdout)
+    assert said["state"] == "hold"
+    assert list(said["unreadable"]) == ["load"]
+
+
+def test_status_shows_the_others_beside_a_journal_of_a_newer_version(state: Path) -> None:
+    journal(state, "mppt")
+    make_newer(journal(state, "load"))
+    done = CliRunner().invoke(STATUS, ["--state", str(state), "--json"])
+    said = json.loads(done.stdout)
+    assert [found["collector"] for found in said["collectors"]] == ["mppt"]
+    assert list(said["unreadable"]) == ["load"]
+    assert done.exit_code == 74
+    words = CliRunner().invoke(STATUS, ["--state", str(state)])
+    assert "mppt: last sample" in words.stdout
+    assert "load: unreadable:" in words.stderr
+
+
+def test_a_journal_that_the_user_may_not_read_is_no_missing_journal(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal(state, "mppt")
+    journal(state, "load")
+    (state / "lost+found").mkdir()
+    real = os.listdir
+
+    def listdir(path: str | Path = ".") -> list[str]:
+        if Path(path).name in ("load", "lost+found"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr("os.listdir", listdir)
+    assert collectors_of(state) == ["load", "mppt"]
+    done = CliRunner().invoke(STATUS, ["--state", str(state), "--json"])
+    assert "sudo" in json.loads(done.stdout)["unreadable"]["load"]
+    assert done.exit_code == 74
+
+
+def test_a_state_folder_that_the_user_may_not_read_is_an_error_that_says_so(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def listdir(path: str | Path = ".") -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.listdir", listdir)
+    with pytest.raises(JournalError, match="sudo"):
+        collectors_of(state)
+
+
+def test_numbers_that_were_left_out_after_a_damaged_file_are_not_unsent(state: Path) -> None:
+    folder = journal(state, "mppt", commits=7)
+    with Store(state / "ship.db") as store:
+        store.save("lab", {"mppt": Marks(3)})
+    path_of(folder, 1).rename(folder / "j-00000001.db.bad-1")
+    (folder / "j-00000001.db.bad-1").write_bytes(b"no database")
+    journal(state, "mppt", commits=2)
+    reader = JournalReader(folder)
+    assert reader.newest_seq() > 2**32
+    assert reader.commits_between(3) <= 10
+    said = json.loads(CliRunner().invoke(STATUS, ["--state", str(state), "--json"]).stdout)
+    assert said["collectors"][0]["unsent"] == {"lab": reader.commits_between(3)}
+
+
+def test_commits_are_counted_over_files_and_parts_of_them(state: Path) -> None:
+    folder = journal(state, "mppt", commits=3)
+    journal(state, "mppt", commits=4)
+    reader = JournalReader(folder)
+    newest = reader.newest_seq()
+    assert reader.commits_between(0, newest) == newest
+    assert reader.commits_between(2, newest) == newest - 2
+    assert reader.commits_between(2, 5) == 3
+    assert reader.commits_between(newest, 2**62) == 0
