@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import click
 
-from collectors.errors import ConfigError
+from collectors import template
+from collectors.cli.init import STDOUT, default_bench, problems_of, unfilled, write_new
+from collectors.errors import ConfigError, LinkDown
 from collectors.shipper import config
 from collectors.shipper.config import ShipConfig, SinkConfig
+from collectors.shipper.detect import Detected, Dialect, detect
 
 
 @click.group("sink")
@@ -18,6 +23,7 @@ def COMMAND() -> None:  # noqa: N802 - every module here offers COMMAND
     """Make the databases of a shipper's configuration ready, and see whether they are.
 
     \b
+    collectors sink init http://localhost:8086
     collectors sink setup ship.toml --keep 52w --admin-user admin --admin-secret-file admin-password
     collectors sink check ship.toml
     """
@@ -28,6 +34,80 @@ def _chosen(loaded: ShipConfig, name: str | None) -> list[SinkConfig]:
     if not chosen:
         raise ConfigError(f"{loaded.path}: no [[sink]] {name!r}; there are: {', '.join(s.name for s in loaded.sinks)}")
     return chosen
+
+
+@COMMAND.command("init")
+@click.argument("url")
+@click.option("--name", default="lab", show_default=True, help="What the sink is called here.")
+@click.option("--bench", default=default_bench, help="Tag `bench` of the shipper's own points. Default: this host.")
+@click.option("--dialect", type=click.Choice(["influxdb1", "influxdb2"]), help="Default: what responds at URL.")
+@click.option("--database", default="bat", show_default=True, help="1.x: database.")
+@click.option("--user", help="1.x: user. Default: the bench's name, where the server asks for one.")
+@click.option("--org", help="2.x: organisation.")
+@click.option("--bucket", default="bat/raw", show_default=True, help="2.x: bucket.")
+@click.option("--ca-file", default="", help="Certificate authority for https.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), default=Path("ship.toml"),
+    show_default=True, help="File to write, - for standard output.",
+)  # fmt: skip
+def init(url: str, name: str, dialect: str | None, ca_file: str, output: Path, **given: str | None) -> None:
+    """Write a shipper's configuration for the database at URL, with every key explained. Never writes over a file.
+
+    The server is asked which InfluxDB it is, and a 1.x whether it has users. `sink setup` then creates the database and
+    the file with the password or token, and `sink check` says whether all is well.
+
+    \b
+    collectors sink init http://localhost:8086
+    collectors sink init https://influx.example.org --org lab --dialect influxdb2
+    """
+    keys = {"name": name, "url": url, "ca_file": ca_file, **given}
+    text, blanks = ship_toml({key: value for key, value in keys.items() if value}, dialect, str(output))
+    problems = unfilled(blanks, problems_of(text, config.load))
+    if problems:
+        raise ConfigError(problems)
+    write_new(output, text)
+    if output == STDOUT:
+        return
+    click.echo(f"{output}: written")
+    for blank in blanks:
+        click.echo(f"  fill in: {blank}")
+    click.echo(f'in each instrument\'s [journal]: sinks = ["{name}"]    keeps what is not sent yet')
+    click.echo(f"next: collectors sink setup {output}; collectors sink check {output}; collectors ship {output}")
+
+
+def _detected(url: str, ca_file: str) -> Detected:
+    try:
+        return detect(url, ca_file)
+    except LinkDown as error:
+        raise LinkDown(f"{error}; --dialect influxdb1 or influxdb2 says which it is without asking") from error
+
+
+def ship_toml(given: Mapping[str, str], dialect: str | None, path: str) -> tuple[str, list[str]]:
+    """Return the configuration's text and its blanks. Asks the server for what is not given."""
+    sink = dict(given)
+    ship = {"bench": sink.pop("bench")} if "bench" in sink else {}
+    found = (
+        _detected(sink["url"], sink.get("ca_file", "")) if dialect is None else Detected(cast("Dialect", dialect), "")
+    )
+    needed, allowed = config.OF_DIALECT[found.dialect]
+    foreign = {key for n, a in config.OF_DIALECT.values() for key in n + a} - {*needed, *allowed}
+    sink = {key: value for key, value in sink.items() if key not in foreign} | {"dialect": found.dialect}
+    if found.dialect == "influxdb2":
+        sink["token_file"] = f"{sink['name']}-token"
+    elif "user" in sink or found.has_users:
+        sink.setdefault("user", ship.get("bench", "bench"))
+        sink["password_file"] = f"{sink['name']}-password"
+    version = f", which is {found.version}" if found.version else ""
+    parts = [
+        template.table(config.Ship, "ship", ship),
+        template.table(config.SinkConfig, "[sink]", sink, foreign, needed),
+    ]
+    lines = [f"# Ships the journals of this host to {sink['url']}{version}.", "#"]
+    lines += ["# A line that begins with `# key =` shows a default."]
+    lines += [f"# collectors check {path}    says whether it is complete"]
+    for part, _ in parts:
+        lines += ["", *part]
+    return "\n".join(lines) + "\n", [blank for _, blanks in parts for blank in blanks]
 
 
 @COMMAND.command("setup")

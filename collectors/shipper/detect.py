@@ -3,6 +3,7 @@
     GET /ping             both generations: 204 and the header X-Influxdb-Version; a build from source may give
                           "dev", a proxy may remove the header
     GET /api/v2/setup     2.x: 200 with {"allowed": …}; 1.x: 404
+    GET /query            1.x with users: 401
 
 Source: recorded responses of InfluxDB 1.6.7 and 2.7.12.
 """
@@ -32,19 +33,26 @@ class Detected:
     dialect: Dialect
     version: str
     """Without a leading "v", for example "1.6.7"; empty when the server does not tell."""
+    has_users: bool = False
+    """1.x: whether it asks for a user and a password."""
 
 
 def detect(url: str, ca_file: str = "") -> Detected:
     """Return what responds at the URL; LinkDown when nothing does, or when it is no InfluxDB 1.x or 2.x."""
     status, version, _ = _get(url, "/ping", ca_file)
     if version.startswith("1."):
-        return Detected("influxdb1", version)
+        return _version_1(url, version, ca_file)
     setup_status, _, body = _get(url, "/api/v2/setup", ca_file)
     if setup_status == 200 and _is_setup(body):
         return Detected("influxdb2", version)
     if status in SUCCESS and version:
-        return Detected("influxdb1", version)
+        return _version_1(url, version, ca_file)
     raise LinkDown(f"{url}: expected InfluxDB 1.x or 2.x, got status {status} for /ping and no version")
+
+
+def _version_1(url: str, version: str, ca_file: str) -> Detected:
+    status, _, _ = _get(url, "/query?q=SHOW+DATABASES", ca_file)
+    return Detected("influxdb1", version, has_users=status == 401)
 
 
 def _is_setup(body: bytes) -> bool:

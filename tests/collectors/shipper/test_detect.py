@@ -64,7 +64,7 @@ def test_a_2_behind_a_path_is_detected() -> None:
 
 def test_a_real_1_is_detected(influx: Influx) -> None:
     found = detect(influx.url)
-    assert found.dialect == "influxdb1" and found.version.startswith("1.")
+    assert found.dialect == "influxdb1" and found.version.startswith("1.") and found.has_users
 
 
 @pytest.mark.parametrize("body", [b"<html>welcome</html>", b'"allowed"', b"[" * 5000, b"\xff"])
