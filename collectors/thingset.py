@@ -1,4 +1,4 @@
-"""ThingSet text mode: lines to messages, and requests to bytes, for any device that speaks it. Pure.
+r"""ThingSet text mode: lines to messages, and requests to bytes, for any device that speaks it. Pure.
 
     response      :0 Success. 12.91            0.2            decimal code and phrase
                   :85 Content. {"Bat_V":12.9}  0.3 to 0.5     hexadecimal code and phrase
@@ -6,7 +6,9 @@
     publication   # {"Bat_V":12.9}             0.2 and 0.3
                   #serial {"Bat_V":12.9}       0.4 and 0.5    0.5 may nest objects: keys are joined with "/"
                   #mLive_ {…}                  0.6
-    check         a blank and the CRC-32 in 8 hexadecimal digits may end a line; 0.6 puts a "#" behind them
+    check         a blank and the CRC-32 in 8 hexadecimal digits may end a line (a request, too); 0.6 adds "#"
+    shell         thingset ?Battery [\"rVoltage_V\"]   a request as a command of Zephyr's shell, which echoes it;
+                  prompts, colours and log lines stand around the answer's own line
 
 A line ends with LF or CR LF. Its first byte says what it is; what is neither response, publication nor request is
 debug text of the device and not an error. An empty line is legal. A response names neither path nor request.
@@ -38,6 +40,9 @@ MAX_DEPTH = 8
 """Devices nest once or twice."""
 MAX_REQUEST = 500
 """The smallest receive buffer among the generations."""
+COMMAND = "thingset "
+MAX_COMMAND = 255
+"""Of a command line of Zephyr's shell, as it is usually built, without its end."""
 
 STATUS_0_2: Mapping[int, str] = {
     0: "Success",
@@ -132,6 +137,8 @@ class Other:
     kind: Literal["noise", "empty", "echo"]
     """Debug text; nothing; a request (a capture of both directions, or an echoing terminal)."""
     text: str
+    from_shell: bool = False
+    """Whether a shell's prompt stood before it."""
 
 
 Message = Response | Publication | Other
@@ -148,7 +155,7 @@ def generations(message: Message) -> frozenset[Generation]:
             return frozenset({"0.2", "0.3"})
         if message.path.startswith("/") or message.path.endswith("_"):
             return frozenset({"0.6"})
-        return frozenset({"0.5"}) if message.nested else frozenset({"0.4", "0.5"})
+        return frozenset({"0.5"}) if message.nested else frozenset({"0.4", "0.5"})  # mReport as well as serial
     return frozenset()
 
 
@@ -162,6 +169,13 @@ _RESPONSE = re.compile(
 )
 _PUBLICATION = re.compile(r"#(?P<path>\S*) (?P<json>\{.*)")
 _BARE_WORD = re.compile(r'"(?:[^"\\]|\\.)*"|-?\b(?:nan|inf)\b', re.IGNORECASE)
+_REQUEST = re.compile(r"[?=+!@-](?:[A-Za-z_./]| )")
+"""A path behind the verb, or a payload for the root. A verb alone may be anything."""
+SHELL_PROMPT = re.compile(rb"[A-Za-z][\w-]{0,30}:~\$ ?")
+"""What Zephyr's shell writes when it takes the next command, by default "uart:~$ "."""
+_TERMINAL_CODE = rb"\x1b(?:\[[0-9;?]{0,16}[A-Za-z]|[()][0-9A-Za-z])"
+_TERMINAL_BEFORE = re.compile(rb"(?:%b|%b|[\r\x00\x08])*" % (_TERMINAL_CODE, SHELL_PROMPT.pattern))
+_TERMINAL_BEHIND = re.compile(rb"(?:%b)+\r?$" % _TERMINAL_CODE)
 _UNPRINTABLE = bytes(set(range(256)) - set(range(0x20, 0x7F)))
 
 
@@ -170,22 +184,44 @@ def parse(line: bytes) -> Message:
 
     Bytes before the first printable character are what a line gives when it is plugged in, and are passed over.
     """
+    if len(line) > MAX_LINE:
+        raise FrameError(f"a line of {len(line)} bytes; a device sends at most {MAX_LINE}")
+    line, from_shell = _without_terminal(line)
     line = line.removesuffix(b"\r").lstrip(_UNPRINTABLE)
     text = line.decode("utf-8", errors="replace")
     if not text:
-        return Other("empty", "")
+        return Other("empty", "", from_shell)
     if text[0] not in ":#":
-        return Other("echo" if text[0] in "?=+-!@" else "noise", text)
+        return _other(text, from_shell)
     if "\ufffd" in text:
         raise FrameError(f"expected UTF-8, got the line {line!r}")
     message, checked = _without_checksum(text)
     return _response(message, checked) if text[0] == ":" else _publication(message, checked)
 
 
-def _without_checksum(text: str) -> tuple[str, bool]:
+def _other(text: str, from_shell: bool) -> Other:
+    """Return a line that is neither response nor publication; BadChecksum for a request whose checksum is wrong."""
+    if text.startswith(COMMAND) and _REQUEST.match(text.removeprefix(COMMAND)):
+        return Other("echo", text, from_shell)
+    if not _REQUEST.match(text):
+        return Other("noise", text, from_shell)
+    _without_checksum(text, may_be_number=text[0] == "!")
+    return Other("echo", text, from_shell)
+
+
+def _without_terminal(line: bytes) -> tuple[bytes, bool]:
+    """Return the line without a shell's prompts and codes for cursor and colour, and whether there was a prompt."""
+    if b"\x1b" not in line and SHELL_PROMPT.search(line) is None:
+        return line, False
+    found = _TERMINAL_BEFORE.match(line)
+    assert found is not None, "it matches the empty line, too"
+    return _TERMINAL_BEHIND.sub(b"", line[found.end() :]), SHELL_PROMPT.search(found[0]) is not None
+
+
+def _without_checksum(text: str, *, may_be_number: bool = True) -> tuple[str, bool]:
     """Return the message without its checksum, and whether it had one; BadChecksum when that is wrong.
 
-    Eight hexadecimal digits that do not fit may be a number of their own (":85 Content. 12345678"), but not behind
+    Eight hexadecimal digits that do not fit may be a number (":85 Content. 12345678", "!path 12345678"), but not behind
     a whole object, array or string, and not with the "#" of 0.6 behind them.
     """
     found = _CHECK.search(text)
@@ -195,7 +231,7 @@ def _without_checksum(text: str) -> tuple[str, bool]:
     crc = zlib.crc32(message.encode())
     if crc == int(found[1], 16):
         return message, True
-    if found[2] or message.endswith(("}", "]", '"')):
+    if not may_be_number or found[2] or message.endswith(("}", "]", '"')):
         raise BadChecksum(f"checksum {found[1]}, but {crc:08X} fits the line {_shown(text)}")
     return text, False
 
@@ -229,9 +265,20 @@ def _publication(text: str, checked: bool) -> Publication:
     return Publication(found["path"] or None, values, nested, duplicates + len(flat) - len(values), checked)
 
 
+def _check_depth(payload: Json) -> None:
+    """Raise FrameError where lists and objects are nested deeper than any device nests them."""
+    level = [payload]
+    for _ in range(MAX_DEPTH + 1):
+        inner = [
+            value.values() if isinstance(value, dict) else value for value in level if isinstance(value, dict | list)
+        ]
+        level = [value for values in inner for value in values]
+        if not level:
+            return
+    raise FrameError(f"lists and objects nested deeper than {MAX_DEPTH}")
+
+
 def _flatten(members: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str, Json]]:
-    if prefix.count("/") > MAX_DEPTH:
-        raise FrameError(f"objects nested deeper than {MAX_DEPTH}: {_shown(prefix)}")
     for name, value in members.items():
         if isinstance(value, dict):
             yield from _flatten(value, f"{prefix}{name}/")
@@ -259,6 +306,7 @@ def load_json(text: str, line: str = "") -> tuple[Json, int]:
         )
     except (ValueError, RecursionError) as error:
         raise FrameError(f"no JSON ({error}): {_shown(line or text)}") from error
+    _check_depth(payload)
     return payload, twice
 
 
@@ -320,13 +368,18 @@ class Reader:
 
 
 def messages(chunks: Iterable[bytes]) -> Iterator[tuple[str, Message | FrameError]]:
-    """Return every line of a capture with its message or error; a last line without its end is an error, too."""
+    """Return every line of a capture with its message or error; a last line without its end is an error, too.
+
+    Of a line that is longer than MAX_LINE only the beginning is kept.
+    """
     rest = b""
     for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line.decode("utf-8", errors="replace").rstrip("\r"), _parsed(line)
-    if rest:
+        first, *others = chunk.split(b"\n")
+        rest += first[: max(0, MAX_LINE + 1 - len(rest))]
+        for other in others:
+            yield rest.decode("utf-8", errors="replace").rstrip("\r"), _parsed(rest)
+            rest = other[: MAX_LINE + 1]
+    if _without_terminal(rest)[0]:  # else a shell waits behind its prompt, or nothing is left
         yield rest.decode("utf-8", errors="replace"), FrameError("the capture ends within a line")
 
 
@@ -366,6 +419,17 @@ def update(generation: Generation, path: str, members: Mapping[str, Json]) -> by
 def execute(path: str, argument: Json = None) -> bytes:
     """Return the request that runs a function; without argument when that is None."""
     return _line(f"!{_path(path)}" + ("" if argument is None else f" {_dump(argument)}"))
+
+
+def in_shell(request: bytes) -> bytes:
+    """Return a request as a command of Zephyr's shell, which splits at blanks and takes quotes and backslashes away.
+
+    Raises ValueError when the shell's buffer cannot hold it.
+    """
+    command = COMMAND.encode() + re.sub(rb"([\\\"'])", rb"\\\1", request)
+    if len(command.rstrip(b"\n")) > MAX_COMMAND:
+        raise ValueError(f"request: expected at most {MAX_COMMAND} bytes as a shell's command; got {len(command)}")
+    return command
 
 
 def create(generation: Generation, path: str, item: str) -> bytes:

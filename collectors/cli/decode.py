@@ -31,6 +31,17 @@ def hex_chunks(lines: Iterable[str]) -> Iterator[bytes]:
             raise FrameError(f"line {number}: not hex ({error}); {hint}") from error
 
 
+PIECE_BYTES = 4096
+"""Longest chunk that a decoder is given: what it does with what is left over takes time for each byte of it."""
+NO_FRAMES = ("noise", "empty")
+"""Types of objects for lines that are no frames and no errors either."""
+
+
+def _pieces(chunk: bytes) -> Iterator[bytes]:
+    for at in range(0, len(chunk), PIECE_BYTES):
+        yield chunk[at : at + PIECE_BYTES]
+
+
 @click.command("decode")
 @click.argument("kind", type=click.Choice(devices.KINDS))
 @click.argument("file", type=click.File("rb"), default="-")
@@ -39,7 +50,7 @@ def COMMAND(kind: str, file: IO[bytes], raw: bool) -> None:  # noqa: N802
     """Decode a capture of an instrument of this KIND: bytes in, one JSON object per frame out.
 
     Text protocols are read as text lines, binary ones as lines of hex (one chunk a line; frames may span chunks).
-    Frames that are wrong are objects with an "error". Exit 76 when there was any.
+    Frames that are wrong are objects with an "error". Exit 76 when there was any, or when nothing is of this KIND.
 
     \b
     echo '85 01 47 08 40 0A 00 13 CD 01 FF' | collectors decode ea_el3000a
@@ -53,13 +64,15 @@ def COMMAND(kind: str, file: IO[bytes], raw: bool) -> None:  # noqa: N802
         chunks = file
     else:
         chunks = hex_chunks(line.decode("ascii", errors="replace") for line in file)
-    frames = wrong = 0
-    for found in device.decode(chunks):
+    frames = wrong = other = 0
+    for found in device.decode(piece for chunk in chunks for piece in _pieces(chunk)):
         frames += 1
         wrong += "error" in found
+        other += found.get("type") in NO_FRAMES
         click.echo(encodable(json.dumps(found, ensure_ascii=False)))
-    if not frames:
+    if frames == other:
         click.echo(f"there is no frame of a {kind} in it", err=True)
     if wrong:
         click.echo(f"{wrong} wrong of {frames} frames", err=True)
+    if wrong or (other and frames == other):
         sys.exit(FrameError.exit_code)

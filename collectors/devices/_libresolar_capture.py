@@ -6,7 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from collectors import thingset
-from collectors.devices._libresolar_objects import by_measurement, canonical, possible, without_false_temperature
+from collectors.devices._libresolar_objects import (
+    by_measurement,
+    canonical,
+    likeliest,
+    possible,
+    without_false_temperature,
+)
 from collectors.errors import FrameError
 from collectors.thingset import Other, Publication, Response
 
@@ -40,8 +46,9 @@ def _describe_response(message: Response) -> Mapping[str, Any]:
 
 
 def _describe_publication(message: Publication) -> Iterator[Mapping[str, Any]]:
-    candidates = sorted(possible(message))
-    values, unknown = canonical(candidates[-1], message.values)
+    form = thingset.generations(message)
+    candidates = sorted(form if form == {"0.4", "0.5"} else possible(message))
+    values, unknown = canonical(likeliest(message), message.values)
     yield {
         "type": "publication",
         "generations": candidates,

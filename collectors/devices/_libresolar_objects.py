@@ -302,9 +302,15 @@ def possible(message: Response | Publication) -> frozenset[Generation]:
         if names & _ONLY_0_2:
             return frozenset({"0.2"})
         return frozenset({"0.3"}) if names & _ONLY_0_3 else found
-    if found == {"0.4", "0.5"}:  # 0.5 says "Battery/rVoltage_V" where it does not nest; one wrong bit makes one "/"
-        return frozenset({"0.5" if 2 * sum("/" in name for name in names) > len(names) else "0.4"})
+    if found == {"0.4", "0.5"}:  # one form; the names tell where most are known, since a wrong bit makes unknown ones
+        return frozenset(g for g in found if 2 * len(names & catalogue(g).keys()) > len(names)) or found
     return found
+
+
+def likeliest(message: Publication) -> Generation:
+    """Return the generation, of those whose form it has, that knows most of its names."""
+    names = message.values.keys()
+    return max(thingset.generations(message), key=lambda g: (len(names & catalogue(g).keys()), g))
 
 
 def canonical(generation: Generation, values: Mapping[str, Json]) -> tuple[dict[str, Value], list[str]]:

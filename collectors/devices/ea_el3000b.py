@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 
+from collectors.checks import crc16_modbus
 from collectors.device import Device, Line, Output
 from collectors.devices._ea_load import LoadOptions, Report, insist
 from collectors.dialogue import Ask, Cut, Dialogue, Reply
@@ -58,9 +59,9 @@ class Question:
     def cut(self, buffer: bytes) -> Cut | None:
         """Return the meaning of the first line, or None until it is whole."""
         line, end, _ = buffer.partition(b"\n")
+        if len(line) > LINE_BYTES:
+            raise FrameError(f"{len(line)} bytes without an end of line", len(line) + len(end))
         if not end:
-            if len(buffer) > LINE_BYTES:
-                raise FrameError(f"{len(buffer)} bytes without an end of line", len(buffer))
             return None
         match = self.form.fullmatch(line.decode("ascii", "replace").strip())
         if match is None:
@@ -68,13 +69,18 @@ class Question:
         return Cut(self.meaning(match), len(line) + 1)
 
 
+DIGITS = r"\d{1,12}"
+"""Of one number: more is none that a load counts or measures, and could be one that no float holds."""
+
+
 def _quantity(name: str, unit: str) -> str:
     """Return the pattern of a number with its unit: groups `name` and `name_prefix`."""
-    return rf"(?P<{name}>[+-]?\d*\.?\d+)\s*(?P<{name}_prefix>[mk]?){unit}"
+    return rf"(?P<{name}>[+-]?(?:{DIGITS}(?:\.{DIGITS})?|\.{DIGITS}))\s*(?P<{name}_prefix>[mk]?){unit}"
 
 
 def _form(*parts: str) -> re.Pattern[str]:
-    return re.compile(r"\s*[,;\s]\s*".join(parts), re.ASCII)
+    """Return the pattern of parts with a comma, a semicolon or blanks between them. Each text matches in one way."""
+    return re.compile(r"(?:\s*[,;]\s*|\s+)".join(parts), re.ASCII)
 
 
 def _numbers(match: re.Match[str]) -> dict[str, Value]:
@@ -99,7 +105,7 @@ def _counters(match: re.Match[str]) -> dict[str, Value]:
 
 
 VOLTS, AMPERES, WATTS = _quantity("voltage_v", "V"), _quantity("current_a", "A"), _quantity("power_w", "W")
-TIME = r"(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d(?:\.\d+)?)"
+TIME = rf"(?P<hours>\d{{1,7}}):(?P<minutes>\d\d):(?P<seconds>\d\d(?:\.{DIGITS})?)"
 WORD = re.compile(r"\d{1,5}", re.ASCII)
 
 IDENTITY = Question(
@@ -215,50 +221,100 @@ def decode_capture(chunks: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
     """Yield one object per answer line of a capture.
 
     A line is "query -> answer", a query (its answer is the next line), or an answer alone; then only answers whose
-    form tells what they are get values: a bare number may be either register.
+    form tells what they are get values: a bare number may be either register. A line that is none of these is an
+    error: frames of ModBus RTU, which this load speaks, too, are named as such.
     """
     asked = ""
     for line in _lines(chunks):
-        pair = PAIR.fullmatch(line)
-        if pair:
-            yield _describe(pair[1], pair[2])
-        elif line.endswith("?"):
-            asked = line
+        query, answer = _pair(line)
+        if query and not answer:
+            if asked:
+                yield {"query": asked}
+            asked = query
         else:
-            yield _describe(asked, line)
+            yield _describe(query or asked, answer)
             asked = ""
+    if asked:
+        yield {"query": asked}
 
 
-def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Yield the lines that are not empty, the last one also without its end."""
+def _pair(line: bytes) -> tuple[str, bytes]:
+    """Return the query and the answer in one line, each empty where there is none."""
+    if QUERY.fullmatch(line):
+        return line.decode("ascii"), b""
+    for arrow in ARROWS:
+        query, found, answer = line.partition(arrow)
+        if found and QUERY.fullmatch(query.strip()) and answer.strip():
+            return query.strip().decode("ascii"), answer.strip()
+    return "", line
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines that are not empty, the last one also without its end; of long ones only the beginning."""
     buffer = b""
     for chunk in chain(chunks, (b"\n",)):
-        *lines, buffer = (buffer + chunk).split(b"\n")
-        yield from filter(None, (line.decode("utf-8", "backslashreplace").strip() for line in lines))
+        first, *others = chunk.split(b"\n")
+        buffer += first[: max(0, 2 * LINE_BYTES - len(buffer))]
+        for other in others:
+            is_cut = len(buffer) == 2 * LINE_BYTES
+            if line := buffer if is_cut else buffer.strip():
+                yield line
+            buffer = other[: 2 * LINE_BYTES]
 
 
-def _describe(query: str, answer: str) -> dict[str, Any]:
-    record: dict[str, Any] = {"query": query, "answer": answer} if query else {"answer": answer}
-    if not (answer.isascii() and answer.isprintable()):
-        return record | {"error": "FrameError", "message": "no text: another instrument, a wrong baud rate, or noise"}
-    known = [question for question in QUESTIONS if question.text == query.upper()] if query else list(SELF_EVIDENT)
-    for question in known:
-        try:
-            cut = question.cut(answer.encode() + b"\n")
-        except FrameError as error:
-            if query:
-                return record | {"error": "FrameError", "message": str(error)}
-            continue
-        assert cut is not None
-        meaning = cut.payload
-        return record | (
-            meaning._asdict() if isinstance(meaning, Maker) else {"measurement": "load", "values": meaning}
-        )
-    return record
+def _describe(query: str, answer: bytes) -> dict[str, Any]:
+    text = answer.decode("utf-8", "backslashreplace")
+    record: dict[str, Any] = {"query": query, "answer": text} if query else {"answer": text}
+    if len(answer) > LINE_BYTES:
+        return record | _error(f"longer than {LINE_BYTES} bytes, so it is no answer of a load")
+    if not (answer.isascii() and text.isprintable()):
+        return record | _error("no text: ModBus, another instrument, a wrong baud rate, or noise")
+    if query:
+        return record | _meaning(query, answer)
+    for question in SELF_EVIDENT:
+        if question.form.fullmatch(text):
+            return record | _content(question.cut(answer + b"\n"))
+    if BARE.fullmatch(text):
+        return record
+    if (frame := _hex_bytes(text)) and crc16_modbus(frame) == 0:
+        return record | _error("a frame of ModBus RTU; this kind is read and decoded by SCPI, which is text")
+    return record | _error("not a query, nor an answer whose form says what it means, nor one with a query before it")
 
 
-PAIR = re.compile(r"(\S.*?\?)\s*(?:->|→)\s*(\S.*)")
-QUESTIONS = (IDENTITY, *SINGLE, ACTUAL, QUESTIONABLE, OPERATION, TEST_STATE, TEST_COUNTERS)
+def _meaning(query: str, answer: bytes) -> dict[str, Any]:
+    """Return what an answer to this query means; nothing where the query is one that the driver does not ask."""
+    for question in QUESTIONS:
+        if question.text == query.upper():
+            try:
+                return _content(question.cut(answer + b"\n"))
+            except FrameError as error:
+                return _error(str(error))
+    return {}
+
+
+def _content(cut: Cut | None) -> dict[str, Any]:
+    assert cut is not None, "a line with its end is whole"
+    meaning = cut.payload
+    return meaning._asdict() if isinstance(meaning, Maker) else {"measurement": "load", "values": meaning}
+
+
+def _error(message: str) -> dict[str, Any]:
+    return {"error": "FrameError", "message": message}
+
+
+def _hex_bytes(text: str) -> bytes:
+    """Return the bytes of a line of hex; none where it is no hex."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return b""
+
+
+QUERY = re.compile(rb"[*A-Za-z][A-Za-z0-9:*]*\?")
+ARROWS = (b"->", "→".encode())
+BARE = re.compile(r"\d{1,5}|IDLE|ON|OFF|LOCAL|REMOTE|NONE|-?\d{1,4},\s*\"[^\"]*\"", re.ASCII)
+"""What stands for itself or may answer several queries: a register, a state, an entry of the error queue."""
+QUESTIONS = (IDENTITY, *NOMINALS, *SINGLE, ACTUAL, QUESTIONABLE, OPERATION, TEST_STATE, TEST_COUNTERS)
 SELF_EVIDENT = (*SINGLE, ACTUAL, TEST_STATE, TEST_COUNTERS, IDENTITY)
 
 DEVICE = Device(

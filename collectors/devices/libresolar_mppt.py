@@ -6,7 +6,8 @@
 
 Five generations of names and forms exist; `open` finds out which one answers, without writing. Publications are off
 after power-up in firmware before v21; the switch is in RAM, so switching them on wears nothing, and `close` puts it
-back. What each object is called, its sign and how counters behave: collectors.devices._libresolar_objects.
+back. Where the port carries Zephyr's shell instead, ThingSet is a command of it, and the values are asked for.
+What each object is called, its sign and how counters behave: collectors.devices._libresolar_objects.
 Writing settings: collectors.devices._libresolar_write, off unless the operator allows it.
 
 Frames carry no checksum in any released firmware: a flipped bit in a digit is seen only by range and power balance.
@@ -48,6 +49,8 @@ REPLY_S = 1.0
 """Storing a setting takes up to 0.5 s."""
 PAUSE_S = 0.01
 """The firmware looks at its port every 10 ms; what comes while it works is lost."""
+ERASE_LINE = b"\x15"
+"""Ctrl-U: a shell forgets what an earlier program typed and did not end."""
 BATCH = 16
 """Names per request, so that request and answer fit the device's buffers."""
 
@@ -104,6 +107,10 @@ class Options:
     battery_limit_v: float = field(
         default=16.0, metadata={"help": "highest battery voltage that can be true: 16 for 12 V systems, 32 for 24 V"}
     )
+    shell: bool | None = field(
+        default=None,
+        metadata={"help": "whether ThingSet is a command of Zephyr's shell on this port; none: find out by its prompt"},
+    )
     allow_write: bool = field(default=False, metadata={"help": "whether settings and switches may be written at all"})
     password_file: str = field(default="", metadata={"help": "file with the password for writing what is protected"})
 
@@ -130,6 +137,9 @@ class Controller:
         self._pending: list[Reply] = []
         self._reader = thingset.Reader()
         self._is_late = False
+        self._in_shell = bool(options.shell)
+        self._prompt_seen = False
+        self._line_start = ERASE_LINE
         self._switched: tuple[str, str] | None = None
         self._members: dict[str, tuple[str, ...]] = {}
         self._published: frozenset[str] = frozenset()
@@ -155,7 +165,7 @@ class Controller:
         identity = yield from self._identify()
         if self.options.mode == "poll":
             self._pending.clear()
-        elif not heard and not (yield from self._enable()):
+        elif not heard and ((self._in_shell and self.options.mode == "auto") or not (yield from self._enable())):
             if self.options.mode == "publications":
                 raise Refused('publications are off and stay off; set publications = "enable" or mode = "poll"')
             self.paced_by = "grid"
@@ -208,14 +218,27 @@ class Controller:
             self._is_late = False
             if not isinstance(reply.payload, Other):
                 return reply
+            self._prompt_seen |= reply.payload.from_shell
             send, text = b"", reply.payload.text
             until_ns = until_ns or reply.boottime_ns + round(timeout_s * 1e9)
             if reply.boottime_ns > until_ns:
                 raise _only_text(text)
 
     def ask(self, request: bytes, timeout_s: float = REPLY_S) -> Dialogue[tuple[Response, int]]:
-        """Return the answer and its stamp; publications that come first are kept for the next `poll`."""
-        send, until_ns = request, None
+        """Return the answer and its stamp; publications that come first are kept for the next `poll`.
+
+        Asks through the shell where a prompt shows that there is one.
+        """
+        self._finds_shell()
+        try:
+            return (yield from self._ask_once(request, timeout_s))
+        except NoReply:
+            if not self._finds_shell():
+                raise
+        return (yield from self._ask_once(request, timeout_s))
+
+    def _ask_once(self, request: bytes, timeout_s: float) -> Dialogue[tuple[Response, int]]:
+        send, until_ns = self._on_wire(request), None
         while True:
             reply = yield from self._hear(send, timeout_s)
             if isinstance(reply.payload, Response):
@@ -225,6 +248,20 @@ class Controller:
             until_ns = until_ns or reply.boottime_ns + round(timeout_s * 1e9)
             if reply.boottime_ns > until_ns:
                 raise NoReply(f"no answer within {timeout_s:g} s to {_shown(request)}, while publications go on")
+
+    def _on_wire(self, request: bytes) -> bytes:
+        """Return the bytes of a request; in a shell it is a command, the first one after emptying the line there."""
+        if not self._in_shell:
+            return request
+        start, self._line_start = self._line_start, b""
+        return start + thingset.in_shell(request)
+
+    def _finds_shell(self) -> bool:
+        """Return whether a prompt has just shown that requests must be a shell's commands; from now on they are."""
+        if self.options.shell is None and self._prompt_seen and not self._in_shell:
+            self._in_shell = True
+            return True
+        return False
 
     def command(self, request: bytes) -> Dialogue[tuple[Json, int]]:
         """Return the answer's payload and stamp; Refused when the device answers with an error."""
@@ -276,7 +313,8 @@ class Controller:
                 continue
             try:
                 response, _ = yield from self.ask(thingset.names(generation, group), PROBE_S)
-            except NoReply:
+            except NoReply as error:
+                silence = error if isinstance(error, NotUnderstood) else silence
                 continue
             answered = True
             self._narrow(response)
@@ -432,9 +470,27 @@ class Controller:
 
     def _fetch_wanted(self, group: str, outputs: list[Output], *, fast: bool) -> Dialogue[None]:
         wanted = yield from self._wanted(group, fast=fast)
-        for start in range(0, len(wanted), BATCH):
-            raw, stamp_ns = yield from self.fetch(group, wanted[start : start + BATCH])
+        for names in self._batches(group, wanted):
+            raw, stamp_ns = yield from self.fetch(group, names)
             outputs += self._digest({full_name(self.generation, group, n): v for n, v in raw.items()}, stamp_ns)
+
+    def _batches(self, group: str, names: Sequence[str]) -> list[list[str]]:
+        """Cut the names into requests that the device's buffer, or its shell's, can hold."""
+        batches: list[list[str]] = []
+        for name in names:
+            last = batches[-1] if batches else None
+            if last is None or len(last) == BATCH or not self._holds(group, [*last, name]):
+                batches.append([name])
+            else:
+                last.append(name)
+        return batches
+
+    def _holds(self, group: str, names: Sequence[str]) -> bool:
+        try:
+            request = thingset.fetch(self.generation, group, names)
+            return bool(thingset.in_shell(request) if self._in_shell else request)
+        except ValueError:
+            return False
 
     def _wanted(self, group: str, *, fast: bool) -> Dialogue[list[str]]:
         """Return the group's members to fetch: known ones that the device has and does not say unasked."""
@@ -451,7 +507,9 @@ class Controller:
 
 
 def _only_text(text: str) -> NotUnderstood:
-    return NotUnderstood(f"only text that is no ThingSet data, last {text[:60]!r}; is it 115200 baud?")
+    return NotUnderstood(
+        f"only text that is no ThingSet data, last {text[:60]!r}; is it 115200 baud, and the right port?"
+    )
 
 
 def _shown(request: bytes) -> str:

@@ -29,8 +29,9 @@ from collectors.devices._libresolar_objects import (
     full_name,
     places,
 )
-from collectors.fakes import FakeKind, Out, World
+from collectors.fakes import Fake, FakeKind, Out, World
 from collectors.fakes._libresolar_plant import Plant
+from collectors.fakes._zephyr_shell import ZephyrShell
 from collectors.thingset import STATUS, STATUS_0_2, Json
 
 PUBLISHED = (
@@ -72,6 +73,9 @@ class Options:
     names_2022: bool = field(default=False, metadata={"help": "0.5 with the names of the builds of 2022"})
     publications: bool | None = field(default=None, metadata={"help": "on after a reset; default: off in 0.2 only"})
     debug_text: bool | None = field(default=None, metadata={"help": "on the ThingSet port; default: in 0.2 only"})
+    shell: bool = field(
+        default=False, metadata={"help": "ThingSet is a command of Zephyr's shell on this port; use generation 0.6"}
+    )
     period_s: float = field(default=1.0, metadata={"help": "how long the device's second takes"})
     reply_s: float = field(default=0.02, metadata={"help": "from request to answer"})
     store_s: float = field(default=0.3, metadata={"help": "from request to answer where a setting is stored"})
@@ -115,7 +119,7 @@ class FakeMppt:
     def _start(self, now_s: float) -> None:
         """Be as after power-up."""
         on = self._options.publications
-        self._publishes = self._generation != "0.2" if on is None else on
+        self._publishes = self._generation != "0.2" and not self._options.shell if on is None else on
         self._published = [s for s in (PUBLISHED_0_2 if self._generation == "0.2" else PUBLISHED) if s in self._items]
         self._rights = "user"
         self._next_s = now_s + self._options.period_s
@@ -163,7 +167,7 @@ class FakeMppt:
             if len(line) < 2:
                 continue
             self._line = b""
-            answer, delay_s = self._respond(line.decode("ascii", errors="replace"), now_s)
+            answer, delay_s = self.respond(line.decode("ascii", errors="replace"), now_s)
             self._busy_until_s = now_s + delay_s
             self._lose(b"\n".join(lines[i + 1 :]))
             return (Out(answer.encode(errors="surrogatepass"), self._busy_until_s),) if answer else ()
@@ -208,9 +212,10 @@ class FakeMppt:
 
     # ---- what it answers
 
-    def _respond(self, line: str, now_s: float) -> tuple[str, float]:
+    def respond(self, line: str, now_s: float) -> tuple[str, float]:
         """Return what it prints, "" for nothing, and how long it takes."""
         debug = self._generation == "0.2" if self._options.debug_text is None else self._options.debug_text
+        debug = debug and not self._options.shell
         text = f"Received Request ({len(line)} bytes): {line}\n" if debug else ""
         request = _take_apart(line)
         if request.verb not in ("!" if self._generation == "0.2" else "?=+-!"):
@@ -259,8 +264,9 @@ class FakeMppt:
         """Return the names in a group; the builds of 2022 have their node's name at the root."""
         where, names = IDENTITY[self._generation]
         own = list(names[1:] if self._options.names_2022 else names) if group == where else []
-        if group == "" and self._options.names_2022:
-            own = [names[0]]
+        if group == "":
+            own = [names[0]] if self._options.names_2022 else []
+            own += dict.fromkeys([where, *(g.partition("/")[0] for g, _ in self._signals)])
         return own + [name for (g, name) in self._signals if g == group]
 
     def _list(self, group: str) -> str:
@@ -349,7 +355,8 @@ class FakeMppt:
 def _take_apart(line: str) -> Request:
     path, blank, text = line[1:].partition(" ")
     try:
-        return Request(line[0], path, bool(blank), json.loads(text) if blank else None, True)
+        lenient = re.sub(r",(?=\s*[\]}]\s*$)", "", text)  # so is the firmware's reader; python-thingset relies on it
+        return Request(line[0], path, bool(blank), json.loads(lenient) if blank else None, True)
     except ValueError:
         return Request(line[0], path, True, None, False)
 
@@ -362,4 +369,10 @@ def _array(texts: Iterable[str]) -> str:
     return "[" + ",".join(texts) + "]"
 
 
-FAKE = FakeKind(kind="libresolar_mppt", options=Options, make=FakeMppt)
+def make(world: World, options: Options) -> Fake:
+    """Return the device, behind a shell if that is wanted."""
+    fake = FakeMppt(world, options)
+    return ZephyrShell(fake, log_lines=bool(options.debug_text)) if options.shell else fake
+
+
+FAKE = FakeKind(kind="libresolar_mppt", options=Options, make=make)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from collectors.devices.libresolar_mppt import Controller, Options
-from collectors.fakes import Out
-from collectors.fakes.libresolar_mppt import FakeMppt
+from collectors.fakes import Fake, Out
+from collectors.fakes.libresolar_mppt import FAKE, FakeMppt
 from collectors.fakes.libresolar_mppt import Options as FakeOptions
 from collectors.reading import Event, Reading
 from tests.collectors.conformance import Bench
@@ -36,7 +36,7 @@ WORLD: Mapping[str, float | None] = {
 class Recorder:
     """A fake that remembers what it was asked."""
 
-    def __init__(self, fake: FakeMppt) -> None:
+    def __init__(self, fake: Fake) -> None:
         self.fake = fake
         self.asked: list[bytes] = []
         self.is_deaf = False
@@ -48,7 +48,7 @@ class Recorder:
     def tick(self, now_s: float) -> Sequence[Out]:
         return self.fake.tick(now_s)
 
-    def next_tick_s(self) -> float:
+    def next_tick_s(self) -> float | None:
         return self.fake.next_tick_s()
 
     def connected(self, now_s: float, channel: str = "") -> None:
@@ -61,7 +61,9 @@ class Rig:
     def __init__(self, fake: Mapping[str, Any], world: Mapping[str, float | None] = WORLD, **options: Any) -> None:
         self.world = dict(world)
         self.fake = FakeMppt(lambda _: self.world, FakeOptions(**fake))
-        self.recorder = Recorder(self.fake)
+        self.recorder = Recorder(
+            FAKE.make(lambda _: self.world, FakeOptions(**fake)) if fake.get("shell") else self.fake
+        )
         self.bench = Bench(self.recorder, [""])
         self.driver = Controller(Options(**options))
 
@@ -89,7 +91,7 @@ def kinds(outputs: Sequence[Reading | Event]) -> list[str]:
 class Scripted(Recorder):
     """A fake with some answers of its own."""
 
-    def __init__(self, fake: FakeMppt, answers: Mapping[bytes, bytes], publications: Sequence[bytes] = ()) -> None:
+    def __init__(self, fake: Fake, answers: Mapping[bytes, bytes], publications: Sequence[bytes] = ()) -> None:
         super().__init__(fake)
         self.answers = answers
         self.publications = list(publications)

@@ -20,12 +20,13 @@ from collectors import config, devices, fakes, transports
 from collectors.cli import cli, main
 from collectors.clock import FakeClock
 from collectors.device import Output
-from collectors.errors import CollectorError, ConfigError, NoReply, NotUnderstood, WrongDevice
+from collectors.errors import CollectorError, ConfigError, FrameError, NoReply, NotUnderstood, WrongDevice
 from collectors.fakes import Fake
 from collectors.poller import Poller
 from collectors.reading import Event, Reading
 from collectors.runner import Conversation, introduce
 from collectors.transports import Arrived
+from tests.collectors.conformance import all_cases
 
 TRUE = {"battery.voltage_v": 13.2, "battery.current_a": -4.5, "load.voltage_v": 13.2, "load.current_a": 4.5}
 DEVICE_TABLES = {"labjack_t7": '[[device.channels]]\ninput = "AIN0"\nsignal = "battery.voltage_v"\n'}
@@ -153,6 +154,44 @@ def test_decode_makes_no_reading_of_any_rubbish(kind: str, capture: str, raw: li
     found = [json.loads(line) for line in result.stdout.splitlines()]
     values = [value for item in found if "measurement" in item for value in item["values"].values()]
     assert all(value is None for value in values), found
+
+
+def frames_of(kind: str) -> list[bytes]:
+    """Return every question and answer in the kind's cases, once."""
+    exchanges = [e for case in all_cases() if case.kind == kind for e in (*case.opening, *case.exchanges)]
+    return list(dict.fromkeys(frame for e in exchanges for frame in (e.ask, e.reply) if frame))
+
+
+def capture_of(kind: str) -> bytes:
+    """Return the kind's frames as its `decode` reads them: lines of text or of hex."""
+    frames = frames_of(kind)
+    return b"".join(frames) if devices.load(kind).text else "\n".join(f.hex(" ") for f in frames).encode() + b"\n"
+
+
+@pytest.mark.parametrize("form", ["as its own", "raw", "hex"])
+@pytest.mark.parametrize(("served", "asked"), PAIRS)
+def test_decode_takes_no_frame_of_another_kind(served: str, asked: str, form: str) -> None:
+    frames = frames_of(served)
+    raw = ["--raw"] if form == "raw" else []
+    hex_lines = "\n".join(frame.hex(" ") for frame in frames).encode() + b"\n"
+    stdin = {"as its own": capture_of(served), "raw": b"".join(frames), "hex": hex_lines}[form]
+    result = CliRunner().invoke(cli, ["decode", asked, *raw], input=stdin)
+    assert isinstance(result.exception, SystemExit | FrameError), result.exception
+    assert getattr(result.exception, "exit_code", result.exit_code) == 76
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert not [item for item in found if any(v is not None for v in item.get("values", {}))], found
+    assert not [item for item in found if "model" in item or "payload" in item], found
+
+
+@pytest.mark.parametrize("kind", devices.KINDS)
+def test_decode_takes_the_frames_of_its_own_kind(kind: str) -> None:
+    result = CliRunner().invoke(cli, ["decode", kind], input=capture_of(kind))
+    assert any("values" in json.loads(line) for line in result.stdout.splitlines())
+
+
+def test_decode_says_when_only_text_of_no_kind_came() -> None:
+    result = CliRunner().invoke(cli, ["decode", "libresolar_mppt"], input=b"[00:00:01] <inf> main: up\n")
+    assert (result.exit_code, result.stderr) == (76, "there is no frame of a libresolar_mppt in it\n")
 
 
 def test_decode_says_when_a_capture_holds_nothing() -> None:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from collectors.cli import cli
 from collectors.devices.ea_el3000b import ACTUAL, DEVICE, LINE_BYTES, TEST_COUNTERS, Driver, Options
 from collectors.errors import FrameError, NoReply, WrongDevice
 from collectors.fakes import ea_el3000b as fake
@@ -136,3 +138,79 @@ def test_decode_guesses_nothing_and_names_what_does_not_fit() -> None:
     assert bare == {"answer": "3072"}
     assert unknown == {"query": "SYST:ERR?", "answer": '0,"No error"'}
     assert wrong["error"] == "FrameError"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "01 03 01 FB 00 03 75 C6",
+        "01 03 06 26 20 0C 9B 09 1B 93 50",
+        "01 03 04 42 A0 00 00 EE 69",
+        "01 06 01 F5 66 66 33 8E",
+        "01 05 01 92 FF 00 2C 2B",
+        "01 85 17 02 9E",
+    ],
+)
+def test_decode_takes_no_frame_of_modbus_for_an_answer(frame: str) -> None:
+    (as_hex,) = decode(f"{frame}\n")
+    assert as_hex["error"] == "FrameError"
+    assert "ModBus RTU" in as_hex["message"]
+    records = list(DEVICE.decode([bytes.fromhex(frame)]))
+    assert records and all(record["error"] == "FrameError" for record in records)
+    for text, raw in ((f"{frame}\n".encode(), []), (bytes.fromhex(frame), ["--raw"])):
+        assert CliRunner().invoke(cli, ["decode", "ea_el3000b", *raw], input=text).exit_code == 76
+
+
+@pytest.mark.parametrize(
+    "line", ["hello", "voltage?\nmaybe, 3", "-> 43.50V", "43.50", "{}", "12 34 56", "MEAS:VOLT?43V"]
+)
+def test_decode_takes_no_other_text_for_an_answer(line: str) -> None:
+    records = decode(line)
+    assert all("values" not in record for record in records)
+    assert "error" in records[0] or records[0].keys() == {"query", "answer"}, records
+
+
+def test_decode_keeps_queries_without_an_answer() -> None:
+    assert decode("MEAS:ARR?\n*IDN?\n") == [{"query": "MEAS:ARR?"}, {"query": "*IDN?"}]
+
+
+def test_decode_reads_nominal_values() -> None:
+    (record,) = decode("SYST:NOM:VOLT? -> 80V\n")
+    assert record["values"] == {"voltage_v": 80.0}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"1Ah, 1Wh, {'9' * 400}:00:00",
+        f"1Ah, 1Wh, 00:00:00.{'9' * 400}",
+        f"{'9' * 400}V, 1A, 1W",
+        f"0.{'9' * 400}V, 1A, 1W",
+        "1V" + " " * 5000 + "x",
+        "1" * 5000,
+        "?" * 5000,
+        "a?" * 5000,
+        "MEAS:VOLT? " + "->" * 3000,
+        '"' * 5000,
+        "," * 5000,
+    ],
+    ids=range(11),
+)
+def test_hostile_lines_are_errors(line: str) -> None:
+    for query in ("", "BATT:TEST?\n", "MEAS:ARR? -> "):
+        *_, last = decode(f"{query}{line}\n")
+        assert last["error"] == "FrameError"
+        assert len(str(last)) < 4 * LINE_BYTES
+    with pytest.raises(FrameError):
+        ACTUAL.cut(line.encode() + b"\n")
+    with pytest.raises(FrameError):
+        TEST_COUNTERS.cut(line.encode() + b"\n")
+
+
+@pytest.mark.parametrize("form", [question.form for question in (ACTUAL, TEST_COUNTERS)])
+@pytest.mark.parametrize("filler", [" ", "1", ",", ";", "1 ", "1,", ".1"])
+def test_a_line_longer_than_any_answer_is_never_matched(form: Any, filler: str) -> None:
+    line = filler * LINE_BYTES
+    with pytest.raises(FrameError, match="without an end of line"):
+        ACTUAL.cut(line.encode() + b"x\n")
+    assert form.fullmatch(line[:LINE_BYTES]) is None

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collectors import signals, thingset
+from collectors.cli import cli
 from collectors.devices._libresolar_objects import ITEMS, SETTINGS, by_measurement, canonical, catalogue, places
 from collectors.devices.libresolar_mppt import DEVICE, FAST, LIMITS, Controller, Options
 from collectors.dialogue import Reply, Stopped
-from collectors.errors import LinkDown, NoReply, Refused, WrongDevice
+from collectors.errors import LinkDown, NoReply, NotUnderstood, Refused, WrongDevice
 from collectors.fakes import Out
 from collectors.fakes.libresolar_mppt import FakeMppt
 from collectors.fakes.libresolar_mppt import Options as FakeOptions
@@ -452,3 +455,104 @@ def test_a_capture_is_explained_line_by_line() -> None:
 def test_readings_are_grouped_by_what_is_measured() -> None:
     found = by_measurement({"battery.voltage_v": 1.0, "load.state": None, "battery.soc": 0.5}, 7)
     assert found == [Reading("battery", 7, {"voltage_v": 1.0, "soc": 0.5}), Reading("load", 7, {"state": None})]
+
+
+# behind a shell
+
+
+@pytest.mark.parametrize("shell", [None, True], ids=["found out", "configured"])
+@pytest.mark.parametrize("log_lines", [False, True])
+@pytest.mark.parametrize("build", [{"generation": "0.6"}, {"generation": "0.5"}, {"generation": "0.4"}])
+def test_a_charger_behind_a_shell_is_read(build: dict[str, Any], log_lines: bool, shell: bool | None) -> None:
+    rig = Rig({**build, "shell": True, "debug_text": log_lines}, shell=shell, extra_period_s=10.0).open()
+    assert rig.identity.model == "MPPT-1210-HUS"
+    assert rig.identity.detail["generation"] == build["generation"]
+    assert rig.driver.paced_by == "grid"
+    values = rig.values(times=20)
+    assert values["battery.voltage_v"] == 12.85
+    assert values["battery.current_a"] == -1.03
+    assert {"solar.energy_total_wh", "charger.mosfet_temperature_degc", "load.enabled"} <= values.keys()
+    commands = [sent for sent in rig.recorder.asked if sent.lstrip(b"\x15").startswith(b"thingset ")]
+    assert commands and all(len(sent.strip()) <= thingset.MAX_COMMAND for sent in commands)
+    assert not [sent for sent in commands if b"=" in sent], "nothing is written while it is asked"
+
+
+def test_what_another_program_typed_into_the_shell_does_not_spoil_the_first_command() -> None:
+    rig = Rig({"generation": "0.6", "shell": True}, shell=True, generation="0.6")
+    rig.recorder.fake.receive(b"thingset ?Bat", 0.0)
+    assert rig.open().identity.serial == "FAKE0001"
+
+
+def test_reports_in_a_shell_are_listened_to() -> None:
+    rig = Rig({"generation": "0.6", "shell": True, "publications": True}).open()
+    assert rig.driver.paced_by == "device"
+    assert rig.values(times=3)["battery.voltage_v"] == 12.85
+
+
+def test_a_shell_without_thingset_is_shown() -> None:
+    rig = Rig({"generation": "0.6", "shell": True}, shell=False)
+    with pytest.raises(NotUnderstood, match="command not found"):
+        rig.open()
+
+
+# which generation a report may be of
+
+
+@pytest.mark.parametrize(
+    ("line", "generations", "unknown"),
+    [
+        ('#serial {"Bat_V":13.4,"Bat_A":2.0}', ["0.4", "0.5"], None),
+        ('#mReport {"t_s":1,"rBat_V":14.1}', ["0.4", "0.5"], ["t_s", "rBat_V"]),
+        ('#mReport {"t_s":12345678,"rBat_V":14.10,"rBat_A":5.13,"rAmbient_degC":22} C6BB8C1E', ["0.4", "0.5"], ...),
+        ('#mSerial {"Battery/rVoltage_V":13.4}', ["0.4", "0.5"], None),
+        ('#mSerial {"Battery":{"rVoltage_V":13.4}}', ["0.5"], None),
+        ('#mLive_ {"Battery":{"rVoltage_V":13.4}}', ["0.6"], None),
+        ('# {"Uptime_s":1,"Bat_V":13.4}', ["0.3"], None),
+        ('# {"Bat_V":13.4}', ["0.2", "0.3"], None),
+    ],
+)
+def test_decode_names_every_generation_that_can_report_so(line: str, generations: list[str], unknown: Any) -> None:
+    publication, *readings = DEVICE.decode([line.encode() + b"\n"])
+    assert publication["generations"] == generations
+    if unknown is not ...:
+        assert publication.get("unknown") == unknown
+        assert bool(readings) == (unknown is None)
+
+
+@pytest.mark.parametrize("line", ['?meas ["Bat_V"]', '=conf {"Bat_V":1}', '+pub/serial/IDs "Bat_W"', "?output/"])
+def test_the_checksum_of_a_request_is_checked(line: str) -> None:
+    crc = zlib.crc32(line.encode())
+    (right,) = DEVICE.decode([f"{line} {crc:08X}\n".encode()])
+    assert right["type"] == "echo"
+    for end in ("", "#", "\r"):
+        (wrong,) = DEVICE.decode([f"{line} {crc ^ 1:08X}{end}\n".encode()])
+        assert wrong["error"] == "BadChecksum"
+
+
+def test_eight_digits_may_be_an_argument() -> None:
+    (number,) = DEVICE.decode([b"!rpc/x-set 12345678\n"])
+    assert number["type"] == "echo"
+
+
+@pytest.mark.parametrize("cut", ['# {"Bat_V":13', 'at_V":13.2}', ":85 Cont", "Received Requ", "?outp"])
+def test_a_cut_last_line_is_an_error(cut: str) -> None:
+    *_, last = DEVICE.decode([b'# {"Bat_V":13.2}\n', cut.encode()])
+    assert last["error"] == "FrameError"
+    assert last["text"] == cut
+    result = CliRunner().invoke(cli, ["decode", "libresolar_mppt"], input=f'# {{"Bat_V":13.2}}\n{cut}')
+    assert result.exit_code == 76
+
+
+SESSION = (
+    b'\x1b[1;32muart:~$ \x1b[mthingset ?Battery [\\"rVoltage_V\\"]\r\n:85 [12.90]\r\n'
+    b"\x1b[1;32muart:~$ \x1b[m\x1b[8D\x1b[J[00:00:01.234,000] \x1b[0m<inf> main: up\x1b[0m\r\n"
+    b'\x1b[1;32muart:~$ \x1b[m\x1b[8D\x1b[J#mLive_ {"Battery":{"rVoltage_V":12.9}}\x1b[0m\r\n'
+    b"\x1b[1;32muart:~$ \x1b[m"
+)
+
+
+def test_decode_reads_a_session_with_a_shell() -> None:
+    for pieces in ([SESSION], [SESSION[i : i + 1] for i in range(len(SESSION))]):
+        echo, answer, log, report, reading = DEVICE.decode(pieces)
+        assert (echo["type"], answer["payload"], log["type"]) == ("echo", [12.9], "noise")
+        assert (report["path"], reading["values"]) == ("mLive_", {"voltage_v": 12.9})
