@@ -128,6 +128,8 @@ class Api:
         self.stored: dict[str, dict[tuple[str, int], Point]] = {}
         self.changes: list[str] = []
         self.clock = clock
+        self.hides_tokens = False
+        """As 2.9 does, which stores hashes: a token is shown once, when it is made."""
         self._defaults: dict[tuple[str, str], str] = {}
         self._ids = itertools.count(1)
 
@@ -339,7 +341,8 @@ class Api:
     def _rights(self, things: list[Json], method: str, number: list[str], content: Json) -> Any:
         match method, number:
             case "GET", []:
-                return {"authorizations": [self._named(thing) for thing in things]}
+                hidden = {"token": "REDACTED"} if self.hides_tokens and things is self.authorizations else {}
+                return {"authorizations": [self._named(thing) | hidden for thing in things]}
             case "POST", []:
                 return 201, self._named(self._authorize(things, content))
             case "PATCH", [one]:

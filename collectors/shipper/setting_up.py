@@ -83,20 +83,28 @@ def _missing_secret(config: ShipConfig, sink: SinkConfig) -> str:
     return f"{config.path}: [[sink]] {sink.name}: {sink.url} needs an {kind}: --admin-secret-file FILE"
 
 
+def _generation(sink: SinkConfig, version: str) -> str:
+    """Return "1" or "2", "" for neither. A server that was built from source may say another version, as "dev"."""
+    major = version.removeprefix("v").partition(".")[0]
+    if major in ("1", "2"):
+        return major
+    return "2" if "allowed" in _setup_state(sink) else ""
+
+
 def _other_generation(sink: SinkConfig, version: str) -> str:
     """Return what to do when the server is of another generation than the dialect, "" when it is not or is unknown.
 
     1.8 knows the write path of 2.x, but none of what a set-up needs.
     """
-    generation = version.removeprefix("v").partition(".")[0]
+    generation = _generation(sink, version)
     if sink.dialect == "influxdb1" and generation == "2":
         return (
-            f"{sink.url} is an InfluxDB {version}. It takes writes of influxdb1 only by a user, password and mapping "
-            "(DBRP) that its administrator makes (server.yml, or `influx v1 auth create` and `influx v1 dbrp create`); "
-            "`collectors sink setup` makes bucket and token for dialect influxdb2 with org, bucket and token_file"
+            f"{sink.url} is an InfluxDB 2.x ({version}). It takes writes of influxdb1 only by a user, password and "
+            "mapping (DBRP) that its administrator makes (server.yml, or `influx v1 auth create` and `influx v1 dbrp "
+            "create`); `collectors sink setup` makes bucket and token for dialect influxdb2: org, bucket, token_file"
         )
     if sink.dialect == "influxdb2" and generation == "1":
-        return f"{sink.url} is an InfluxDB {version}: expected influxdb1 with database, user and password_file"
+        return f"{sink.url} is an InfluxDB 1.x ({version}): expected influxdb1 with database, user and password_file"
     return ""
 
 
@@ -232,7 +240,12 @@ def request(
 
 def first_set_up_is_due(sink: SinkConfig) -> bool:
     """Return whether an InfluxDB 2.x is new: it then rejects every token."""
-    return _json(request(sink, "GET", f"{_base(sink)}/api/v2/setup").text).get("allowed") is True
+    return _setup_state(sink).get("allowed") is True
+
+
+def _setup_state(sink: SinkConfig) -> dict[str, Any]:
+    """Return what an InfluxDB 2.x says of its first set-up; {} from a server that is none."""
+    return _json(request(sink, "GET", f"{_base(sink)}/api/v2/setup").text)
 
 
 def _json(text: str) -> dict[str, Any]:

@@ -193,8 +193,10 @@ def test_influxdb2_a_lost_token_is_replaced(new: tuple[Path, Api]) -> None:
     assert run("check", path).exit_code == 0
 
 
-def test_influxdb2_a_token_of_a_deleted_bucket_is_replaced(new: tuple[Path, Api]) -> None:
+@pytest.mark.parametrize("hides_tokens", [False, True])
+def test_influxdb2_a_token_of_a_deleted_bucket_is_replaced(new: tuple[Path, Api], hides_tokens: bool) -> None:
     path, server = new
+    server.hides_tokens = hides_tokens
     steps(set_up(path, "--json"))
     ask(server, "DELETE", f"/api/v2/buckets/{server.buckets[-1]['id']}")
     old = (path.parent / "token").read_text()
@@ -227,6 +229,23 @@ def test_influxdb2_never_writes_over_a_token_that_it_did_not_make(new: tuple[Pat
     assert "move it away" in str(result.exception)
     assert (path.parent / "token").read_text() == "somebody's own"
     assert server.authorizations == []
+
+
+@pytest.mark.parametrize("of", ["another server", "another bucket of this server"])
+def test_influxdb2_never_writes_over_a_token_that_another_put_there(new: tuple[Path, Api], of: str) -> None:
+    path, server = new
+    steps(set_up(path, "--json"))
+    org, first = server.buckets[0]["orgID"], server.buckets[0]["id"]
+    permission = {"action": "write", "resource": {"type": "buckets", "id": first, "orgID": org}}
+    foreign = ask(server, "POST", "/api/v2/authorizations", orgID=org, permissions=[permission])["token"]
+    secret = "unknown" if of == "another server" else foreign
+    (path.parent / "token").write_text(secret)
+    done = list(server.changes)
+    result = set_up(path)
+    assert getattr(result.exception, "exit_code", None) == 78
+    assert "move it away" in str(result.exception)
+    assert (path.parent / "token").read_text() == secret
+    assert server.changes == done
 
 
 def test_influxdb2_keeps_a_token_that_fits_whoever_made_it(new: tuple[Path, Api]) -> None:
@@ -323,11 +342,11 @@ def test_influxdb1_dialect_on_a_2x_server_is_told_what_to_do(new: tuple[Path, Ap
     path.write_text(path.read_text()[: path.read_text().index("[[sink]]")] + sink)
     checked = run("check", path)
     assert checked.exit_code == 69
-    assert "is an InfluxDB v2.7.12" in checked.output
+    assert "is an InfluxDB 2.x (v2.7.12)" in checked.output
     assert "run `collectors sink setup`" not in checked.output
     result = set_up(path)
     assert getattr(result.exception, "exit_code", None) == 78
-    assert "is an InfluxDB v2.7.12" in str(result.exception)
+    assert "is an InfluxDB 2.x (v2.7.12)" in str(result.exception)
     assert server.changes == []
 
 
