@@ -27,7 +27,7 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return every subcommand's name."""
-        return sorted(m.name.replace("_", "-") for m in iter_modules(__path__))
+        return sorted(m.name.replace("_", "-") for m in iter_modules(__path__) if not m.name.startswith("_"))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the subcommand, or None."""

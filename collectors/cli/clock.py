@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from collectors import config
-from collectors.cli.export import chosen_readers
+from collectors.cli._journals import chosen_readers
 from collectors.clock import SET_BY_PERSON, SYNCHRONISED, Clock, system_clock
 from collectors.errors import ConfigError, JournalLocked
 from collectors.journal import request, when

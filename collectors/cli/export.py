@@ -9,29 +9,18 @@ from pathlib import Path
 
 import click
 
-from collectors import config
+from collectors.cli._journals import chosen_readers, is_wanted, names_argument, self_option, state_option
 from collectors.clock import system_clock
 from collectors.errors import ConfigError, JournalError
 from collectors.journal import when
 from collectors.journal.reader import JournalReader
 from collectors.journal.records import UNSYNCHRONISED, Span
 from collectors.journal.timeline import resolve
-from collectors.shipper.reading import collectors_of
 from collectors.tableout import STDOUT, Layout, opened
 
 SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".lp": "lp"}
 EVER_NS = 2**63 - 1
 EVENT = "event"
-
-
-def chosen_readers(state_dir: Path, names: tuple[str, ...]) -> list[JournalReader]:
-    """Return readers of the named collectors, or of all; ConfigError naming what is not there."""
-    there = collectors_of(state_dir)
-    missing = [name for name in names if name not in there]
-    if missing or not there:
-        has = ", ".join(there) or "no journal"
-        raise ConfigError(f"{state_dir}: no journal of {', '.join(missing) or 'any collector'}; there is: {has}")
-    return [JournalReader(state_dir / name) for name in names or there]
 
 
 def _form(form: str | None, output: Path) -> str:
@@ -41,7 +30,7 @@ def _form(form: str | None, output: Path) -> str:
     return found
 
 
-def _point(text: str, option: str) -> int:
+def point(text: str, option: str) -> int:
     look = system_clock().look()
     try:
         return when.parse(text, look.boottime_ns + look.offset_ns)
@@ -73,7 +62,7 @@ def _progress(shown: bool, start_ns: int, end_ns: int) -> Iterator[Callable[[Spa
 
 
 @click.command("export")
-@click.argument("names", nargs=-1, metavar="[COLLECTOR]...")
+@names_argument
 @click.option(
     "-o",
     "--output",
@@ -86,13 +75,8 @@ def _progress(shown: bool, start_ns: int, end_ns: int) -> Iterator[Callable[[Spa
 @click.option("--to", "end", metavar="TIME", help="First time that is left out. Default: everything.")
 @click.option("--measurement", help="Only this measurement, for example battery.")
 @click.option("--device", help="Only rows with this tag `device`.")
-@click.option(
-    "--state",
-    "state_dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=config.state_dir_here,
-    help="Where journals live. Default: $STATE_DIRECTORY, ./.state, or /var/lib/collectors.",
-)
+@self_option
+@state_option
 @click.option("--progress/--no-progress", default=None, help="Draw a bar. Default: when standard error is a terminal.")
 def COMMAND(  # noqa: N802
     names: tuple[str, ...],
@@ -102,15 +86,16 @@ def COMMAND(  # noqa: N802
     end: str | None,
     measurement: str | None,
     device: str | None,
+    self_metrics: bool,
     state_dir: Path,
     progress: bool | None,
 ) -> None:
     """Write what the journals hold as CSV, Parquet or InfluxDB line protocol. No database is needed.
 
-    Times are UTC unless they carry a zone. Events and notes come with --measurement event, and with all others in line
-    protocol. Within a series rows come in order of time; a file appears when it is
-    whole. Samples whose time is not known yet are left out (see `collectors clock`). Exit 74 if damaged rows were
-    left out.
+    Times are UTC unless they carry a zone. What collectors report about themselves comes with --self-metrics, or with
+    --measurement collector. Events and notes come with --measurement event, and with all others in line protocol.
+    Within a series rows come in order of time; a file appears when it is whole. Samples whose time is not known yet are
+    left out (see `collectors clock`). Exit 74 if damaged rows were left out.
 
     \b
     collectors export -o all.parquet
@@ -122,13 +107,13 @@ def COMMAND(  # noqa: N802
     readers = chosen_readers(state_dir, names)
     if output != STDOUT:
         _refuse_inside_a_journal(output, state_dir)
-    start_ns = 0 if start is None else _point(start, "--from")
-    end_ns = EVER_NS if end is None else _point(end, "--to")
+    start_ns = 0 if start is None else point(start, "--from")
+    end_ns = EVER_NS if end is None else point(end, "--to")
     wanted = [
         stream
         for reader in readers
         for stream in reader.streams()
-        if measurement in (None, stream.measurement) and device in (None, stream.tags.get("device"))
+        if is_wanted(stream.measurement, measurement, self_metrics) and device in (None, stream.tags.get("device"))
     ]
     form = _form(form, output)
     has_events = measurement == EVENT or (measurement is None and form == "lp")
@@ -142,7 +127,8 @@ def COMMAND(  # noqa: N802
             table.write(event)
         for reader in readers:
             for span in reader.range(start_ns, end_ns, measurement):
-                if device in (None, span.stream.tags.get("device")):
+                is_of_device = device in (None, span.stream.tags.get("device"))
+                if is_of_device and is_wanted(span.stream.measurement, measurement, self_metrics):
                     table.write(span)
                     show(span)
     _warn(readers)

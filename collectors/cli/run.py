@@ -22,4 +22,6 @@ def COMMAND(path: Path) -> None:  # noqa: N802 - every module here offers COMMAN
     loaded = config.load(path)
     from collectors import daemon
 
+    name, state_dir = loaded.collector.name, loaded.collector.state_dir.absolute()
+    click.echo(f"{name}: {loaded.device.kind} on {loaded.collector.link}; stored in {state_dir / name}", err=True)
     daemon.run(loaded)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from collectors import config
-from collectors.cli.export import chosen_readers
+from collectors.cli._journals import chosen_readers, is_wanted, names_argument, self_option, state_option
 from collectors.clock import system_clock
 from collectors.journal.history import News
 from collectors.journal.reader import JournalReader
@@ -70,7 +69,10 @@ def _say(found: dict[str, Any], as_json: bool) -> None:
     click.echo(f"{time}  {found['collector']}  {what}  {values or '(no value)'}")
 
 
-def _follow(readers: list[JournalReader], measurement: str | None, as_json: bool, for_s: float | None) -> None:
+Wanted = Callable[[Chunk], bool]
+
+
+def _follow(readers: list[JournalReader], wanted: Wanted, as_json: bool, for_s: float | None) -> None:
     clock = system_clock()
     end_s = None if for_s is None else clock.monotonic_s() + for_s
     cursors = {reader.collector: reader.newest_seq() for reader in readers}
@@ -83,30 +85,21 @@ def _follow(readers: list[JournalReader], measurement: str | None, as_json: bool
         for reader in readers:
             batch = reader.after(cursors[reader.collector])
             cursors[reader.collector] = batch.hi
-            for chunk in map(news[reader.collector].of, _of(batch.chunks, measurement)):
+            for chunk in map(news[reader.collector].of, filter(wanted, batch.chunks)):
                 for row in row_objects(reader, chunk):
                     _say(row, as_json)
             for event in batch.events:
                 _say(event_object(reader, event), as_json)
 
 
-def _of(chunks: Sequence[Chunk], measurement: str | None) -> list[Chunk]:
-    return [c for c in chunks if measurement in (None, c.stream.measurement)]
-
-
 @click.command("tail")
-@click.argument("names", nargs=-1, metavar="[COLLECTOR]...")
+@names_argument
 @click.option("-n", "--rows", type=click.IntRange(min=0), default=1, help="Newest rows of each series. Default: 1.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, events included, until Ctrl-C.")
 @click.option("--for", "for_s", type=float, metavar="SECONDS", help="Follow for so long.")
 @click.option("--measurement", help="Only this measurement, for example battery.")
-@click.option(
-    "--state",
-    "state_dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=config.state_dir_here,
-    help="Where journals live. Default: $STATE_DIRECTORY, ./.state, or /var/lib/collectors.",
-)
+@self_option
+@state_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def COMMAND(  # noqa: N802
     names: tuple[str, ...],
@@ -114,12 +107,14 @@ def COMMAND(  # noqa: N802
     follow: bool,
     for_s: float | None,
     measurement: str | None,
+    self_metrics: bool,
     state_dir: Path,
     as_json: bool,
 ) -> None:
     """Show the newest readings of one, several or all collectors, straight from their journals.
 
-    A row whose time is not known yet shows the time since boot.
+    A row whose time is not known yet shows the time since boot. What collectors report about themselves is shown with
+    --self-metrics, or with --measurement collector.
 
     \b
     collectors tail
@@ -127,9 +122,13 @@ def COMMAND(  # noqa: N802
     collectors tail --follow --measurement battery --json | jq .values.voltage_v
     """  # fmt: skip
     readers = chosen_readers(state_dir, names)
+
+    def wanted(chunk: Chunk) -> bool:
+        return is_wanted(chunk.stream.measurement, measurement, self_metrics)
+
     for reader in readers:
-        for chunk in _of(reader.tail(rows) if rows else [], measurement):
+        for chunk in filter(wanted, reader.tail(rows) if rows else []):
             for row in row_objects(reader, chunk):
                 _say(row, as_json)
     if follow or for_s is not None:
-        _follow(readers, measurement, as_json, for_s)
+        _follow(readers, wanted, as_json, for_s)

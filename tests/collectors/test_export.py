@@ -242,3 +242,58 @@ def test_clock_set_does_not_touch_a_known_boot_and_names_an_unknown_one(tmp_path
     with pytest.raises(ConfigError, match="--boot zz: 0 boots begin so; there are: fake-boot"):
         run("clock", "set", "now", "--boot", "zz", "--yes", state=tmp_path)
     assert "nothing of this boot" in run("clock", "set", "now", "--yes", state=tmp_path).output
+
+
+def report(state: Path, name: str = "load") -> None:
+    """Add a report of the collector on itself to a journal that `fill` has made."""
+    clock = FakeClock(100 * SECOND, START_S * SECOND, SYNCHRONISED)
+    settings = JournalSettings(ballast_mib=0.0, min_free_mib=0.0)
+    writer = Writer(state / name, {"device": name}, settings, clock, lambda *_: None)
+    key = ("collector", canonical({"device": name}))
+    writer.commit(Work({key: [Row(100 * SECOND, {"samples": 7.0})]}))
+    writer.close()
+
+
+@pytest.mark.parametrize("command", [("tail",), ("export",), ("export", "--format", "lp")])
+def test_readings_are_shown_and_reports_on_oneself_when_asked_for(tmp_path: Path, command: tuple[str, ...]) -> None:
+    fill(tmp_path)
+    report(tmp_path)
+    plain, asked = run(*command, state=tmp_path).output, run(*command, "--self-metrics", state=tmp_path).output
+    only = run(*command, "--measurement", "collector", state=tmp_path).output
+    assert "samples" not in plain and "voltage_v" in plain
+    assert "samples" in asked and "voltage_v" in asked
+    assert "samples" in only and "voltage_v" not in only
+
+
+@pytest.mark.parametrize("command", ["tail", "export", "plot battery.voltage_v"])
+def test_the_shell_completes_names_that_are_not_given_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    fill(tmp_path / ".state", "load")
+    fill(tmp_path / ".state", "mppt")
+    monkeypatch.chdir(tmp_path)
+
+    def completed(words: str) -> list[str]:
+        number = len(words.split()) if words.endswith(" ") else len(words.split()) - 1
+        env = {"_COLLECTORS_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(number)}
+        output = CliRunner().invoke(cli, [], env=env, prog_name="collectors").output
+        return [line.partition(",")[2] for line in output.splitlines() if line]
+
+    assert completed(f"collectors {command} ") == ["load", "mppt"]
+    assert completed(f"collectors {command} load m") == ["mppt"]
+    assert completed(f"collectors {command} load mppt ") == []
+
+
+def test_run_says_where_it_stores(tmp_path: Path) -> None:
+    config = tmp_path / "mppt.toml"
+    config.write_text(
+        '[collector]\nname = "mppt"\nbench = "b"\nkind = "libresolar_mppt"\nlink = "serial:/dev/no-such-port"\n'
+        f'state_dir = "{tmp_path}/state"\n'
+    )
+    command = [sys.executable, "-m", "collectors", "run", str(config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        process.terminate()
+        process.communicate(timeout=30)
+    assert first == f"mppt: libresolar_mppt on serial:/dev/no-such-port; stored in {tmp_path}/state/mppt\n"

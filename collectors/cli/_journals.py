@@ -1,0 +1,70 @@
+"""What commands that read journals share: the folder, names to complete, readings told from reports on oneself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from collectors import config
+from collectors.errors import ConfigError, JournalError
+from collectors.journal.reader import JournalReader
+from collectors.shipper.reading import collectors_of
+
+SELF = "collector"
+"""The measurement of collectors and shipper about themselves."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def state_option(command: Command) -> Command:
+    """Add --state, the folder of the journals."""
+    return click.option(
+        "--state",
+        "state_dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=config.state_dir_here,
+        help="Where journals live. Default: $STATE_DIRECTORY, ./.state, or /var/lib/collectors.",
+    )(command)
+
+
+def self_option(command: Command) -> Command:
+    """Add --self-metrics, without which only readings are shown."""
+    return click.option(
+        "--self-metrics", is_flag=True, help="Also what collectors report about themselves (measurement collector)."
+    )(command)
+
+
+def is_wanted(measurement: str, asked: str | None, self_metrics: bool) -> bool:
+    """Return whether rows of a measurement are asked for: the named one, else readings, else all."""
+    return measurement == asked if asked else self_metrics or measurement != SELF
+
+
+def complete_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the journals that are there and not named yet, for the shell."""
+    state_dir = ctx.params.get("state_dir")
+    folder = Path(state_dir) if state_dir else config.state_dir_here()
+    try:
+        found = collectors_of(folder)
+    except JournalError:
+        return []
+    named = ctx.params.get("names") or ()
+    return [CompletionItem(name) for name in found if name.startswith(incomplete) and name not in named]
+
+
+def names_argument(command: Command) -> Command:
+    """Add [COLLECTOR]..., completed by the shell."""
+    return click.argument("names", nargs=-1, metavar="[COLLECTOR]...", shell_complete=complete_names)(command)
+
+
+def chosen_readers(state_dir: Path, names: tuple[str, ...]) -> list[JournalReader]:
+    """Return readers of the named collectors, or of all; ConfigError naming what is not there."""
+    there = collectors_of(state_dir)
+    missing = [name for name in names if name not in there]
+    if missing or not there:
+        has = ", ".join(there) or "no journal"
+        raise ConfigError(f"{state_dir}: no journal of {', '.join(missing) or 'any collector'}; there is: {has}")
+    return [JournalReader(state_dir / name) for name in names or there]
