@@ -391,6 +391,8 @@ def load(path: Path) -> Config:
         problems += found
         if isinstance(link, str):
             problems += [f"{path}: [collector] {line}" for line in transports.check(link, device)]
+            if options is not None:
+                problems += [f"{path}: [device] {line}" for line in device.check(options, link)]
     else:
         problems += _without_kind(path, kind, special, link)
     if problems or collector is None or device is None:

@@ -66,6 +66,8 @@ class Device:
     """Which signals of which measurement it can give: for the device table, checks and dashboards."""
     decode: Callable[[Iterable[bytes]], Iterable[Mapping[str, Any]]]
     """For `collectors decode KIND`: takes chunks of a capture, gives one JSON-able object per frame or error."""
+    check: Callable[[Any, str], list[str]] = lambda _options, _link: []
+    """What is wrong with these options on this link (its string), one line "key: …" each; nothing is opened."""
     line: Line = field(default_factory=Line)
     channels: Mapping[str, int] = field(default_factory=dict)
     """Default port of each channel of a tcp link; "" is the main one."""

@@ -259,6 +259,9 @@ EVENTS: Mapping[str, EventKind] = {
     "back_in_range": EventKind("the run of implausible values is over; how many were left out"),
     "input_overrange": EventKind("an analog input is beyond its range; its values are left out", is_loss=True),
     "input_back": EventKind("the analog input is within its range again"),
+    "stream_taken_over": EventKind(
+        "another program's stream, or one of an earlier run, was stopped for this collector"
+    ),
     "stream_gap": EventKind("scans of a stream were lost, and where", is_loss=True),
     "stream_ended": EventKind("the instrument ended its stream; it is started again", is_loss=True),
     "stream_backlog": EventKind("the instrument's buffer fills: this host reads too slowly"),

@@ -1,13 +1,15 @@
 """A capture of a T7's traffic, both directions and both ports in one file, to JSON-able objects.
 
 A frame's direction shows in its length: questions of function 3 and answers of function 16 have an even length, the
-others an odd one. An answer carries no address: it is told by the question of the same transaction, if that is in the
-capture, else its 32-bit values are taken as FLOAT32.
+others an odd one. An answer carries no address: what it means is told by the question of the same transaction; without
+that in the capture its bytes are given as they are. A value that is none (the ends of the scale, the mark of a gap, the
+stand-ins of LJM) is null, and "marks" says why.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -15,11 +17,13 @@ from typing import Any
 from collectors import modbus_tcp
 from collectors.devices import _labjack_t7_stream as stream
 from collectors.devices import _labjack_t7_volts as volts
-from collectors.devices._labjack_t7_registers import Register, register, unpack, walk
+from collectors.devices._labjack_t7_registers import Register, unpack, walk
+from collectors.devices._labjack_t7_sampler import DUMMY_V
 from collectors.devices._labjack_t7_session import LJM_MODBUS_ERROR
 from collectors.errors import FrameError
 
 KELVIN = 273.15
+MEASURED = re.compile(r"AIN\d+(_EF_READ_[A-D])?$")
 Object = dict[str, Any]
 
 
@@ -64,6 +68,22 @@ def _plain(values: Sequence[float | int]) -> list[float | int | None]:
     return [value if math.isfinite(value) else None for value in values]
 
 
+def _mark(row: Register, value: float) -> str | None:
+    """Return why a register's value is none, or None."""
+    if not math.isfinite(value):
+        return "not a number"
+    if MEASURED.match(row.name) and value < DUMMY_V:
+        return f"{value:g} stands for no value"
+    return None
+
+
+def _mark_of_code(code: int, *, is_after_gap: bool) -> str | None:
+    """Return why a stream's code is no voltage, or None."""
+    if code == stream.GAP_CODE and is_after_gap:
+        return "gap"
+    return "overrange" if code in volts.OVERRANGE_CODES else None
+
+
 class Capture:
     """What earlier frames of the capture say about later ones."""
 
@@ -102,13 +122,19 @@ class Capture:
         rows = self._asked.pop(frame.transaction, None)
         if frame.body[0] != len(data):
             raise FrameError(f"answer says {frame.body[0]} bytes and has {len(data)}")
-        guess = [register("AIN0")] * (len(data) // 4)
-        if rows is None or 2 * sum(row.size for row in rows) != len(data):
-            rows = guess
+        if rows is None:
+            return {
+                "data": data.hex(" "),
+                "note": "not decoded: the question with this transaction was not seen before",
+            }
         if 2 * sum(row.size for row in rows) != len(data):
-            return {"data": data.hex(" ")}
-        values = _plain(unpack(rows, data))
+            return {"data": data.hex(" "), "note": "not decoded: the question was about registers of another length"}
+        raw = unpack(rows, data)
+        marks = [_mark(row, value) for row, value in zip(rows, raw, strict=True)]
+        values = [None if mark else value for value, mark in zip(raw, marks, strict=True)]
         found: Object = {"types": [row.type for row in rows], "values": values}
+        if any(marks):
+            found["marks"] = marks
         if [row.name for row in rows] == ["TEMPERATURE_DEVICE_K"] and values[0] is not None:
             found["degC"] = round(values[0] - KELVIN, 3)
         return found
@@ -141,13 +167,16 @@ class Capture:
         packet: stream.Packets = cut.payload[0]
         codes = packet.codes[0]
         measured = volts.nominal(10.0).volts(codes.astype(float))
-        outside = [int(code) in volts.OVERRANGE_CODES for code in codes]
+        is_after_gap = packet.status[0] == stream.RECOVERED
+        marks = [_mark_of_code(int(code), is_after_gap=is_after_gap) for code in codes]
         found: Object = {
             "transaction": int(packet.transaction[0]),
             "backlog_bytes": int(packet.backlog_bytes[0]),
             "status": int(packet.status[0]),
             "additional": int(packet.additional[0]),
             "raw": codes.tolist(),
-            "volts_nominal_10V": [None if o else round(float(v), 6) for v, o in zip(measured, outside, strict=True)],
+            "volts_nominal_10V": [None if m else round(float(v), 6) for v, m in zip(measured, marks, strict=True)],
         }
+        if any(marks):
+            found["marks"] = marks
         return (found if self._channels is None else found | {"channels": self._channels}), size

@@ -86,6 +86,7 @@ REGISTERS = (
     R("AIN_ALL_EF_INDEX", 43906),
     R("POWER_AIN", 48005, "UINT16"),
     R("ETHERNET_IP", 49100, access="R"),
+    R("WIFI_IP", 49200, access="R"),
     R("AIN#_BINARY", 50000, access="R", members=250),
     R("LAST_ERR_DETAIL", 55000, "UINT16", "R"),
     R("TEST", 55100, access="R"),

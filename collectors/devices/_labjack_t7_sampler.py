@@ -39,7 +39,8 @@ class Sampler:
 
     def open(self) -> Dialogue[Identity]:
         """Return who answers, its inputs set as configured."""
-        who = yield from enter(self._session, self._options)
+        who, events = yield from enter(self._session, self._options)
+        self._news += events
         self._settings = (
             inputs(self._channels)
             | {f"{c.input}_RESOLUTION_INDEX": float(resolution_index(c, who.is_pro)) for c in self._channels}

@@ -13,7 +13,18 @@ from collectors.devices._labjack_t7_clock import ScanClock
 from collectors.devices._labjack_t7_options import Channel, Options
 from collectors.devices._labjack_t7_registers import register
 from collectors.devices._labjack_t7_session import Session
-from collectors.devices._labjack_t7_setup import Missing, configure, enter, groups, identity, inputs, warnings
+from collectors.devices._labjack_t7_setup import (
+    STREAMS,
+    Missing,
+    configure,
+    enter,
+    groups,
+    identity,
+    inputs,
+    refuse_wifi,
+    started_at,
+    warnings,
+)
 from collectors.dialogue import Ask, Cut, Dialogue, Reply
 from collectors.errors import LinkDown, NoReply, Refused
 from collectors.reading import Event, Identity, Reading, Value
@@ -28,6 +39,7 @@ DRAIN_S = 0.2
 LINGER_S = 0.1
 SILENT_S = 2.0
 CHANNEL = "stream"
+TAKEN = "another program has ended this T7's stream and started its own"
 OUTSIDE = "a sample of the bin is outside the range"
 SPREAD = ("mean", "least", "greatest", "std")
 
@@ -85,12 +97,17 @@ class Streamer:
         self._kept = plan(options.channels)
         self._missing = Missing()
         self._last_ns = 0
+        self._serial = ""
+        self._started_at: int | None = None
+        """Time stamp of the stream's first scan, by the device; None before its first packets."""
         self._leftover = False
         self._stamp_is_good = True
 
     def open(self) -> Dialogue[Identity]:
         """Return who answers, its inputs set and its stream running."""
-        who = yield from enter(self._session, self._options)
+        who, taken_over = yield from enter(self._session, self._options)
+        self._serial = who.serial
+        self._news += taken_over
         yield from configure(self._session, inputs(self._channels))
         if self._options.calibration == "device":
             yield from self._read_calibration()
@@ -100,8 +117,9 @@ class Streamer:
         return identity(who, self._options)
 
     def close(self) -> Dialogue[None]:
-        """Stop the stream."""
-        yield from self._session.write({"STREAM_ENABLE": 0})
+        """Stop the stream, unless it is another program's by now."""
+        if not (yield from self._is_taken()):
+            yield from self._session.write({"STREAM_ENABLE": 0})
 
     def poll(self) -> Dialogue[list[Output]]:
         """Return the readings of the bins that this turn's packets finish, and what happened in the stream.
@@ -113,9 +131,18 @@ class Streamer:
             raise LinkDown(f"the T7 stopped its stream: {stream.ENDINGS[stream.OVERLAP]}")
         if self._tracker.ended is not None:
             self._news += self._readings([], self._tracker.counter + self._binner.scans_per_bin)
+            if (yield from self._is_taken()):
+                raise LinkDown(TAKEN)
             yield from self._session.write({"STREAM_ENABLE": 0})
             yield from self._start()
-        reply: Reply = yield Ask(b"", self._cut, timeout_s=SILENT_S, channel=CHANNEL, linger_s=LINGER_S)
+        try:
+            reply: Reply = yield Ask(b"", self._cut, timeout_s=SILENT_S, channel=CHANNEL, linger_s=LINGER_S)
+        except NoReply as silence:
+            yield from self._explain(silence)
+            raise
+        if self._started_at is None:
+            self._started_at = yield from started_at(self._session)  # the first scan comes a period after the start
+            STREAMS.note_own(self._serial, self._started_at)
         runs: list[stream.Packets] = reply.payload
         segments, events = self._tracker.feed(runs)
         outputs, self._news = [*self._news, *events], []
@@ -125,6 +152,19 @@ class Streamer:
             outputs += self._anchor(counter, reply.boottime_ns, is_good)
         outputs += self._readings(segments, self._tracker.counter)
         return outputs
+
+    def _is_taken(self) -> Dialogue[bool]:
+        """Return whether the stream that runs is not the one that was started here."""
+        if self._started_at is None or not (yield from self._session.read("STREAM_ENABLE")).by_name["STREAM_ENABLE"]:
+            return False
+        return (yield from started_at(self._session)) != self._started_at
+
+    def _explain(self, silence: NoReply) -> Dialogue[None]:
+        """Raise what a silent stream means, if that can be found out: nothing, another program, or Wi-Fi."""
+        if self._started_at is None:
+            yield from refuse_wifi(self._session)
+        elif (yield from self._is_taken()):
+            raise LinkDown(TAKEN) from silence
 
     def _read_calibration(self) -> Dialogue[None]:
         """Read the constants of the streaming converter through the device's window on its flash."""
@@ -172,6 +212,9 @@ class Streamer:
                 yield Ask(b"", _drain, timeout_s=DRAIN_S, channel=CHANNEL)
         except NoReply:
             return
+        except LinkDown:
+            yield from refuse_wifi(self._session)
+            raise
 
     def _count_from_zero(self, scan_rate_hz: float) -> None:
         places = [*range(len(self._channels)), *(i for i, c in enumerate(self._channels) if c.keep_raw)]
@@ -180,6 +223,7 @@ class Streamer:
         self._binner = stream.Binner(scans_per_bin, list(zip(places, self._tables, strict=True)))
         self._clock = ScanClock(scan_rate_hz)
         self._leftover = False
+        self._started_at = None
 
     def _cut(self, buffer: bytes) -> Cut | None:
         """Take all whole packets. A packet whose first bytes came with an earlier read has too early a stamp."""

@@ -22,6 +22,7 @@ from collectors.device import Device, Driver
 from collectors.devices._labjack_t7_capture import decode
 from collectors.devices._labjack_t7_options import Options
 from collectors.devices._labjack_t7_sampler import Sampler
+from collectors.devices._labjack_t7_setup import NO_STREAM_OVER_WIFI
 from collectors.devices._labjack_t7_streamer import Streamer
 
 ANALOG = re.compile(r"(voltage|current|temperature|raw)_((min|max|std)_)?(v|a|degc)|power_w|samples")
@@ -31,6 +32,11 @@ ANALOG = re.compile(r"(voltage|current|temperature|raw)_((min|max|std)_)?(v|a|de
 def driver(options: Options) -> Driver:
     """Return the driver of the chosen mode."""
     return Streamer(options) if options.mode == "stream" else Sampler(options)
+
+
+def check(options: Options, link: str) -> list[str]:
+    """Return what this link cannot carry: a stream over Wi-Fi, where the link says that it is that."""
+    return [NO_STREAM_OVER_WIFI] if options.mode == "stream" and link.startswith("ljm:WIFI:") else []
 
 
 DEVICE = Device(
@@ -44,10 +50,13 @@ DEVICE = Device(
         for measurement in ("battery", "cell", "solar", "load", "analog")
     },
     decode=decode,
+    check=check,
     channels={"": 502, "stream": 702},
     checked=False,
     notes=(
         "Which signals it gives is configuration: each analog input names its signal and scaling."
-        " Over USB it needs LabJack's LJM library, over Ethernet it does not."
+        " Over USB it needs LabJack's LJM library, over Ethernet it does not. Over Wi-Fi (T7-Pro) it can be sampled,"
+        " but not streamed: there it only answers questions. It has one stream: another program's is stopped, with an"
+        " event (`stream_taken_over`), at most once an hour; else the collector waits for its end."
     ),
 )

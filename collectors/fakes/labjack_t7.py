@@ -59,6 +59,7 @@ class FakeOptions:
     firmware: float = field(default=1.0425, metadata={"help": "what FIRMWARE_VERSION says"})
     pro: bool = field(default=False, metadata={"help": "a T7-Pro, with the high-resolution converter"})
     gain_error: float = field(default=0.0003, metadata={"help": "of the streaming converter; its flash knows it"})
+    wifi: bool = field(default=False, metadata={"help": "reached over Wi-Fi: no stream packets come"})
     noise: bool = field(default=True, metadata={"help": "whether the converter is as noisy as the real one"})
     seed: int = field(default=0, metadata={"help": "of the noise"})
 
@@ -76,6 +77,7 @@ class FakeT7:
         self._memory: dict[int, float] = {}
         self._flash = to_flash({r: self._calibration(r) for r in (10.0, 1.0, 0.1, 0.01)})
         self._last_error = 0
+        self._stream_start = 0
         self.stream = StreamSource(self._volts_over, self._calibration, options.seed)
 
     def _calibration(self, range_v: float) -> Calibration:
@@ -124,7 +126,7 @@ class FakeT7:
     def tick(self, now_s: float) -> Sequence[Out]:
         """Return the stream packets that are complete by now."""
         data = self.stream.packets(now_s)
-        return [Out(data, now_s, "stream")] if data else []
+        return [Out(data, now_s, "stream")] if data and not self._options.wifi else []
 
     def next_tick_s(self) -> float | None:
         """Return when the next packets are complete; None without a stream."""
@@ -178,6 +180,9 @@ class FakeT7:
             "SYSTEM_TIMER_20HZ": int(up_s * 20),
             "LAST_ERR_DETAIL": self._last_error,
             "STREAM_ENABLE": int(self.stream.is_on),
+            "STREAM_START_TIME_STAMP": self._stream_start,
+            "ETHERNET_IP": 0 if self._options.wifi else 0xC0000207,
+            "WIFI_IP": 0xC0000208 if self._options.wifi else 0,
             "STREAM_SCANRATE_HZ_ACTUAL": self.stream.rate_hz,
             "STREAM_RESOLUTION_INDEX_ACTUAL": self._memory.get(register("STREAM_RESOLUTION_INDEX").address, 0) or 1,
             "STREAM_SETTLING_US_ACTUAL": 10.0,
@@ -254,6 +259,7 @@ class FakeT7:
         if rate_hz * channels > STREAM_ONE[0] or not math.isfinite(rate_hz) or rate_hz <= 0:
             raise _Exception(DEVICE_FAILURE, 2608)
         noise_uv = NOISE_UV[index - 1] if self._options.noise else 0.0
+        self._stream_start = int((now_s - self._started_s) * 40e6) & 0xFFFFFFFF
         self.stream.start(now_s, names, [self._range_v(n) for n in names], rate_hz, samples // channels, noise_uv)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from collectors.device import Output
+from collectors.devices._labjack_t7_setup import STREAMS
 from collectors.devices.labjack_t7 import DEVICE
 from collectors.fakes.labjack_t7 import FAKE, FakeOptions, FakeT7
 from collectors.reading import Event, Reading
@@ -18,9 +19,10 @@ TRUE: dict[str, float | None] = {"battery.voltage_v": 13.2, "battery.current_a":
 
 
 class Setup:
-    """A driver on a fake whose world can be changed."""
+    """A driver on a fake whose world can be changed, in a process that knows nothing of its stream yet."""
 
     def __init__(self, table: Mapping[str, Any], **fake: Any) -> None:
+        STREAMS.clear()
         self.world = dict(TRUE)
         self.fake = FakeT7(lambda _time_s: self.world, FakeOptions(**{"noise": False, **fake}))
         self.bench = Bench(self.fake, FAKE.channels or [])

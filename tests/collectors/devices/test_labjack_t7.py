@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from typing import Any
 
 import pytest
 
 from collectors.config import load_dataclass
+from collectors.device import Output
 from collectors.devices._labjack_t7_options import Options
 from collectors.devices._labjack_t7_registers import REGISTERS, at, register, walk
 from collectors.devices.labjack_t7 import DEVICE
-from collectors.errors import ConfigError, NoReply, Refused
+from collectors.errors import ConfigError, LinkBusy, NoReply, Refused
 from collectors.fakes.labjack_t7 import Wire
+from collectors.reading import Event
 from tests.collectors.conformance import options_of
 from tests.collectors.devices.t7_setup import CURRENT, STREAM, VOLTAGE, Setup, events, readings
 
@@ -223,8 +227,36 @@ def test_a_stream_left_behind_is_stopped_before_sampling() -> None:
     setup = Setup({"channels": [VOLTAGE, CURRENT], **STREAM}).open()
     assert setup.fake.stream.is_on
     setup.driver = DEVICE.driver(options_of(DEVICE, {"channels": [VOLTAGE]}))
-    assert readings(setup.open().poll())
+    outputs = setup.open().poll()
+    assert readings(outputs)
+    assert events(outputs) == ["stream_taken_over"]
+    assert "2 channels at 1000 scans/s" in next(o.detail for o in outputs if isinstance(o, Event))
     assert not setup.fake.stream.is_on
+
+
+def test_a_stream_that_is_started_again_is_left_to_its_program_for_an_hour() -> None:
+    setup = Setup({"channels": [VOLTAGE, CURRENT], **STREAM}).open()
+    sampler = {"channels": [VOLTAGE]}
+
+    def reopen() -> list[Output]:
+        setup.driver = DEVICE.driver(options_of(DEVICE, sampler))
+        return setup.open().poll()
+
+    def stream_of_another() -> None:
+        setup.fake.stream.stop()
+        setup.bench.carry(DEVICE.driver(options_of(DEVICE, {"channels": [CURRENT], **STREAM})).open())
+
+    assert events(reopen()) == ["stream_taken_over"]
+    for _ in range(3):
+        stream_of_another()
+        with pytest.raises(LinkBusy, match=r"another program keeps starting a stream .*1 channels at 1000 scans/s"):
+            reopen()
+        assert setup.fake.stream.is_on, "the two do not fight"
+    setup.fake.stream.stop()
+    assert events(reopen()) == []
+    stream_of_another()
+    setup.bench.now_s += 3700.0
+    assert events(reopen()) == ["stream_taken_over"]
 
 
 def test_inputs_cannot_be_sampled_while_someone_else_streams() -> None:
@@ -248,3 +280,58 @@ def test_the_fake_is_as_noisy_as_its_resolution(index: int, rms_uv: float) -> No
     values = [readings(setup.poll())[0].values["voltage_v"] or 0.0 for _ in range(400)]
     rms = (sum(v * v for v in values) / len(values)) ** 0.5
     assert rms * 1e6 == pytest.approx(rms_uv, rel=0.15)
+
+
+# what a capture says
+
+
+def decode(*frames: str) -> list[Any]:
+    return list(DEVICE.decode([bytes.fromhex(frame) for frame in frames]))
+
+
+def test_an_answer_without_its_question_is_not_guessed_at() -> None:
+    (found,) = decode("00 04 00 00 00 07 01 03 04 1C 03 D1 B9")
+    assert found["data"] == "1c 03 d1 b9"
+    assert "question" in found["note"]
+    assert not {"values", "types"} & found.keys()
+    _, found = decode("00 04 00 00 00 06 01 03 EA 7C 00 02", "00 04 00 00 00 07 01 03 04 1C 03 D1 B9")
+    assert found["values"] == [470012345]
+
+
+def test_an_answer_of_another_length_than_asked_is_not_guessed_at() -> None:
+    _, found = decode("00 04 00 00 00 06 01 03 EA 7C 00 02", "00 04 00 00 00 0B 01 03 08 1C 03 D1 B9 00 00 00 00")
+    assert "length" in found["note"]
+    assert "values" not in found
+
+
+def test_stand_ins_for_no_value_are_marked_and_no_values() -> None:
+    question = "00 02 00 00 00 06 01 03 00 00 00 06"
+    dummy, nan, good = (struct.pack(">f", v).hex(" ") for v in (-9999.0, math.nan, 3.25))
+    _, found = decode(question, f"00 02 00 00 00 0F 01 03 0C {dummy} {nan} {good}")
+    assert found["values"] == [None, None, 3.25]
+    assert found["marks"] == ["-9999 stands for no value", "not a number", None]
+
+
+def test_the_default_of_the_test_register_is_a_value() -> None:
+    _, found = decode(
+        "00 02 00 00 00 06 01 03 D7 54 00 02", f"00 02 00 00 00 07 01 03 04 {struct.pack('>f', -9999.0).hex(' ')}"
+    )
+    assert found["values"] == [-9999.0]
+    assert "marks" not in found
+
+
+@pytest.mark.parametrize(
+    ("frame", "marks"),
+    [
+        (
+            "00 01 00 00 00 12 01 4C 10 00 00 00 00 00 00 00 FF FF C0 CB 00 00 FF FE",
+            ["overrange", None, "overrange", "overrange"],
+        ),
+        ("00 02 00 00 00 12 01 4C 10 00 00 00 0B 7D 00 89 FF FF FF FF 82 F0 C0 BC", ["gap", "gap", None, None]),
+        ("00 00 00 00 00 12 01 4C 10 00 00 00 00 00 00 00 82 F3 C0 CB 82 F4 C0 D0", None),
+    ],
+)
+def test_codes_that_are_no_voltage_say_why(frame: str, marks: list[str | None] | None) -> None:
+    (found,) = decode(frame)
+    assert found.get("marks") == marks
+    assert [value is None for value in found["volts_nominal_10V"]] == [bool(mark) for mark in marks or [None] * 4]

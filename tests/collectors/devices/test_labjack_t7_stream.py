@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collectors import config
 from collectors.device import Output
 from collectors.devices import _labjack_t7_stream as stream
 from collectors.devices import _labjack_t7_volts as volts
 from collectors.devices._labjack_t7_clock import BLOCK_NS, ScanClock
-from collectors.errors import FrameError, LinkDown, NoReply, Refused
+from collectors.devices.labjack_t7 import DEVICE
+from collectors.errors import ConfigError, FrameError, LinkDown, NoReply, Refused
 from collectors.reading import Event, Reading
 from collectors.scaling import Scaling
-from tests.collectors.devices.t7_setup import CURRENT, VOLTAGE, Setup, events, readings
+from tests.collectors.conformance import options_of
+from tests.collectors.devices.t7_setup import CURRENT, STREAM, VOLTAGE, Setup, events, readings
 
 SHEET = [
     bytes.fromhex("00 00 00 00 00 12 01 4C 10 00 00 00 00 00 00 00 82 F3 C0 CB 82 F4 C0 D0"),
@@ -403,3 +407,48 @@ def test_close_stops_the_stream() -> None:
     setup = stream_setup()
     setup.bench.carry(setup.driver.close())
     assert not setup.fake.stream.is_on
+
+
+def test_our_own_stream_is_no_one_elses_after_a_lost_link() -> None:
+    setup = stream_setup()
+    take(setup, 2)
+    setup.driver = DEVICE.driver(setup.driver._options)
+    assert events(take(setup.open(), 2)) == []
+
+
+def test_a_stream_that_another_program_took_is_told_and_not_stopped() -> None:
+    setup = stream_setup()
+    take(setup, 2)
+    setup.bench.now_s += 5.0
+    other = DEVICE.driver(options_of(DEVICE, {"channels": [CURRENT], **STREAM, "scan_rate_hz": 2000}))
+    setup.bench.carry(setup.driver._session.write({"STREAM_ENABLE": 0}))
+    setup.bench.carry(other.open())
+    with pytest.raises(LinkDown, match="another program has ended this T7's stream"):
+        for _ in range(5):
+            setup.poll()
+    setup.bench.carry(setup.driver.close())
+    assert setup.fake.stream.is_on
+    setup.driver = DEVICE.driver(options_of(DEVICE, {"channels": [VOLTAGE, CURRENT], **STREAM}))
+    assert events(take(setup.open(), 2)) == ["stream_taken_over"]
+
+
+def test_over_wifi_a_stream_is_refused_with_what_to_do() -> None:
+    setup = Setup({"channels": [VOLTAGE, CURRENT], **STREAM}, wifi=True).open()
+    with pytest.raises(ConfigError, match=r"Wi-Fi .*cannot stream.* mode = 'sample'"):
+        setup.poll()
+
+
+def test_over_wifi_the_inputs_can_be_sampled() -> None:
+    assert readings(Setup({"channels": [VOLTAGE]}, wifi=True).open().poll())
+
+
+def test_a_link_that_says_wifi_is_refused_for_a_stream_before_it_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "t7.toml"
+    channel = '[[device.channels]]\ninput = "AIN0"\nsignal = "battery.voltage_v"\n'
+    link = "ljm:WIFI:470012345?tcp=192.0.2.7"
+    head = f'[collector]\nname = "t7"\nbench = "b"\nkind = "labjack_t7"\nlink = "{link}"\n'
+    path.write_text(f'{head}[device]\nmode = "stream"\n{channel}')
+    with pytest.raises(ConfigError, match="over Wi-Fi a T7 cannot stream"):
+        config.load(path)
+    path.write_text(f'{head}[device]\nmode = "sample"\n{channel}')
+    assert config.load(path)
