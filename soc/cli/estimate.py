@@ -137,7 +137,7 @@ def _estimate(job: Job, wish: Wishes, filter_name: str, all_columns: bool) -> di
         for last in ahead(run(recording, stream)):
             writer.write(last)
         with placed(job.place):
-            warnings = stream.finish()
+            warnings = [*recording.doubts, *stream.finish()]
     assert last is not None, "finish() refuses a recording without results"
     return {
         "recording": job.place,

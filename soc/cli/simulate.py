@@ -88,7 +88,7 @@ def _from_file(place: str) -> tuple[Any, Any]:
 
     from soc import stores
 
-    rules = stores.Rules({"voltage_v": "current_a"})  # a profile has no voltage, and nothing reads this one
+    rules = stores.Rules(needed=("time_s", "current_a"))
     chunks = list(stores.read(place, rules).chunks)
     if not chunks:
         raise stores.StoreError(f"{place}: no rows; expected time_s and current_a")

@@ -23,6 +23,7 @@ from typing import Any, Protocol, Self, cast
 
 import numpy as np
 
+from soc.files import shown
 from soc.series import Series
 from soc.stores._columns import Columns, Rules
 from soc.stores._errors import StoreDown, StoreError
@@ -31,6 +32,7 @@ from soc.stores._results import FILE_COLUMNS, SIGNALS, Results
 __all__ = ["Columns", "Recording", "Results", "Rules", "StoreDown", "StoreError", "Writer", "read", "series", "writer"]
 
 NAMES = sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_"))
+SUFFIXES = {"csv": "csv", "tsv": "csv", "txt": "csv", "parquet": "parquet"}  # of files, and their stores
 FILES = ("csv", "parquet")  # the stores whose places are files
 CHUNK_ROWS = 131_072
 
@@ -42,6 +44,8 @@ class Recording:
     place: str
     chunks: Iterator[Columns]
     header: Mapping[str, Any] = field(default_factory=dict)
+    doubts: Sequence[str] = ()
+    """What looks wrong in the columns' names and units."""
 
 
 class Writer(Protocol):
@@ -69,15 +73,28 @@ class Store(Protocol):
 def name_of(place: str) -> str:
     """The store that a place belongs to. Raises `StoreError` if there is none."""
     scheme = place.partition(":")[0]
-    name = "csv" if place == "-" else scheme if scheme in NAMES else PurePath(place).suffix.lower().lstrip(".")
+    name = "csv" if place == "-" else scheme if scheme in NAMES else _name_of_file(place)
     if name not in NAMES:
-        raise StoreError(f"{place}: no store for this; there are {', '.join(NAMES)} (by file suffix or as `name:…`)")
+        suffixes = ", ".join(f".{suffix}" for suffix in SUFFIXES)
+        raise StoreError(
+            f"{shown(place)}: no store for this; there are {', '.join(NAMES)}: files by suffix ({suffixes}; text also "
+            f"with .gz) or as `csv:{shown(place)}`, others as `name:…`"
+        )
     return name
+
+
+def _name_of_file(place: str) -> str:
+    """The store of a file with this name; empty if it has none."""
+    path = PurePath(place)
+    if path.suffix.lower() == ".gz":
+        inner = SUFFIXES.get(PurePath(path.stem).suffix.lower().lstrip("."), "")
+        return inner if inner == "csv" else ""
+    return SUFFIXES.get(path.suffix.lower().lstrip("."), "")
 
 
 def is_file(place: str) -> bool:
     """Whether a place is a plain path. Raises `StoreError` if it belongs to no store."""
-    return name_of(place) == PurePath(place).suffix.lower().lstrip(".")
+    return place.partition(":")[0] not in NAMES and place != "-" and name_of(place) in FILES
 
 
 def find(place: str) -> Store:
@@ -138,6 +155,8 @@ def appender(place: str, tags: Mapping[str, str] | None = None) -> Writer:
     Raises `StoreError` if the place cannot be added to.
     """
     store = find(place)
+    if hasattr(store, "Appender") and place.endswith((".gz", ".tsv")):
+        raise StoreError(f"{place}: results cannot be added to such a file; give influx:… or a .csv file")
     if hasattr(store, "Appender"):
         return cast("Writer", store.Appender(place, SIGNALS))
     if name_of(place) == "influx":

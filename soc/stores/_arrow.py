@@ -17,6 +17,6 @@ def numbers(column: pa.Array, name: str, where: str) -> NDArray[np.float64]:
             whole = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64()).fill_null(0).to_numpy()
             return np.where(column.is_valid().to_numpy(zero_copy_only=False), seconds(whole), np.nan)
         values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except pa.ArrowException as error:
         raise StoreError(f"{where}: column {name} is {column.type}, expected numbers: {error}") from error
     return np.asarray(values, dtype=np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,10 @@ def parse_header(text: str, where: str) -> Mapping[str, Any]:
     """The header of this JSON text. Raises `StoreError` for what is not an object or has a value of the wrong kind."""
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a ValueError, too
         raise StoreError(f'{where}: the first line is not "# {{json}}": {error}') from error
     if not isinstance(values, dict):
-        raise StoreError(f"{where}: expected a JSON object after #, got {text.strip()!r}")
+        raise StoreError(f"{where}: expected a JSON object after #, got {text.strip()[:80]!r}")
     header = {}
     for key, kind in HEADER_KEYS.items():
         value = values.get(key)
@@ -33,6 +34,19 @@ def parse_header(text: str, where: str) -> Mapping[str, Any]:
             continue
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not (isinstance(value, str) if kind is str else is_number):
-            raise StoreError(f"{where}: {key}: expected {'text' if kind is str else 'a number'}, got {value!r}")
-        header[key] = kind(value)
+            raise StoreError(
+                f"{where}: {key}: expected {'text' if kind is str else 'a number'}, got {repr(value)[:80]}"
+            )
+        header[key] = value if kind is str else _finite(value, f"{where}: {key}")
     return header
+
+
+def _finite(value: float, where: str) -> float:
+    """The number as a double. Raises `StoreError` for one that is none, or too large."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise StoreError(f"{where}: expected a finite number, got {str(value)[:40]}")
+    return number

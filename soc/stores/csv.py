@@ -1,25 +1,30 @@
 """CSV files, and standard input and output as `-`.
 
 Reading: an optional first line `# {json}` (see `_files.HEADER_KEYS`), then names, then numbers; separated by comma,
-semicolon or tab, whichever the line of names has. An empty cell, NaN and null are missing values. Times may be ISO 8601
-with a zone and become seconds since 1970. What is not a number is named with its line and column, up to ten of them.
+semicolon or tab, whichever the line of names has. Numbers may have a decimal comma. An empty cell, NaN and null are
+missing values. Times may be ISO 8601 and become seconds since 1970; those without a zone are UTC. Text may be UTF-8,
+UTF-16 or cp1252, with any line ends, and compressed by gzip. What is not a number is named with its line and column, up
+to ten of them.
 
-Writing: `time_s,soc,soc_lo,soc_hi`, times as they came, to the last bit; the file appears when it is whole.
+Writing: `time_s,soc,soc_lo,soc_hi`, times as they came, to the last bit; the file appears when it is whole. A name that
+ends in `.gz` is compressed, `.tsv` has tabs.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import os
 import re
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, cast
 
 import numpy as np
 import pyarrow as pa
@@ -33,37 +38,52 @@ from soc.stores._columns import Columns, Rules, Source
 from soc.stores._errors import StoreError
 from soc.stores._files import parse_header, path_of
 from soc.stores._results import SIGNALS, Results
+from soc.stores._text import text_bytes
 
 MISSING = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "None"]
 SEPARATORS = ",;\t"
 BLOCK_BYTES = 4 << 20  # about 100 000 rows
+LOOK_BYTES = 8192  # so much of the rows is looked at to see how numbers and times are written
+HEAD_LINE_BYTES = 1 << 20  # no line of names is longer
 LINE_BYTES = 4096
-DATE = re.compile(r"\d{4}-\d\d-\d\d[T ]")
-TIME = pa.timestamp("ns", tz="UTC")
+ZONED = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)")
+NAIVE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?")
+TIMES = {ZONED: pa.timestamp("ns", tz="UTC"), NAIVE: pa.timestamp("ns")}
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?|nan", re.IGNORECASE)
+COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
+YEARS = range(1678, 2262)  # what nanoseconds since 1970 can hold
 MOST_MISTAKES = 10
+CELL_SHOWN = 60  # characters of a cell in a message
 TAIL_BYTES = 4096  # longer than any row we write
 
 
 @dataclass(frozen=True)
 class Head:
-    """What stands above the numbers: header values, names, their separator, and how many lines it takes."""
+    """What stands above the numbers: header values, names, how many lines; and how the rows are written."""
 
     header: Mapping[str, Any]
     names: Sequence[str]
     separator: str
     lines: int
-    dated: frozenset[str]
-    """Columns whose first value is an ISO 8601 time."""
+    decimal: str
+    """The sign between whole and fraction: a point or a comma."""
+    dated: Mapping[str, re.Pattern[str]]
+    """Columns whose first value is an ISO 8601 time, and the form of all of its values."""
 
 
 def read(place: str, rules: Rules, since_s: float | None = None, until_s: float | None = None) -> Recording:
-    """The recording in a CSV file, block by block. Raises `StoreError` naming file, line and column."""
+    """The recording in a CSV file, block by block. Raises `StoreError` naming file, line and column; `FileError`."""
     path = path_of(place, "csv")
     where = "standard input" if str(path) == "-" else str(path)
-    with _opened(path) as file:
+    file = text_bytes(path)
+    try:
         head = _head(file, where)
-    sources = rules.resolve(head.names, where)
-    return Recording(place, within(_chunks(path, where, head, sources), since_s, until_s), head.header)
+        sources = rules.resolve(head.names, where)
+    finally:
+        if str(path) != "-":
+            file.close()  # and opened again for the rows: a recording that nobody reads holds nothing open
+    chunks = _chunks(path, where, head, sources, file)
+    return Recording(place, within(chunks, since_s, until_s), head.header, rules.unit_doubts(sources))
 
 
 def within(chunks: Iterator[Columns], since_s: float | None, until_s: float | None) -> Iterator[Columns]:
@@ -79,59 +99,93 @@ def within(chunks: Iterator[Columns], since_s: float | None, until_s: float | No
         yield {name: values[~outside] for name, values in chunk.items()}
 
 
-@contextmanager
-def _opened(path: Path, after_lines: int = 0) -> Iterator[IO[bytes]]:
-    """The file behind so many lines; standard input is where it is and stays open."""
-    if str(path) == "-":
-        yield sys.stdin.buffer
-        return
-    with opened(path) as file:
-        for _ in range(after_lines):
-            file.readline()
-        yield file
-
-
-def _head(file: IO[bytes], where: str) -> Head:
+def _head(file: io.BufferedReader[Any], where: str) -> Head:
     """What stands above the numbers; leaves the file at the first number."""
-    line, lines = _text(file.readline(), where, 1).lstrip("\ufeff"), 1
+    line, lines = _line(file, where, 1).lstrip("\ufeff"), 1
     header: Mapping[str, Any] = {}
     if line.startswith("#"):
         header = parse_header(line[1:], f"{where}:1")
-        line, lines = _text(file.readline(), where, 2), 2
+        line, lines = _line(file, where, 2), 2
     if not line.strip():
         raise StoreError(f"{where}: empty; expected a line of column names, then numbers")
     separator = max(SEPARATORS, key=line.count)
-    names = [name.strip() for name in next(csv.reader([line], delimiter=separator))]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    names = [name.strip() for name in _cells(line, separator)]
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        raise StoreError(f"{where}:{lines}: column {', '.join(twice)} is there more than once")
-    return Head(header, names, separator, lines, _dated(file, names, separator))
+        raise StoreError(f"{where}:{lines}: column {', '.join(twice[:MOST_MISTAKES])} is there more than once")
+    rows = _first_rows(file, separator)
+    return Head(header, names, separator, lines, _decimal(rows, separator), _dated(rows, names))
 
 
-def _dated(file: IO[bytes], names: Sequence[str], separator: str) -> frozenset[str]:
-    """The columns whose first value is a time with a date; the file stays where it is."""
-    ahead = file.peek(LINE_BYTES) if isinstance(file, io.BufferedReader) else b""
-    cells = ahead.partition(b"\n")[0].decode("utf-8", "replace").strip().split(separator)
-    return frozenset(name for name, cell in zip(names, cells, strict=False) if DATE.match(cell))
-
-
-def _text(line: bytes, where: str, number: int) -> str:
+def _line(file: io.BufferedReader[Any], where: str, number: int) -> str:
+    """The next line as text. Raises `StoreError` if it is none, or has no end."""
+    line = file.readline(HEAD_LINE_BYTES)
+    if len(line) == HEAD_LINE_BYTES:
+        raise StoreError(f"{where}:{number}: a line of more than {HEAD_LINE_BYTES} bytes; is this a CSV file?")
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise StoreError(f"{where}:{number}: not UTF-8 text ({error.reason}); is this a CSV file?") from error
 
 
-def _chunks(path: Path, where: str, head: Head, sources: Mapping[str, Source]) -> Iterator[Columns]:
-    """The columns under our names, a block at a time."""
+def _cells(line: str, separator: str) -> list[str]:
+    """The cells of one line; none where its quotes cannot be understood."""
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:  # a field of more than 128 KiB
+        return line.split(separator)
+
+
+def _first_rows(file: io.BufferedReader[Any], separator: str) -> list[list[str]]:
+    """The cells of the first rows, as many as are there without waiting; the file stays where it is."""
+    lines = file.peek(LOOK_BYTES)[:LOOK_BYTES].decode("utf-8", "replace").splitlines(keepends=True)
+    whole = lines[: max(1, len(lines) - (not lines[-1].endswith("\n")))] if lines else []
+    return [_cells(line, separator) for line in whole]
+
+
+def _decimal(rows: Iterable[Sequence[str]], separator: str) -> str:
+    """The decimal sign of these rows: a comma where one cell has it and none has a point."""
+    cells = [cell.strip() for row in rows for cell in row]
+    if separator == "," and not any("," in cell for cell in cells):
+        return "."
+    has_point = any("." in cell and NUMBER.fullmatch(cell) for cell in cells)
+    return "," if not has_point and any(COMMA_NUMBER.fullmatch(cell) for cell in cells) else "."
+
+
+def _dated(rows: Iterable[Sequence[str]], names: Sequence[str]) -> dict[str, re.Pattern[str]]:
+    """The columns whose first value is a time with a date, and how their times are written."""
+    first: dict[str, str] = {}
+    for row in rows:
+        for name, cell in zip(names, row, strict=False):
+            if cell.strip() not in MISSING:
+                first.setdefault(name, cell)
+    return {name: form for name, cell in first.items() for form in TIMES if form.fullmatch(cell)}
+
+
+def _chunks(
+    path: Path, where: str, head: Head, sources: Mapping[str, Source], begun: io.BufferedReader[Any]
+) -> Iterator[Columns]:
+    """The columns under our names, a block at a time; `begun` is standard input behind the head, or closed."""
     wanted = sorted({source.column for source in sources.values()})
     try:
-        with _opened(path, head.lines) as file, _reader(file, head, wanted) as reader:
+        with _rows_of(path, head, begun) as file, _reader(file, head, wanted) as reader:
             for batch in reader:
                 raw = {name: numbers(batch.column(name), name, where) for name in wanted}
                 yield {ours: source.of(raw[source.column]) for ours, source in sources.items()}
     except pa.ArrowInvalid as error:
-        raise StoreError(_mistakes(path, where, head, wanted) or f"{where}: {error}") from error
+        raise StoreError(_mistakes(path, where, head, wanted) or _arrow_words(error, where, head)) from error
+
+
+@contextmanager
+def _rows_of(path: Path, head: Head, begun: io.BufferedReader[Any]) -> Iterator[io.BufferedReader[Any]]:
+    """The text behind the head."""
+    if str(path) == "-":
+        yield begun
+        return
+    with text_bytes(path) as file:
+        for _ in range(head.lines):
+            file.readline()
+        yield file
 
 
 def _reader(file: IO[bytes], head: Head, wanted: Sequence[str]) -> pa_csv.CSVStreamingReader:
@@ -140,9 +194,10 @@ def _reader(file: IO[bytes], head: Head, wanted: Sequence[str]) -> pa_csv.CSVStr
         read_options=pa_csv.ReadOptions(column_names=head.names, block_size=BLOCK_BYTES, use_threads=False),
         parse_options=pa_csv.ParseOptions(delimiter=head.separator),
         convert_options=pa_csv.ConvertOptions(
-            column_types={name: TIME if name in head.dated else pa.float64() for name in wanted},
+            column_types={name: TIMES[head.dated[name]] if name in head.dated else pa.float64() for name in wanted},
             include_columns=wanted,
             null_values=MISSING,
+            decimal_point=head.decimal,
         ),
     )
 
@@ -152,37 +207,82 @@ def _mistakes(path: Path, where: str, head: Head, wanted: Sequence[str]) -> str:
     if str(path) == "-":
         return ""
     found: list[str] = []
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+    rows = None
+    with text_bytes(path) as file:
         for _ in range(head.lines):
             file.readline()
-        rows = csv.reader(file, delimiter=head.separator)
-        for row in rows:
-            found += [f"{where}:{head.lines + rows.line_num}: {m}" for m in _row_mistakes(row, head.names, wanted)]
-            if len(found) >= MOST_MISTAKES:
-                found[MOST_MISTAKES:] = ["… and perhaps more"]
-                break
+        rows = csv.reader(io.TextIOWrapper(file, "utf-8", "replace", newline=""), delimiter=head.separator)
+        try:
+            for row in rows:
+                found += [f"{where}:{head.lines + rows.line_num}: {m}" for m in _row_mistakes(row, head, wanted)]
+                if len(found) >= MOST_MISTAKES:
+                    found[MOST_MISTAKES:] = ["… and perhaps more"]
+                    break
+        except csv.Error as error:
+            found.append(f"{where}:{head.lines + rows.line_num + 1}: {error}")
     if not found and rows.line_num == 0:
         return f"{where}: no rows below the column names"
     return "\n".join(found)
 
 
-def _row_mistakes(row: Sequence[str], names: Sequence[str], wanted: Sequence[str]) -> Iterator[str]:
+def _row_mistakes(row: Sequence[str], head: Head, wanted: Sequence[str]) -> Iterator[str]:
     if not row:  # an empty line is nobody's mistake
         return
-    if len(row) != len(names):
-        yield f"{len(row)} cells, but {len(names)} column names"
+    if len(row) != len(head.names):
+        yield f"{len(row)} cells, but {len(head.names)} column names"
         return
-    for name, cell in zip(names, row, strict=True):
-        if name in wanted and cell.strip() not in MISSING and not (_is_number(cell) or DATE.match(cell)):
-            yield f"{name}: {cell!r} is not a number"
+    for name, cell in zip(head.names, row, strict=True):
+        if name in wanted and cell.strip() not in MISSING:
+            wrong = _time_mistake(cell, head.dated[name]) if name in head.dated else _number_mistake(cell, head.decimal)
+            if wrong:
+                yield f"{name}: {shortened(cell)} {wrong}"
 
 
-def _is_number(text: str) -> bool:
+def _number_mistake(cell: str, decimal: str) -> str:
+    """What is wrong with a cell that should be a number; empty if nothing is."""
+    text = cell.strip()
+    if NUMBER.fullmatch(text.replace(",", ".") if decimal == "," else text):
+        return ""
+    if COMMA_NUMBER.fullmatch(text):
+        return "is not a number: a decimal comma, but the first rows have points"
+    if NUMBER.fullmatch(text):
+        return "is not a number: a decimal point, but the first rows have commas"
+    if ZONED.fullmatch(text) or NAIVE.fullmatch(text):
+        return "is not a number: a time, but the first rows have none there"
+    return "is not a number"
+
+
+def _time_mistake(cell: str, form: re.Pattern[str]) -> str:
+    """What is wrong with a cell that should be a time of this form; empty if nothing is."""
+    if not form.fullmatch(cell):
+        zone = "with a zone (Z, +01:00)" if form is ZONED else "without a zone"
+        return f"is not a time as in the first rows: ISO 8601 {zone}"
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        moment = datetime.fromisoformat(re.sub(r"\.\d+", "", cell))
+    except ValueError as error:
+        return f"is not a time: {error}"
+    return "" if moment.year in YEARS else f"is not a time between {YEARS[0]} and {YEARS[-1]}"
+
+
+def _arrow_words(error: pa.ArrowInvalid, where: str, head: Head) -> str:
+    """What pyarrow says, with the line where it says a row: for standard input, which cannot be read again."""
+    text = str(error)
+    row = re.search(r"Row #(\d+): ", text)
+    column = re.search(r"column #(\d+)", text)
+    value = re.search(r"'(.*)'", text, re.DOTALL)
+    if row is None:
+        return f"{where}: cannot be read as CSV: {text}"
+    line = f"{where}:{head.lines + int(row[1])}"
+    if column is not None and value is not None and int(column[1]) < len(head.names):
+        name = head.names[int(column[1])]
+        wrong = "is not a time as in the first rows" if name in head.dated else "is not a number"
+        return f"{line}: {name}: {shortened(value[1])} {wrong}"
+    return f"{line}: {text[row.end() :].partition(': ')[0]}"
+
+
+def shortened(cell: str) -> str:
+    """A cell in quotes, cut if it is long."""
+    return repr(cell if len(cell) <= CELL_SHOWN else cell[:CELL_SHOWN] + "…")
 
 
 class Writer:
@@ -194,13 +294,21 @@ class Writer:
 
     def __enter__(self) -> Self:
         """Begin the file."""
-        self._file = self._stack.enter_context(whole_file(self._path, "w"))
-        self._file.write(",".join(("time_s", *self._columns)) + "\n")
+        suffixes = [suffix.lower() for suffix in self._path.suffixes[-2:]]
+        self._separator = "\t" if ".tsv" in suffixes else ","
+        if suffixes[-1:] == [".gz"]:
+            packed = gzip.GzipFile(fileobj=self._stack.enter_context(whole_file(self._path)), mode="wb", mtime=0)
+            stream = io.TextIOWrapper(cast("IO[bytes]", packed), encoding="utf-8", newline="\n")
+            self._file: IO[str] = self._stack.enter_context(stream)
+        else:
+            self._file = self._stack.enter_context(whole_file(self._path, "w"))
+        self._file.write(self._separator.join(("time_s", *self._columns)) + "\n")
         return self
 
     def write(self, results: Results) -> None:
         """Add rows."""
-        self._file.writelines(_rows(results, self._columns, np.ones(len(results.time_s), dtype=np.bool_)))
+        every = np.ones(len(results.time_s), dtype=np.bool_)
+        self._file.writelines(_rows(results, self._columns, every, self._separator))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -278,14 +386,16 @@ def _mend_tail(path: Path) -> float:
         file.truncate(size - len(tail) + whole)
     lines = tail[:whole].splitlines()
     first = lines[-1].split(b",")[0].decode() if lines else ""
-    return float(first) if _is_number(first) else -np.inf
+    return float(first) if NUMBER.fullmatch(first) else -np.inf
 
 
-def _rows(results: Results, columns: Sequence[str], which: np.ndarray[Any, np.dtype[np.bool_]]) -> Iterator[str]:
+def _rows(
+    results: Results, columns: Sequence[str], which: np.ndarray[Any, np.dtype[np.bool_]], separator: str = ","
+) -> Iterator[str]:
     """Lines of CSV: times to the last bit, the rest to a millionth, empty where there is no value."""
     texts = [_texts(results.signals[name][which]) for name in columns]
     for time_s, *cells in zip(results.time_s[which].tolist(), *texts, strict=True):
-        yield f"{time_s!r},{','.join(cells)}\n"
+        yield f"{time_s!r}{separator}{separator.join(cells)}\n"
 
 
 def _texts(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[str]:

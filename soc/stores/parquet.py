@@ -38,20 +38,27 @@ def read(place: str, rules: Rules, since_s: float | None = None, until_s: float 
         raise StoreError(f"{path}: not a Parquet file: {error}") from error
     except (OSError, ValueError) as error:
         raise FileError(f"{shown(path)}: {reason(error)}") from error
-    sources = rules.resolve(file.schema_arrow.names, str(path))
+    names = file.schema_arrow.names
+    sources = rules.resolve(names, str(path))
+    twice = sorted(source.column for source in sources.values() if names.count(source.column) > 1)
+    if twice:
+        raise StoreError(f"{path}: column {', '.join(twice)} is there more than once")
     text = (file.schema_arrow.metadata or {}).get(METADATA_KEY)
-    header = parse_header(text.decode(), f"{path}, metadata") if text else {}
+    header = parse_header(text.decode("utf-8", "replace"), f"{path}, metadata") if text else {}
     chunks = _chunks(file, str(path), sources)
-    return Recording(place, within(chunks, since_s, until_s), header)
+    return Recording(place, within(chunks, since_s, until_s), header, rules.unit_doubts(sources))
 
 
 def _chunks(file: pq.ParquetFile, where: str, sources: Mapping[str, Source]) -> Iterator[Columns]:
     """The columns under our names, some rows at a time."""
     wanted = sorted({source.column for source in sources.values()})
     with file:
-        for batch in file.iter_batches(CHUNK_ROWS, columns=wanted):
-            raw = {name: numbers(batch.column(name), name, where) for name in wanted}
-            yield {ours: source.of(raw[source.column]) for ours, source in sources.items()}
+        try:
+            for batch in file.iter_batches(CHUNK_ROWS, columns=wanted):
+                raw = {name: numbers(batch.column(name), name, where) for name in wanted}
+                yield {ours: source.of(raw[source.column]) for ours, source in sources.items()}
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"{where}: damaged: {error}") from error
 
 
 class Writer:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -287,3 +290,167 @@ def test_an_appender_keeps_the_columns_that_a_file_has(tmp_path: Path) -> None:
 def test_an_appender_without_a_folder_says_so(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="cannot be written"), stores.appender(str(tmp_path / "no" / "a.csv")):
         pass
+
+
+# ---- however a text is written --------------------------------------------------------------------------------------
+
+ROWS = "time_s,current_a,voltage_v\n0,0,3.7\n1,-1.5,3.65\n"
+EXPECTED = {"time_s": [0.0, 1.0], "current_a": [0.0, -1.5], "voltage_v": [3.7, 3.65]}
+
+WRITTEN = {
+    "lines end with a carriage return": ROWS.replace("\n", "\r").encode(),
+    "UTF-16, byte order mark": ROWS.encode("utf-16"),
+    "UTF-16, little endian": ROWS.encode("utf-16-le"),
+    "UTF-16, big endian": ROWS.encode("utf-16-be"),
+    "gzip": gzip.compress(ROWS.encode()),
+    "gzip of UTF-16": gzip.compress(ROWS.encode("utf-16")),
+    "Windows code page": ROWS.replace("voltage_v", "voltage_v,T °C").replace("3.7\n", "3.7,5\n")
+    .replace("3.65", "3.65,5").encode("cp1252"),
+    "decimal comma": ROWS.replace(",", ";").replace(".", ",").encode(),
+    "decimal comma in quotes": b'time_s,current_a,voltage_v\n0,0,"3,7"\n1,"-1,5","3,65"\n',
+    "decimal comma after whole numbers": b"time_s;current_a;voltage_v\n" + b"0;0;3,7\n1;-1,5;3,65\n",
+    "plus signs": ROWS.replace("0,0,", "+0,+0.0E+00,").encode(),
+    "spaces": ROWS.replace(",", " , ").encode(),
+    "no last line feed": ROWS.rstrip().encode(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+@pytest.mark.parametrize("standard", [False, True], ids=["file", "standard input"])
+def test_a_text_is_read_however_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, standard: bool
+) -> None:
+    place = tmp_path / "a.csv"
+    place.write_bytes(WRITTEN[kind])
+    with place.open("rb") as file:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file))
+        assert columns(stores.read("-" if standard else str(place))) == EXPECTED
+        if not file.closed:
+            sys.stdin.detach()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.txt", "a.TSV.gz", "a.csv.gz"])
+def test_a_text_is_known_by_its_suffix(tmp_path: Path, name: str) -> None:
+    data = ROWS.replace(",", "\t").encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    assert columns(stores.read(str(tmp_path / name))) == EXPECTED
+
+
+def test_an_unknown_suffix_says_how_to_read_it_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a.log").write_text(ROWS)
+    with pytest.raises(StoreError, match=r"csv:.*a\.log"):
+        stores.read(str(tmp_path / "a.log"))
+    assert columns(stores.read(f"csv:{tmp_path}/a.log")) == EXPECTED
+
+
+def test_damaged_gzip_data_is_named(tmp_path: Path) -> None:
+    whole = gzip.compress((ROWS + "2,0,3.7\n" * 10_000).encode())
+    (tmp_path / "a.csv.gz").write_bytes(whole[: len(whole) // 2])
+    assert "a.csv.gz: damaged gzip data" in refused(str(tmp_path / "a.csv.gz"))
+
+
+MOMENTS = [1795219200.25, 1795219201.0]
+TIMES = {
+    "quoted": '"2026-11-21T00:00:00.25Z",0,3.7\n"2026-11-21T00:00:01Z",0,3.7\n',
+    "naive": "2026-11-21T00:00:00.25,0,3.7\n2026-11-21T00:00:01,0,3.7\n",
+    "naive and quoted, with a space": '"2026-11-21 00:00:00.25",0,3.7\n"2026-11-21 00:00:01",0,3.7\n',
+    "another zone": "2026-11-21T01:30:00.25+01:30,0,3.7\n2026-11-20T23:00:01-01,0,3.7\n",
+}
+
+
+@pytest.mark.parametrize("kind", TIMES)
+@pytest.mark.parametrize("above", ["", ",0,3.7\n", ",0,3.7\nnull,,\n"], ids=["", "below an empty cell", "below two"])
+def test_times_are_read_quoted_naive_and_below_empty_cells(tmp_path: Path, kind: str, above: str) -> None:
+    found = columns(stores.read(csv_file(tmp_path, "time_s,current_a,voltage_v\n" + above + TIMES[kind])))
+    assert found["time_s"][-2:] == MOMENTS and np.isnan(found["time_s"][:-2]).all()
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("2026-11-21T00:00:02,0,3.7", "'2026-11-21T00:00:02' is not a time as in the first rows: ISO 8601 with a zone"),
+        ("21.11.2026 00:00:02,0,3.7", "is not a time as in the first rows"),
+        ("2026-02-30T00:00:02Z,0,3.7", "is not a time: day is out of range"),
+        ("1600-01-01T00:00:00Z,0,3.7", "is not a time between 1678 and 2261"),
+        ('2026-11-21T00:00:02Z,0,"3,7"', "'3,7' is not a number: a decimal comma, but the first rows have points"),
+        ("2026-11-21T00:00:02Z,0,1_0", "voltage_v: '1_0' is not a number"),
+        ("2026-11-21T00:00:02Z,0,2026-11-21T00:00:02Z", "is not a number: a time"),
+    ],
+)
+@pytest.mark.parametrize("standard", [False, True], ids=["file", "standard input"])
+def test_a_cell_that_does_not_fit_is_named_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str, words: str, standard: bool
+) -> None:
+    head = "time_s,current_a,voltage_v\n2026-11-21T00:00:00Z,0,3.7\n2026-11-21T00:00:01Z,0,3.7\n"
+    place = csv_file(tmp_path, f"{head}{row}\n")
+    if not standard:
+        assert f"a.csv:4: {'time_s' if '3.7' in row else 'voltage_v'}: " in refused(place)
+        assert words in refused(place)
+        return
+    with Path(place).open("rb") as file:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file))
+        assert "standard input:4: " in refused("-") and "pyarrow" not in refused("-") if not file.closed else True
+
+
+def test_a_mistake_far_down_in_standard_input_has_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = csv_file(tmp_path, ROWS + "2,0,3.7\n" * 600_000 + "3,off,3.7\n")
+    with Path(place).open("rb") as file:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(file))
+        assert "standard input:600004: current_a: 'off' is not a number" in refused("-")
+
+
+# ---- hints ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "hints"),
+    [
+        ("t,I,voltage_v", ["--map time_s=t", "--map current_a=I"]),
+        ("time_s,current_a,U", ["--map voltage_v=U"]),
+        ("Time [ms],I_mA,U/mV", ["--map 'time_s=Time [ms]*0.001'", "current_a=I_mA*0.001", "voltage_v=U/mV*0.001"]),
+        ("time_s,curent_a,voltage_v", ["--map current_a=curent_a"]),
+        ("time_s,current_a,pressure", ["--map voltage_v=THEIRS*FACTOR"]),
+        ("Battery Current (A),time,cell voltage", ["'current_a=Battery Current (A)'", "'voltage_v=cell voltage'"]),
+    ],
+)
+def test_a_missing_column_s_hint_names_that_column_and_what_may_be_meant(
+    tmp_path: Path, names: str, hints: list[str]
+) -> None:
+    words = refused(csv_file(tmp_path, f"{names}\n0,0,3.7\n"))
+    assert all(hint in words for hint in hints), words
+    given = {"time_s", "current_a", "voltage_v"} & set(names.split(","))
+    assert not any(f"--map {name}" in words for name in given)
+
+
+def test_a_name_that_was_mistyped_in_a_rule_is_guessed(tmp_path: Path) -> None:
+    place = csv_file(tmp_path, "time_s,I_mA,voltage_v\n0,0,3.7\n")
+    assert "did you mean --map 'current_a=-I_mA*0.001'" in refused(place, Rules.parse(["current_a=-i_mA*0.001"]))
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "unit"),
+    [("current_a=I_mA", "I_mA", "ma"), ("time_s=t [min]", "t [min]", "min"), ("temperature_degc=T_K", "T_K", "K"),
+     ("current_a=-I_mA", "I_mA", "ma"), ("soc_ref=SOC %", "SOC %", "%")],
+)  # fmt: skip
+def test_a_mapped_column_whose_name_says_another_unit_is_doubted(
+    tmp_path: Path, rule: str, name: str, unit: str
+) -> None:
+    place = csv_file(tmp_path, f"time_s,current_a,voltage_v,{name}\n0,0,3.7,1\n")
+    (doubt,) = stores.read(place, Rules.parse([rule])).doubts
+    assert f"{name!r} as it is, but that name says {unit}" in doubt and "--map" in doubt
+    assert stores.read(place, Rules.parse([rule + "*0.5"])).doubts == []
+
+
+@pytest.mark.parametrize("name", ["I_A", "current", "U_V", "T [°C]", "b", "mean"])
+def test_a_name_in_our_unit_or_none_is_not_doubted(tmp_path: Path, name: str) -> None:
+    place = csv_file(tmp_path, f"time_s,current_a,voltage_v,{name}\n0,0,3.7,1\n")
+    assert stores.read(place, Rules.parse([f"charge_ah={name}"])).doubts == []
+
+
+@pytest.mark.parametrize(("name", "separator"), [("r.csv.gz", ","), ("r.tsv", "\t"), ("r.tsv.gz", "\t")])
+def test_results_are_written_as_their_name_says(tmp_path: Path, name: str, separator: str) -> None:
+    with stores.writer(str(tmp_path / name)) as writer:
+        writer.write(results([0.0]))
+    data = (tmp_path / name).read_bytes()
+    text = (gzip.decompress(data) if name.endswith(".gz") else data).decode()
+    assert text.splitlines()[0].split(separator) == ["time_s", "soc", "soc_lo", "soc_hi"]

@@ -1,0 +1,136 @@
+"""Text files as UTF-8 bytes, however they were written: compressed by gzip, UTF-16, the older Windows code page.
+
+What a file is, its first bytes tell: gzip's magic number, a byte order mark, the zero bytes of UTF-16, line ends. A
+plain UTF-8 file is passed on as it is; others are translated while they are read, so memory does not grow with them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+from soc.errors import FileError
+from soc.files import STANDARD, opened, reason, shown
+from soc.stores._errors import StoreError
+
+GZIP_MAGIC = b"\x1f\x8b"
+LOOK_BYTES = 4096
+COPY_SIZE = 1 << 18  # bytes, or characters
+CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\r\f")  # in no text
+
+
+def text_bytes(path: Path) -> io.BufferedReader[Any]:
+    """The file's text as UTF-8, to be closed; `-` is standard input, which stays open.
+
+    Raises `FileError` if it cannot be opened, `StoreError` if it is no text; reading on raises `StoreError` for what is
+    damaged.
+    """
+    is_standard = str(path) == STANDARD
+    where = "standard input" if is_standard else shown(path)
+    raw: IO[bytes] = sys.stdin.buffer if is_standard else opened(path)
+    file: io.BufferedReader[Any]
+    file = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(_Source(raw, where, ()))
+    mine: list[io.IOBase] = [] if is_standard else [file]
+    try:
+        if file.peek(2).startswith(GZIP_MAGIC):
+            unzipped = gzip.GzipFile(fileobj=file)
+            file = io.BufferedReader(_Source(unzipped, where, (unzipped, *mine)), COPY_SIZE)
+            mine = [file]
+        start = file.peek(LOOK_BYTES)[:LOOK_BYTES]
+        encoding = _encoding(start, where)
+    except OSError as error:
+        _close(mine)
+        raise FileError(f"{where}: {reason(error)}") from error
+    except StoreError:
+        _close(mine)
+        raise
+    if encoding == "utf-8" and (b"\n" in start or b"\r" not in start):
+        return file
+    text = io.TextIOWrapper(file, encoding, newline=None)  # any line end becomes a line feed
+    return io.BufferedReader(_Recoded(text, where, is_standard=is_standard), COPY_SIZE)
+
+
+def _close(streams: Iterable[io.IOBase]) -> None:
+    for stream in streams:
+        stream.close()
+
+
+def _encoding(start: bytes, where: str) -> str:
+    """The encoding of a text that begins so. Raises `StoreError` if it is no text."""
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    even, odd = start[0:64:2], start[1:64:2]
+    if len(start) >= 4 and 0 in start[:64] and (not any(even) or not any(odd)):
+        return "utf-16-be" if not any(even) else "utf-16-le"
+    try:
+        start.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(start) - 4:  # else a character was only cut by the look
+            if CONTROLS & set(start):
+                raise StoreError(f"{where}: not UTF-8 text ({error.reason}); is this a CSV file?") from error
+            return "cp1252"
+    if CONTROLS & set(start):
+        raise StoreError(f"{where}: not UTF-8 text (control characters); is this a CSV file?")
+    return "utf-8"
+
+
+class _Source(io.RawIOBase):
+    """A stream of bytes; what is damaged in it becomes a `StoreError`. Closes `mine` with itself."""
+
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile, where: str, mine: Iterable[io.IOBase]) -> None:
+        self._stream, self._where, self._mine = stream, where, mine
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill the buffer with what there is. Raises `StoreError` for damaged gzip data."""
+        read = getattr(self._stream, "read1", self._stream.read)
+        try:
+            found: bytes = read(len(buffer))
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise StoreError(f"{self._where}: damaged gzip data: {error}") from error
+        buffer[: len(found)] = found
+        return len(found)
+
+    def close(self) -> None:
+        """Close what is only used here."""
+        _close(self._mine)
+        super().close()
+
+
+class _Recoded(io.RawIOBase):
+    """A decoded text as UTF-8 bytes."""
+
+    def __init__(self, text: io.TextIOWrapper, where: str, *, is_standard: bool) -> None:
+        self._text, self._where, self._left, self._is_standard = text, where, b"", is_standard
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill the buffer with what there is. Raises `StoreError` for what is no text in this encoding."""
+        if not self._left:
+            try:
+                self._left = self._text.read(COPY_SIZE).encode("utf-8")
+            except UnicodeError as error:
+                raise StoreError(f"{self._where}: not {self._text.encoding} text: {error}") from error
+        count = min(len(buffer), len(self._left))
+        buffer[:count], self._left = self._left[:count], self._left[count:]
+        return count
+
+    def close(self) -> None:
+        """Close the text, but for standard input."""
+        if self._is_standard:
+            self._text.detach()
+            self._is_standard = False
+        else:
+            self._text.close()
+        super().close()
