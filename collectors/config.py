@@ -297,7 +297,8 @@ class Collector:
     period_s: float = field(default=1.0, metadata={"help": "seconds between samples (polled instruments)"})
     report_s: float = field(default=10.0, metadata={"help": "seconds between the collector's reports on itself"})
     state_dir: Path = field(
-        default_factory=default_state_dir, metadata={"help": "where journals live; default $STATE_DIRECTORY"}
+        default_factory=default_state_dir,
+        metadata={"help": "where journals live", "default": "$STATE_DIRECTORY, else .state"},
     )
 
     def __post_init__(self) -> None:

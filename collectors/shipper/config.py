@@ -50,7 +50,8 @@ class Ship:
 
     bench: str = field(metadata={"help": "tag `bench` of the shipper's own points"})
     state_dir: Path = field(
-        default_factory=default_state_dir, metadata={"help": "the folder of the journals; default $STATE_DIRECTORY"}
+        default_factory=default_state_dir,
+        metadata={"help": "the folder of the journals", "default": "$STATE_DIRECTORY, else .state"},
     )
     interval_s: float = field(default=1.0, metadata={"help": "seconds between looks for new rows"})
     save_s: float = field(
