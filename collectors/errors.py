@@ -12,7 +12,7 @@
     │   └── LinkBusy         someone else holds the port                                         exit 75
     ├── SinkHeld             a database takes nothing until a person has done something          exit 69
     ├── ClockUnknown         samples cannot be shipped before their time is known                exit 69
-    └── JournalError         the disk or the file; see each subclass                             exit 74
+    └── JournalError         the disk or the file: stop at the start, wait when running          exit 74
         ├── JournalNewer     written by a newer version: stop, touch nothing
         ├── JournalLocked    another process writes it: stop                                     exit 75
         └── JournalReadOnly  the place cannot be written: stop

@@ -279,6 +279,11 @@ EVENTS: Mapping[str, EventKind] = {
     "config_warning": EventKind("the configuration works, but will cost accuracy"),
     "disk_full": EventKind("the disk takes nothing; samples wait in memory"),
     "disk_full_over": EventKind("the disk takes samples again"),
+    "disk_error": EventKind("the disk fails, or the journal cannot be written; samples wait in memory"),
+    "disk_error_over": EventKind("the journal can be written again"),
+    "run_cut_off": EventKind(
+        "the run before ended without a stop (kill, power cut, dead disk); what it read last is lost", is_loss=True
+    ),
     "samples_dropped": EventKind("the disk took nothing and memory was full; samples were dropped", is_loss=True),
     "events_dropped": EventKind("the disk took nothing and memory was full; events were dropped", is_loss=True),
     "file_quarantined": EventKind("a journal file is damaged and was put aside", is_loss=True),

@@ -1,26 +1,37 @@
 """What waits for its commit: bounded, and the reader never waits for it.
 
-When full, the oldest rows of the series that holds most are dropped, counted, and named
-in an event that the next commit brings. (Fast streams reach this point decimated already, so a series that holds most
-is the one with most detail.) Rows that a commit is busy with are never dropped: either it succeeds, or they come back.
+When full, the oldest rows of the series that holds most are dropped and counted. (Fast streams reach this point
+decimated already, so a series that holds most is the one with most detail.) Rows that a commit is busy with are never
+dropped: either it succeeds, or they come back. Events are bounded likewise, by kind: many events of one kind push out
+none of another.
+
+What was dropped is one `Loss` for each series and each kind, however long the disk takes nothing; the next commit
+brings each as an event. A commit that fails gives losses back as losses, so that they are merged and not told twice.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from collectors.reading import Value
 
 ROW_BYTES, VALUE_BYTES = 150, 56
 """About what a waiting row costs in memory: its tuple, stamp and dict, and each value in it (CPython, 64 bit)."""
 MOST_EVENTS = 1000
+MOST_SERIES = 200
+"""Series whose losses are told apart; those of any further series are one loss under OTHERS."""
 
 Key = tuple[str, str]
 """Measurement and canonical tags: the series that a row belongs to."""
+
+K = TypeVar("K")
+
+OTHERS: Key = ("other series", "")
 
 
 class Row(NamedTuple):
@@ -38,6 +49,8 @@ class EventAt(NamedTuple):
     detail: str
     tags: str = ""
     """Canonical text of tags that this event has beside, or instead of, the journal's own; most have none."""
+    boot_id: str = ""
+    """The boot that `boottime_ns` counts from; empty: this one."""
 
 
 @dataclass(slots=True)
@@ -54,11 +67,78 @@ class Work:
 
 @dataclass(slots=True)
 class Loss:
-    """Rows of one series that were dropped."""
+    """Rows of one series, or events of one kind, that were dropped; the stamps of the first and the last of them."""
 
-    rows: int
+    count: int
     first_ns: int
     last_ns: int
+
+    def add(self, other: Loss) -> None:
+        """Take another loss in."""
+        self.count += other.count
+        self.first_ns = min(self.first_ns, other.first_ns)
+        self.last_ns = max(self.last_ns, other.last_ns)
+
+    def __str__(self) -> str:
+        """Return the range, for a person."""
+        return f"from boottime {self.first_ns} to {self.last_ns} ns"
+
+
+@dataclass(slots=True)
+class Losses:
+    """Everything that was dropped and is not told yet. Its size does not grow with the number of rows or events."""
+
+    rows: dict[Key, Loss] = field(default_factory=dict)
+    events: dict[str, Loss] = field(default_factory=dict)
+    """By kind of event."""
+
+    @property
+    def row_count(self) -> int:
+        """Return how many rows were lost."""
+        return sum(loss.count for loss in self.rows.values())
+
+    @property
+    def event_count(self) -> int:
+        """Return how many events were lost."""
+        return sum(loss.count for loss in self.events.values())
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything."""
+        return bool(self.rows or self.events)
+
+    def add_rows(self, key: Key, loss: Loss) -> None:
+        """Take a loss of rows in."""
+        if key not in self.rows and len(self.rows) >= MOST_SERIES:
+            key = OTHERS
+        _add(self.rows, key, loss)
+
+    def add_events(self, kind: str, loss: Loss) -> None:
+        """Take a loss of events in."""
+        _add(self.events, kind, loss)
+
+    def merge(self, other: Losses) -> None:
+        """Take all losses of another in."""
+        for key, loss in other.rows.items():
+            self.add_rows(key, loss)
+        for kind, loss in other.events.items():
+            self.add_events(kind, loss)
+
+    def told(self, why: str, boot_id: str = "") -> list[EventAt]:
+        """Return the events that tell of the losses, one for each series and kind."""
+        rows = [
+            EventAt(
+                loss.last_ns,
+                "samples_dropped",
+                f"{loss.count} rows of {' '.join(filter(None, key))} {loss}: {why}",
+                boot_id=boot_id,
+            )
+            for key, loss in self.rows.items()
+        ]
+        events = [
+            EventAt(loss.last_ns, "events_dropped", f"{loss.count} events {kind} {loss}: {why}", boot_id=boot_id)
+            for kind, loss in self.events.items()
+        ]
+        return rows + events
 
 
 class Backlog:
@@ -74,10 +154,19 @@ class Backlog:
         self._lock = threading.Lock()
         self._waiting: dict[Key, deque[Row]] = {}
         self._cost = 0
-        self._events: deque[EventAt] = deque()
+        self._events: dict[str, deque[tuple[int, EventAt]]] = {}
+        """By kind, each with its place in the order of all."""
+        self._order = itertools.count()
+        self._losses = Losses()
         self._work = Work()
-        self._losses: dict[Key, Loss] = {}
-        self._events_lost = 0
+        self._work_events: list[tuple[int, EventAt]] = []
+        self._work_losses = Losses()
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether everything is committed."""
+        with self._lock:
+            return not (self.rows or self._events or self._losses or self._work)
 
     @property
     def fill(self) -> float:
@@ -94,20 +183,23 @@ class Backlog:
             self._shrink()
 
     def put_event(self, event: EventAt) -> None:
-        """Take an event; drop the oldest one if there are too many."""
+        """Take an event; drop the oldest one of the kind that has most if there are too many."""
         with self._lock:
-            self._events.append(event)
-            if len(self._events) > MOST_EVENTS:
-                self._events.popleft()
-                self._events_lost += 1
+            self._events.setdefault(event.kind, deque()).append((next(self._order), event))
+            self._shrink_events()
 
-    def take(self, now_ns: int) -> Work:
+    def take(self) -> Work:
         """Return all that waits; it stays known until `done` or `give_back`. Losses so far become events in it."""
         with self._lock:
             rows = {key: list(waiting) for key, waiting in self._waiting.items() if waiting}
-            events = [*self._events, *self._lost(now_ns)]
-            self._waiting, self._events, self.payload_bytes = {}, deque(), 0
-            self._work = Work(rows, events)
+            self._work_events = sorted(itertools.chain(*self._events.values()), key=lambda pair: pair[0])
+            self._work_losses, self._losses = self._losses, Losses()
+            told = self._work_losses.told(
+                f"the disk did not take them and more than {self.limit_bytes} bytes or {MOST_EVENTS} events waited "
+                "in memory"
+            )
+            self._waiting, self._events, self.payload_bytes = {}, {}, 0
+            self._work = Work(rows, [*(event for _, event in self._work_events), *told])
             return self._work
 
     def done(self) -> None:
@@ -116,7 +208,7 @@ class Backlog:
             for rows in self._work.rows.values():
                 self.rows -= len(rows)
                 self._cost -= sum(_cost(row) for row in rows)
-            self._work = Work()
+            self._forget_work()
 
     def give_back(self) -> None:
         """Put what was taken back before what came since: its commit failed."""
@@ -124,9 +216,28 @@ class Backlog:
             for key, rows in self._work.rows.items():
                 self._waiting.setdefault(key, deque()).extendleft(reversed(rows))
                 self.payload_bytes += sum(8 * (1 + len(row.values)) for row in rows)
-            self._events.extendleft(reversed(self._work.events))
-            self._work = Work()
+            for order, event in reversed(self._work_events):
+                self._events.setdefault(event.kind, deque()).appendleft((order, event))
+            self._losses.merge(self._work_losses)
+            self._forget_work()
             self._shrink()
+            self._shrink_events()
+
+    def outstanding(self) -> Losses:
+        """Return what would be lost if the process ended now: all that waits, and the losses that are not told yet."""
+        with self._lock:
+            found = Losses()
+            found.merge(self._losses)
+            found.merge(self._work_losses)
+            for key, rows in itertools.chain(self._waiting.items(), self._work.rows.items()):
+                if rows:
+                    found.add_rows(key, _span(row.boottime_ns for row in rows))
+            for _, event in itertools.chain(self._work_events, *self._events.values()):
+                found.add_events(event.kind, Loss(1, event.boottime_ns, event.boottime_ns))
+            return found
+
+    def _forget_work(self) -> None:
+        self._work, self._work_events, self._work_losses = Work(), [], Losses()
 
     def _shrink(self) -> None:
         """Drop rows until the rest fits; what a commit is busy with stays even if it alone is too much."""
@@ -141,24 +252,28 @@ class Backlog:
         self.dropped += 1
         self._cost -= _cost(row)
         self.payload_bytes -= 8 * (1 + len(row.values))
-        loss = self._losses.setdefault(key, Loss(0, row.boottime_ns, row.boottime_ns))
-        loss.rows += 1
-        loss.last_ns = row.boottime_ns
+        self._losses.add_rows(key, Loss(1, row.boottime_ns, row.boottime_ns))
 
-    def _lost(self, now_ns: int) -> list[EventAt]:
-        events = [
-            EventAt(
-                loss.last_ns,
-                "samples_dropped",
-                f"{loss.rows} rows of {measurement} {tags} from boottime {loss.first_ns} to {loss.last_ns} ns: "
-                f"the disk did not take them and more than {self.limit_bytes} bytes waited in memory",
-            )
-            for (measurement, tags), loss in self._losses.items()
-        ]
-        if self._events_lost:
-            events.append(EventAt(now_ns, "events_dropped", f"{self._events_lost} events: the disk did not take them"))
-        self._losses, self._events_lost = {}, 0
-        return events
+    def _shrink_events(self) -> None:
+        while sum(map(len, self._events.values())) > MOST_EVENTS:
+            kind = max(self._events, key=lambda k: len(self._events[k]))
+            _, event = self._events[kind].popleft()
+            self._losses.add_events(kind, Loss(1, event.boottime_ns, event.boottime_ns))
+
+
+def _add(losses: dict[K, Loss], key: K, loss: Loss) -> None:
+    """Add a loss to the one under its key. The loss itself is never kept: it may be another's."""
+    known = losses.get(key)
+    if known is None:
+        losses[key] = Loss(loss.count, loss.first_ns, loss.last_ns)
+    else:
+        known.add(loss)
+
+
+def _span(stamps: Iterable[int]) -> Loss:
+    """Return the loss of all rows with these stamps, of which there is at least one."""
+    found = list(stamps)
+    return Loss(len(found), min(found), max(found))
 
 
 def _cost(row: Row) -> int:

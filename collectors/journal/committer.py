@@ -3,7 +3,10 @@
 put()      never waits. Rows and events go to the backlog.
 commit     when the oldest has waited `commit_window_s`, or `commit_bytes` wait, when REALTIME was set, and on stop
 disk full  what waits stays in memory, up to `queue_mib`; the ballast is given up; tried again every second
-I/O error  the file is put aside, what was not acknowledged is committed to a new one
+I/O error  the file is put aside, what was not acknowledged is committed to a new one; if that fails, too, or nothing
+           can be written at all, it waits in memory as for a full disk. No disk error ends a running collector
+stop       commits everything. What the disk does not take is counted, noted where space was reserved for it (`held`),
+           raised by `stop`, and told by events at the next start
 the rest   ends the thread; `failure` says why, and the process should end with it
 """
 
@@ -20,7 +23,7 @@ from pathlib import Path
 from collectors.clock import UNSYNCHRONISED, Clock
 from collectors.errors import CollectorError, JournalError
 from collectors.journal.backlog import Backlog, EventAt, Row
-from collectors.journal.schema import DiskFull, FileSuspect
+from collectors.journal.schema import DiskFull, FileSuspect, translated_os
 from collectors.journal.settings import MIB, JournalSettings
 from collectors.journal.tables import canonical
 from collectors.journal.writer import Writer
@@ -29,7 +32,11 @@ from collectors.reading import Event, Reading
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
-"""Between attempts while the disk is full."""
+"""Between attempts while the disk is full, or fails."""
+LAST_TRIES, LAST_RETRY_S = 5, 0.05
+"""Attempts to commit at a stop, as long as half the time for it is left."""
+NOTE_S = 60.0
+"""Between notes of what waits while the disk takes nothing."""
 START_S = 30.0
 """A disk that has not opened the journal by then is broken."""
 
@@ -58,14 +65,24 @@ class Committer:
         self._keys: dict[tuple[tuple[str, str], ...], str] = {}
         self._wake_fd = -1
         self._stopping = False
+        self._stop_until_s = 0.0
         self._ready = threading.Event()
-        self._disk_full = False
+        self._trouble: dict[str, str] = {}
+        """Kinds of disk trouble, since the last commit that succeeded, and what was said first; empty: none."""
+        self._upkeep_fails = False
+        self._since_ns = 0
+        self._noted_s = 0.0
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
 
     @property
     def queue_rows(self) -> int:
         """Return how many rows are not committed yet."""
         return self._backlog.rows
+
+    @property
+    def trouble(self) -> str:
+        """Return why the disk takes nothing now; empty while it does."""
+        return "; ".join(f"{kind}: {why}" for kind, why in dict(self._trouble).items())
 
     @property
     def dropped(self) -> int:
@@ -89,18 +106,23 @@ class Committer:
         elif item.values:
             key = (item.measurement, self._tags_text(item.tags))
             self._backlog.put_row(key, Row(item.boottime_ns, item.values))
-            if self._backlog.payload_bytes >= self._settings.commit_bytes and not self._disk_full:
+            if self._backlog.payload_bytes >= self._settings.commit_bytes and not self._trouble:
                 self._wake()
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """Commit everything and close. Raises JournalError if that did not end in time: what waited may be lost."""
-        if not self._thread.is_alive():
-            return
-        self._stopping = True
-        self._wake()
-        self._thread.join(timeout_s)
+        """Commit everything and close. Raises what ended the thread.
+
+        JournalError: that did not end in time, or the disk did not take everything; it says how much is lost.
+        """
+        if self._thread.is_alive():
+            self._stop_until_s = self._clock.monotonic_s() + timeout_s / 2
+            self._stopping = True
+            self._wake()
+            self._thread.join(timeout_s)
         if self._thread.is_alive():
             raise JournalError(f"{self.directory}: not committed after {timeout_s:g} s, {self.queue_rows} rows waiting")
+        if self.failure is not None:
+            raise self.failure
 
     def _tags_text(self, tags: Mapping[str, str]) -> str:
         """Return the canonical text of all tags; the same few come again and again."""
@@ -122,6 +144,7 @@ class Committer:
         try:
             writer = Writer(self.directory, self._tags, self._settings, self._clock, self._report)
             try:
+                writer.begin_run()
                 self._publish(writer)
                 self._ready.set()
                 self._serve(writer)
@@ -139,46 +162,77 @@ class Committer:
         step_fd = self._clock.step_fd()
         if step_fd is not None:
             poll.register(step_fd, select.POLLIN)
-        while True:
-            stopping = self._stopping
+        while not self._stopping:
             self._commit(writer)
-            if stopping:
-                if self._backlog.rows:
-                    raise JournalError(
-                        f"{self.directory}: {self._backlog.rows} rows are lost: the disk is full at the end"
-                    )
-                return
-            wait_s = RETRY_S if self._disk_full else self._settings.commit_window_s
+            if not self._trouble:
+                self._keep_up(writer)
+            wait_s = RETRY_S if self._trouble else self._settings.commit_window_s
             for fd, _ in poll.poll(wait_s * 1000):
                 if fd == step_fd:
                     self._clock.clear_step()
                 else:
                     os.eventfd_read(fd)
+        self._finish(writer)
 
-    def _commit(self, writer: Writer) -> None:
-        """Commit what waits and do the upkeep; a full disk leaves everything waiting."""
+    def _finish(self, writer: Writer) -> None:
+        """Commit all that waits; JournalError saying how much is lost if the disk does not take it."""
+        for _ in range(LAST_TRIES):
+            if self._commit(writer):
+                if self._backlog.is_empty:
+                    writer.end_run()
+                    return
+                continue  # that the trouble is over is an event, too
+            if self._clock.monotonic_s() > self._stop_until_s:
+                break
+            self._clock.sleep_s(LAST_RETRY_S)
+        lost = self._backlog.outstanding()
+        is_noted = writer.note_held(lost, self._since_ns, self.trouble, is_final=True)
+        later = "the next start tells of it" if is_noted else "this could not be noted for the next start"
+        raise JournalError(
+            f"{self.directory}: {lost.row_count} readings and {lost.event_count} events are lost; {later}. "
+            f"The disk did not take them: {self.trouble}"
+        )
+
+    def _commit(self, writer: Writer) -> bool:
+        """Commit what waits and return True; where the disk does not take it, all of it goes on waiting."""
         try:
             self._commit_surely(writer)
-        except DiskFull as error:
-            self._full(writer, error)
-            return
-        if self._disk_full:
-            self._disk_full = False
-            self._report("disk_full_over", f"{self.directory}: commits work again, {self.queue_rows} rows wait")
+        except (JournalError, OSError) as error:
+            self._hold(writer, error if isinstance(error, JournalError) else translated_os(error, self.directory))
+            return False
+        if self._trouble:
+            for kind in self._trouble:
+                self._report(f"{kind}_over", f"{self.directory}: commits work again, {self.queue_rows} rows wait")
+            self._trouble = {}
         self._publish(writer)
+        return True
 
     def _commit_surely(self, writer: Writer) -> None:
-        """Commit and do the upkeep, in a new file if the disk failed under the live one."""
+        """Commit, in a new file if the disk failed under the live one."""
         try:
             self._commit_once(writer)
-            if not self._stopping:
-                writer.upkeep()
         except FileSuspect as error:
             writer.replace_live(error)
             self._commit_once(writer)
 
+    def _keep_up(self, writer: Writer) -> None:
+        """Do the upkeep. It can wait: what is not done now is done later, and commits go on meanwhile."""
+        try:
+            writer.upkeep()
+        except (JournalError, OSError) as error:
+            if isinstance(error, FileSuspect):
+                writer.condemn(error)  # the next commit begins a new file
+            if isinstance(error, DiskFull):
+                self._make_room(writer)
+            if not self._upkeep_fails:
+                kind = "disk_full" if isinstance(error, DiskFull) else "disk_error"
+                self._report(kind, f"{error}; compaction and clearing up wait, samples are committed")
+            self._upkeep_fails = True
+        else:
+            self._upkeep_fails = False
+
     def _commit_once(self, writer: Writer) -> None:
-        work = self._backlog.take(self._clock.boottime_ns())
+        work = self._backlog.take()
         try:
             writer.commit(work)
         except BaseException:
@@ -186,12 +240,29 @@ class Committer:
             raise
         self._backlog.done()
 
-    def _full(self, writer: Writer, error: DiskFull) -> None:
-        if not self._disk_full:
-            self._disk_full = True
-            self._report("disk_full", str(error))
-        writer.make_room()
+    def _hold(self, writer: Writer, error: JournalError) -> None:
+        """Let everything wait, say so once, and do what may help."""
+        if isinstance(error, FileSuspect):
+            writer.condemn(error)
+        kind = "disk_full" if isinstance(error, DiskFull) else "disk_error"
+        now_s = self._clock.monotonic_s()
+        if not self._trouble:
+            self._since_ns, self._noted_s = self._clock.boottime_ns(), -NOTE_S
+        if kind not in self._trouble:
+            self._trouble[kind] = str(error)
+            self._report(kind, f"{error}; samples wait in memory, up to {self._settings.queue_mib:g} MiB")
+        if isinstance(error, DiskFull):
+            self._make_room(writer)
+        if not self._stopping and now_s - self._noted_s >= NOTE_S:
+            self._noted_s = now_s
+            writer.note_held(self._backlog.outstanding(), self._since_ns, self.trouble, is_final=False)
         self.committed_at_s = self._clock.monotonic_s()  # alive and trying: a restart would lose what waits
+
+    def _make_room(self, writer: Writer) -> None:
+        try:
+            writer.make_room()
+        except (JournalError, OSError) as error:
+            log.warning("%s: no room could be made: %s", self.directory, error)
 
     def _publish(self, writer: Writer) -> None:
         self.acknowledged_seq = writer.seq

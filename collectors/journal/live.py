@@ -19,6 +19,7 @@ from collectors.journal.schema import (
     connect_writer,
     drafting,
     family,
+    get_meta,
     has_tables,
     naming,
     newest_seq,
@@ -74,12 +75,12 @@ class LiveFile:
         self._inode = path.stat().st_ino
         header = read_header(path)
         if header is None or header.application_id != APPLICATION_ID:
-            raise FileSuspect(f"{path}: not a journal file")
+            raise FileSuspect(f"{path}: not a journal file", path)
         with naming(path):
             self.connection = connect_writer(path)
             try:
                 if not has_tables(self.connection):
-                    raise FileSuspect(f"{path}: tables are missing")
+                    raise FileSuspect(f"{path}: tables are missing", path)
                 self._load(now_ns)
                 self.last_ns = self._read_last() if last_ns is None else last_ns
             except BaseException:
@@ -89,6 +90,7 @@ class LiveFile:
     def _load(self, now_ns: int) -> None:
         """Learn what the tables say; also after a failed commit, when the memory may be ahead of the disk."""
         self.seq = self.acknowledged = newest_seq(self.connection)
+        self._first_seq = int(get_meta(self.connection).get("first_seq", 1))
         row = self.connection.execute("SELECT boot FROM boot WHERE boot_id=?", (self.boot_id,)).fetchone()
         if row is None:
             query = "INSERT INTO boot (boot_id, bt_first) VALUES (?, ?) RETURNING boot"
@@ -100,6 +102,22 @@ class LiveFile:
             names = tuple(field.name for field in stream.fields)
             self._streams[stream.measurement, canonical(stream.tags)] = (number, names)
         self._stale = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether no row or event of this file was ever acknowledged."""
+        return self.acknowledged < self._first_seq
+
+    def newest_ns(self, boot_id: str) -> int | None:
+        """Return the newest stamp of a boot in this file, of a row or an event; None where there is none."""
+        query = (
+            "SELECT max(bt) FROM (SELECT max(bt0) AS bt, boot FROM hot GROUP BY boot UNION ALL "
+            "SELECT max(bt1), boot FROM blk GROUP BY boot UNION ALL SELECT max(bt), boot FROM event GROUP BY boot) "
+            "JOIN boot USING (boot) WHERE boot_id=?"
+        )
+        with naming(self.path):
+            found = self.connection.execute(query, (boot_id,)).fetchone()[0]
+        return None if found is None else int(found)
 
     def _read_last(self) -> dict[Key, int]:
         """Return the newest stamp of each series of this boot."""
@@ -150,8 +168,17 @@ class LiveFile:
                     damage.append(Damage(self.path.name, "hot", row[0], str(error)))
             return damage
 
-    def commit(self, work: Work, steps: Sequence[tuple[str, ClockStep]], now_ns: int) -> int:
-        """Put rows, events and steps of the clock (each with its boot_id) on the disk, or nothing; return the seq."""
+    def commit(
+        self,
+        work: Work,
+        steps: Sequence[tuple[str, ClockStep]],
+        now_ns: int,
+        meta: Mapping[str, str | float | None] | None = None,
+    ) -> int:
+        """Put rows, events, steps of the clock (each with its boot_id) and keys of `meta` on the disk, or nothing.
+
+        Returns the newest seq.
+        """
         with naming(self.path):
             self._check_place()
             if self._stale:
@@ -164,6 +191,7 @@ class LiveFile:
                     for start in range(0, len(rows), MOST_ROWS):
                         events += self._insert_rows(key, rows[start : start + MOST_ROWS], last_ns)
                 self.insert_events(self.boot, events)
+                put_meta(self.connection, **(meta or {}))
             self._stale, self.last_ns, self.acknowledged = False, last_ns, self.seq
             return self.seq
 
@@ -174,7 +202,7 @@ class LiveFile:
         except FileNotFoundError:
             moved = True
         if moved:
-            raise FileSuspect(f"{self.path}: was moved or deleted while it was written")
+            raise FileSuspect(f"{self.path}: was moved or deleted while it was written", self.path)
 
     def _insert_steps(self, steps: Sequence[tuple[str, ClockStep]], now_ns: int) -> None:
         for boot_id, step in steps:
@@ -193,10 +221,12 @@ class LiveFile:
         return int(row[0])
 
     def insert_events(self, boot: int, events: Iterable[EventAt]) -> None:
-        """Insert events, each with a seq of its own. Inside a transaction."""
+        """Insert events of `boot`, or of the boot that they name, each with a seq of its own. Inside a transaction."""
         for event in events:
             self.seq += 1
-            row = (self.seq, boot, event.boottime_ns, event.kind, one_line(event.detail))  # it may name any path
+            is_here = event.boot_id in ("", self.boot_id)
+            number = boot if is_here else self.boot_number(event.boot_id, event.boottime_ns)
+            row = (self.seq, number, event.boottime_ns, event.kind, one_line(event.detail))  # it may name any path
             self.connection.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", row)
             if event.tags:
                 put_meta(self.connection, **{f"{EVENT_TAGS}{self.seq}": event.tags})

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from collectors.errors import JournalLocked
-from collectors.journal import salvage
+from collectors.journal import held, salvage
 from collectors.journal.live import COPIED, begin_file
 from collectors.journal.retention import disk_is_low
 from collectors.journal.schema import (
@@ -23,6 +23,7 @@ from collectors.journal.schema import (
     number_of,
     path_of,
     refuse_newer,
+    remove_family,
     snapshot,
     sync_directory,
     translated_os,
@@ -31,6 +32,10 @@ from collectors.journal.settings import MIB, JournalSettings
 from collectors.journal.shipped import read_cursors, ship_db
 from collectors.journal.tables import canonical
 
+RUN = "run"
+"""Key of the meta table while a collector runs: its boot and when it began. Left over, the run ended without a stop."""
+KEPT = (RUN, held.META)
+"""Keys of the meta table that go along from file to file, beside those of salvage."""
 LEAP = 2**32
 """Numbers left out when a file that cannot be read may have given out some."""
 
@@ -85,8 +90,12 @@ class Place:
         before = self._newest_readable()
         try:
             if before is not None:
-                meta |= {k: v for k, v in get_meta(before).items() if k.startswith(salvage.KEY)}
+                meta |= {k: v for k, v in get_meta(before).items() if k.startswith(salvage.KEY) or k in KEPT}
             begin_file(path, first_seq, meta, before)
+        except BaseException:
+            with suppress(OSError):
+                remove_family(path)  # it may be whole, only not known to be on the disk
+            raise
         finally:
             if before is not None:
                 before.close()
@@ -120,9 +129,13 @@ class Place:
         return max(newest, 0, *cursors.values()) + leap + 1
 
     def put_aside(self, path: Path) -> Path:
-        """Rename a damaged file with all that belongs to it; return its new name."""
-        taken = [int(p.name.split(".bad-")[1].split(".")[0].split("-")[0]) for p in self._aside(path)]
-        bad = path.with_name(f"{path.name}.bad-{max(taken, default=0) + 1}")
+        """Rename a damaged file with all that belongs to it; return its new name.
+
+        Where an earlier attempt came only as far as the file itself, this one does the rest under the same name.
+        """
+        taken = max((int(p.name.split(".bad-")[1].split(".")[0].split("-")[0]) for p in self._aside(path)), default=0)
+        was_begun = taken and not path.exists()
+        bad = path.with_name(f"{path.name}.bad-{taken if was_begun else taken + 1}")
         for old, new in zip(family(path), family(bad), strict=True):
             with suppress(FileNotFoundError):
                 old.rename(new)

@@ -2,7 +2,8 @@
 
 It runs in slices between commits. Each slice and how far it got are one transaction, so a crash repeats nothing. A page
 that cannot be read is approached from both sides by halving the range of row numbers. Rows that were shipped before are
-sent again and overwrite themselves.
+sent again and overwrite themselves. A disk that fails now and then may give later what it does not give now: only after
+PATIENCE attempts what it does not give counts as lost.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from collectors.journal.schema import EVENT_TAGS, connect_reader, get_meta, nami
 from collectors.journal.tables import BLK, HOT, Lookup, canonical, read_boots
 
 SLICE_ROWS = 50
+PATIENCE = 30
+"""Attempts to read a slice, one after each commit, before an error of the disk is taken for final."""
+FOR_GOOD = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+"""Errors of the file's content, which no second attempt mends. Others are the disk's, or memory's."""
 KEY = "salvage:"
 ORDER = ("blk", "hot", "event")
 _ROWID = {"blk": "id", "hot": "seq", "event": "seq"}
@@ -52,20 +57,29 @@ class Progress:
         return cls(*json.loads(text))
 
 
+class NotNow(Exception):
+    """The disk did not give the next slice; it may later."""
+
+
 def begun(connection: sqlite3.Connection) -> dict[str, Progress]:
     """Return the salvages that the live file knows of, by the damaged file's name."""
     return {k.removeprefix(KEY): Progress.parse(v) for k, v in get_meta(connection).items() if k.startswith(KEY)}
 
 
-def salvage_slice(live: LiveFile, bad: Path, progress: Progress) -> bool:
-    """Append the next rows of `bad` to the live file; return whether more is left. `progress` moves along."""
+def salvage_slice(live: LiveFile, bad: Path, progress: Progress, *, is_last_try: bool = True) -> bool:
+    """Append the next rows of `bad` to the live file; return whether more is left. `progress` moves along.
+
+    Raises NotNow when the disk did not give them and this is not the last try; nothing has changed then.
+    """
     table = progress.table
     try:
         with snapshot(connect_reader(bad)) as source:
-            rows = list(_readable(source, table, progress))
             lookup, boots = Lookup(source), {b.boot_id: b for b in read_boots(source)}
             tags = _event_tags(source) if table == "event" else {}
-    except sqlite3.Error:  # not even the tables' roots: nothing to be had here
+            rows = list(_readable(source, table, progress, is_last_try=is_last_try))
+    except sqlite3.Error as error:  # not even the tables' roots: nothing to be had here
+        if not is_last_try and not _is_for_good(error):
+            raise NotNow from error
         rows, lookup, boots, tags = [], None, {}, {}
         progress.lost += 1
     with naming(live.path), transaction(live.connection):
@@ -78,6 +92,7 @@ def salvage_slice(live: LiveFile, bad: Path, progress: Progress) -> bool:
             later = ORDER[ORDER.index(table) + 1 :]
             progress.table, progress.after = (later[0], 0) if later else ("", 0)
         put_meta(live.connection, **{KEY + bad.name: progress.text()})
+    live.acknowledged = live.seq  # should this file be put aside, too, what was copied must be copied on
     return bool(progress.table)
 
 
@@ -108,7 +123,7 @@ def _append(
 
 def _event_tags(source: sqlite3.Connection) -> dict[int, str]:
     """Return the events' own tags, by seq; none where they cannot be read: an event is worth more than its tags."""
-    with suppress(sqlite3.Error, ValueError):
+    with suppress(sqlite3.DatabaseError, ValueError):
         meta = get_meta(source).items()
         return {int(key.removeprefix(EVENT_TAGS)): text for key, text in meta if key.startswith(EVENT_TAGS)}
     return {}
@@ -138,12 +153,21 @@ def _boot(live: LiveFile, boot_id: str, boots: dict[str, Any]) -> int:
     return number
 
 
-def _readable(source: sqlite3.Connection, table: str, progress: Progress) -> Iterator[tuple[Any, ...]]:
+def _is_for_good(error: sqlite3.Error) -> bool:
+    """Return whether trying again cannot help; an error without a code is text that is not UTF-8, found by Python."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in FOR_GOOD
+
+
+def _readable(
+    source: sqlite3.Connection, table: str, progress: Progress, *, is_last_try: bool
+) -> Iterator[tuple[Any, ...]]:
     """Yield up to SLICE_ROWS rows after `progress.after`, leaving out what cannot be read."""
     rowid = _ROWID[table]
     try:
         (last,) = source.execute(f"SELECT max({rowid}) FROM {table}").fetchone()  # noqa: S608 - constants
-    except sqlite3.DatabaseError:  # nobody knows how many there were
+    except sqlite3.DatabaseError as error:  # nobody knows how many there were
+        if not is_last_try and not _is_for_good(error):
+            raise NotNow from error
         progress.lost += 1
         return
     found = 0
@@ -156,7 +180,9 @@ def _readable(source: sqlite3.Connection, table: str, progress: Progress) -> Ite
         )
         try:
             rows = source.execute(query, (low, high, SLICE_ROWS - found)).fetchall()
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            if not is_last_try and not _is_for_good(error):
+                raise NotNow from error
             if low < high:
                 middle = (low + high) // 2
                 ranges += [(middle + 1, high), (low, middle)]

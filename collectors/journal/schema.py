@@ -57,6 +57,10 @@ class DiskFull(JournalError):
 class FileSuspect(JournalError):
     """The file is damaged or the disk failed under it: put it aside, go on in a new one."""
 
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
 
 class Header(NamedTuple):
     """What the first 100 bytes of a database say (SQLite file format, section 1.3)."""
@@ -135,16 +139,16 @@ def _translated(error: sqlite3.Error, path: Path) -> JournalError:
     code = _code(error)
     primary = code & 0xFF
     if primary == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE:
-        return DiskFull(f"{path}: disk full ({error}); samples are kept in memory, up to queue_mib")
+        return DiskFull(f"{path}: disk full ({error})")
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return JournalLocked(f"{path}: locked for more than {BUSY_MS / 1000:g} s: another process writes this journal")
     if code == sqlite3.SQLITE_READONLY_DBMOVED:
-        return FileSuspect(f"{path}: was moved or deleted while it was written")
+        return FileSuspect(f"{path}: was moved or deleted while it was written", path)
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_AUTH):
         return JournalReadOnly(
             f"{path}: cannot be written ({error}); check its owner, and whether the disk is read-only"
         )
-    return FileSuspect(f"{path}: {error} (SQLite error {code})")
+    return FileSuspect(f"{path}: {error} (SQLite error {code})", path)
 
 
 def translated_os(error: OSError, path: Path) -> JournalError:
@@ -252,7 +256,8 @@ def drafting(path: Path, wal: bool = True) -> Iterator[sqlite3.Connection]:
             connection.execute("PRAGMA journal_mode=WAL")
     except BaseException:
         connection.close()
-        draft.unlink(missing_ok=True)
+        for member in (*family(draft), draft.with_name(f"{draft.name}-journal")):
+            member.unlink(missing_ok=True)
         raise
     connection.close()
     draft.replace(path)
@@ -271,6 +276,12 @@ def sync_directory(directory: Path) -> None:
 def family(path: Path) -> list[Path]:
     """Return the file with what SQLite keeps beside it; these three belong together."""
     return [path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")]
+
+
+def remove_family(path: Path) -> None:
+    """Delete the file with what SQLite keeps beside it; it may be gone already. OSError when that fails."""
+    for member in family(path):
+        member.unlink(missing_ok=True)
 
 
 def size_of(path: Path) -> int:

@@ -4,22 +4,27 @@ Beginning   lock; refuse newer versions before anything is touched; open the new
             damaged; seal what an earlier run could not.
 A commit    looks at the clock, takes a person's word for it (see `request`), writes rows, events and clock in one go.
 Upkeep      compaction; roll-over and sealing; retention; salvage of files put aside; an eye on the WAL; the ballast.
+A run       a collector marks in the file that it runs, and takes the mark away when it ends with nothing left to
+            commit: the next start tells of a run that was cut off, and of what waited in its memory (see `held`).
 Every loss is reported as an event, which the caller brings with its next commit.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from collectors.clock import SYNCHRONISED, Clock
-from collectors.journal import request, salvage
-from collectors.journal.backlog import Key, Work
+from collectors.journal import held, request, salvage
+from collectors.journal.backlog import EventAt, Key, Losses, Work
 from collectors.journal.compact import compact
 from collectors.journal.live import LiveFile
-from collectors.journal.place import LEAP, Place
+from collectors.journal.place import LEAP, RUN, Place
 from collectors.journal.records import ClockStep
 from collectors.journal.retention import Report, Retention, disk_is_low, free_bytes, journal_bytes
 from collectors.journal.schema import (
@@ -34,12 +39,15 @@ from collectors.journal.schema import (
     newest_seq,
     put_meta,
     read_header,
+    remove_family,
     transaction,
 )
 from collectors.journal.settings import MIB, JournalSettings
 from collectors.journal.shipped import read_frozen, ship_db, shipped_seq
 from collectors.journal.tables import read_steps
 from collectors.journal.timeline import step_after
+
+log = logging.getLogger(__name__)
 
 HOT_BYTES = 4 * MIB
 """Compact before compact_s is over when so much payload waits: it bounds memory and the WAL of fast streams."""
@@ -63,14 +71,29 @@ class Writer:
         self._report = report
         self._retention = Retention(directory, settings, report, self._put_aside)
         self._place = Place(directory, tags, settings)
+        self._upto: dict[str, int] = {}
+        """Up to which seq a condemned file was acknowledged, by its name before it was put aside; others: all of it."""
+        self._to_put_aside: dict[Path, str] = {}
+        """Condemned files that a new one has taken the place of, and why."""
+        self._salvage: dict[str, str] = {}
+        """The meta table's entries of files put aside, for a file whose meta table cannot be read any more."""
+        self._salvage_tries: Counter[str] = Counter()
+        """Attempts in a row at the next slice that the disk did not give."""
+        self._meta: dict[str, str | float | None] = {}
+        """Keys of the meta table that the next commit brings."""
+        self._run = ""
+        self._held: held.Held | None = None
+        self._told: list[EventAt] = []
+        """What the runs before left to tell; the next commit brings it."""
         try:
             with naming(directory):
+                self._before = held.read(directory)
                 self._live = self._open()
         except BaseException:
             self._place.release()
             raise
         self._condemned: FileSuspect | None = None
-        self._note_bad(None)
+        self._take_up_aside()
         self._hot_bytes = self._live.hot_bytes()
         self._wal_alarm = False
         self._unsealed = [p for p in journal_files(directory)[:-1] if _is_wal(p)]
@@ -92,6 +115,61 @@ class Writer:
         """Return what the present offset is worth."""
         return self._live.state
 
+    def begin_run(self) -> None:
+        """Mark that a collector runs, and tell by events how the run before ended, if that was not well.
+
+        The next commit brings both. Space is reserved to note what waits in memory when the disk takes nothing.
+        """
+        with naming(self._live.path):
+            meta = get_meta(self._live.connection)
+        self._run = json.dumps([self._clock.boot_id, self._clock.boottime_ns()])
+        self._meta[RUN] = self._run
+        before = self._before
+        if before is not None and before.id != meta.get(held.META):
+            self._told += before.told()
+            self._meta[held.META] = before.id
+        if meta.get(RUN) and not (self._told and before is not None and before.is_final):
+            self._told.append(self._cut_off(str(meta[RUN])))
+        for event in self._told:
+            log.warning("%s: %s", event.kind, event.detail)
+        try:
+            held.reserve(self.directory)
+        except OSError as error:  # then what waits may have no place to be noted, and the next start says only that
+            log.warning("%s: no space could be reserved: %s", self.directory / held.NAME, error.strerror or error)
+
+    def _cut_off(self, run: str) -> EventAt:
+        """Return the event that tells of a run that ended without a stop."""
+        boot_id, began_ns = json.loads(run)
+        newest_ns = self._live.newest_ns(boot_id)
+        upto = "nothing is committed" if newest_ns is None else f"committed up to boottime {newest_ns} ns"
+        detail = f"the run that began at boottime {began_ns} ns of boot {boot_id}: {upto}; what it read later is lost"
+        return EventAt(newest_ns or began_ns, "run_cut_off", detail, boot_id=boot_id)
+
+    def end_run(self) -> None:
+        """Say that the run ended with everything committed. If that fails, the next start tells of a cut-off run."""
+        self._run = ""
+        with suppress(sqlite3.Error):
+            self._live.connection.execute("DELETE FROM meta WHERE k=?", (RUN,))
+        with suppress(OSError):
+            held.remove(self.directory)
+
+    def note_held(self, losses: Losses, since_ns: int, why: str, *, is_final: bool) -> bool:
+        """Note on the disk what would be lost if the process ended now; return whether that could be done."""
+        upto = {**self._upto, self._live.path.name: self._live.acknowledged}
+        now_ns = self._clock.boottime_ns()
+        record = held.Held(self._clock.boot_id, since_ns, now_ns, why, losses, is_final, upto, tuple(self._told))
+        for _ in range(held.TRIES if is_final else 1):
+            try:
+                held.write(self.directory, record)
+            except OSError as error:
+                log.warning("%s: %s", self.directory / held.NAME, error.strerror or error)
+            else:
+                self._held = record
+                if not is_final:
+                    self._meta[held.META] = record.id  # the next commit that succeeds brings what waits
+                return True
+        return False
+
     def close(self) -> None:
         """Close the live file and let go of the folder."""
         if self._condemned is None:
@@ -103,10 +181,16 @@ class Writer:
     # Opening --------------------------------------------------------------------------------------------------------
 
     def _open(self) -> LiveFile:
+        if self._before is not None:
+            self._upto = dict(self._before.uptos)
         files = journal_files(self.directory)
         if files:
             try:
                 live = self._opened(files[-1])
+                if live.acknowledged > self._upto.get(files[-1].name, live.acknowledged):
+                    live.connection.close()
+                    why = "it has commits that failed at the end of the run before, and were counted as lost"
+                    raise FileSuspect(f"{files[-1]}: {why}", files[-1])
             except FileSuspect as error:
                 self._tell_aside(files[-1], self._place.put_aside(files[-1]), str(error))
             except DiskFull:
@@ -131,16 +215,21 @@ class Writer:
         """
         if self._condemned is not None:
             self._replace()
+        elif self._to_put_aside:
+            self._put_rest_aside()
         if disk_is_low(self.directory, self._settings):
             self._retention.make_room(self._shipped())
         now_ns = self._clock.boottime_ns()
         with naming(self._live.path):
             steps = self._clock_steps()
-        if not work and not steps:
+        if not work and not steps and not self._meta:
             return self.seq
-        seq = self._live.commit(work, steps, now_ns)
+        seq = self._live.commit(Work(work.rows, [*self._told, *work.events]), steps, now_ns, self._meta)
+        self._meta, self._told = {}, []
+        self._forget_held()
         if steps:
-            request.done(self.directory)
+            with suppress(OSError):  # taken twice does no harm; the commit is done
+                request.done(self.directory)
         self._hot_bytes += sum(8 * (1 + len(r.values)) for rows in work.rows.values() for r in rows)
         return seq
 
@@ -157,36 +246,99 @@ class Writer:
         self._place.give_up_ballast()
         self._retention.make_room(self._shipped())
 
+    def _forget_held(self) -> None:
+        """Take away the note of what waited: it is committed."""
+        if self._held is None and self._before is None:
+            return
+        self._held = self._before = None
+        with suppress(OSError):  # the commit's meta says that it is over
+            held.clear(self.directory)
+
+    def condemn(self, why: FileSuspect) -> None:
+        """Stop writing the live file, if it is the one that failed; the next commit goes on in a new one."""
+        if self._condemned is None and why.path in (None, self._live.path):
+            self._condemned = why
+            with suppress(sqlite3.Error):
+                self._live.connection.close()
+
     def replace_live(self, why: FileSuspect) -> None:
-        """Put the live file aside and go on in a new one; what it holds is salvaged between the next commits."""
-        self._condemned = why
-        with suppress(sqlite3.Error):
-            self._live.connection.close()
-        self._replace()
+        """Put the live file aside and go on in a new one; what it holds is salvaged between the next commits.
+
+        Raises as `commit` does; then it stays condemned, and the next commit tries again.
+        """
+        self.condemn(why)
+        if self._condemned is not None:
+            self._replace()
 
     def _replace(self) -> None:
-        """Begin the file after the condemned one. DiskFull: it stays condemned, and the next commit tries again."""
+        """Begin the file after the condemned one. Whatever fails: the next commit tries again."""
         before = self._live
         # The leap: a reader may have seen numbers whose COMMIT did not return.
-        live = self._opened(self._place.new_file(before.acknowledged + LEAP + 1), before.last_ns)
-        self._live, self._hot_bytes = live, 0
-        self._put_aside(before.path, str(self._condemned), upto=before.acknowledged)
-        self._condemned = None
+        live = self._begin(before.acknowledged + LEAP + 1)
+        self._to_put_aside[before.path] = str(self._condemned)
+        self._upto[before.path.name] = before.acknowledged
+        self._live, self._hot_bytes, self._condemned = live, 0, None
+        if self._run:
+            self._meta[RUN] = self._run  # the new file may not know it
+        if before.is_empty:
+            with suppress(OSError):
+                remove_family(before.path)  # nothing is in it; on a disk that fails for long there would be thousands
+                del self._to_put_aside[before.path]
+        self._put_rest_aside()
 
-    def _put_aside(self, path: Path, why: str, upto: int | None = None) -> None:
-        """Rename a damaged file and enter it for salvage, up to `upto`; None: all of it."""
-        self._tell_aside(path, self._place.put_aside(path), why)
-        self._note_bad(upto)
+    def _begin(self, first_seq: int) -> LiveFile:
+        """Return the next file, opened; it is not there if that fails."""
+        before = self._live
+        path = self._place.new_file(first_seq)
+        try:
+            return self._opened(path, before.last_ns)
+        except BaseException:
+            with suppress(OSError):
+                remove_family(path)
+            raise
+
+    def _take_up_aside(self) -> None:
+        """Finish what the run before could not: files that it condemned, a WAL without the file it belongs to."""
+        for path in journal_files(self.directory)[:-1]:
+            if path.name in self._upto:
+                self._to_put_aside[path] = "the disk failed under it in the run before"
+        there = {path.name for path in self.directory.glob("j-*.db*")}
+        for name in sorted(there):
+            base = name.removesuffix("-wal")
+            if name.endswith("-wal") and base not in there and any(other.startswith(f"{base}.bad-") for other in there):
+                self._to_put_aside[self.directory / base] = "its write-ahead log was left behind"
+        self._put_rest_aside()
+
+    def _put_rest_aside(self) -> None:
+        """Put aside the condemned files that are left, and enter them for salvage. Raises what the disk says."""
+        for path, why in list(self._to_put_aside.items()):
+            with naming(path):
+                self._tell_aside(path, self._place.put_aside(path), why)
+            del self._to_put_aside[path]
+        self._note_bad()
+
+    def _put_aside(self, path: Path, why: str) -> None:
+        """Rename a damaged file and enter it for salvage: all of it."""
+        self._to_put_aside[path] = why
+        self._put_rest_aside()
 
     def _tell_aside(self, path: Path, bad: Path, why: str) -> None:
         self._report("file_quarantined", f"{path.name} was put aside as {bad.name}: {why}; what is readable is copied")
 
-    def _note_bad(self, upto: int | None) -> None:
+    def _note_bad(self) -> None:
         """Enter files that were put aside in the live file's meta table, so that their salvage is not forgotten."""
         with naming(self._live.path):
             known = salvage.begun(self._live.connection)
             new = [bad.name for bad in bad_files(self.directory) if bad.name not in known]
-            put_meta(self._live.connection, **{salvage.KEY + name: salvage.Progress(upto).text() for name in new})
+            # What this process knows goes over what the file says: a slice whose COMMIT failed may show in the file.
+            entries = {name: self._fresh(name) for name in new} | {n: t for n, t in self._salvage.items() if n in known}
+            entries |= {name: self._salvage[name] for name in new if name in self._salvage}
+            put_meta(self._live.connection, **{salvage.KEY + name: text for name, text in entries.items()})
+            self._salvage = {name: progress.text() for name, progress in salvage.begun(self._live.connection).items()}
+
+    def _fresh(self, bad: str) -> str:
+        """Return the entry of a file whose salvage has not begun."""
+        return salvage.Progress(self._upto.get(bad.split(".bad-")[0])).text()
 
     # Upkeep ---------------------------------------------------------------------------------------------------------
 
@@ -224,7 +376,7 @@ class Writer:
     def roll(self) -> None:
         """Begin the next file, switch to it, seal the one before."""
         before = self._live
-        self._live = self._opened(self._place.new_file(before.acknowledged + 1), before.last_ns)
+        self._live = self._begin(before.acknowledged + 1)
         self._began_s, self._age_s, self._hot_bytes = self._clock.monotonic_s(), 0.0, 0
         before.connection.close()
         self._unsealed.append(before.path)
@@ -235,10 +387,11 @@ class Writer:
             try:
                 sealed = seal(path, self._clock.boottime_ns(), self._report)
             except FileSuspect as error:
-                self._put_aside(path, str(error))
-                sealed = True
-            if sealed:
                 self._unsealed.remove(path)
+                self._put_aside(path, str(error))
+            else:
+                if sealed:
+                    self._unsealed.remove(path)
 
     def _salvage_one(self) -> None:
         """Copy one slice out of a file that was put aside; when it has given all, say so and let it go."""
@@ -246,21 +399,31 @@ class Writer:
             begun = salvage.begun(self._live.connection)
         for name, progress in begun.items():
             bad = self.directory / name
-            if bad.exists() and progress.table and salvage.salvage_slice(self._live, bad, progress):
-                return
+            if bad.exists() and progress.table:
+                is_last_try = self._salvage_tries[name] >= salvage.PATIENCE
+                try:
+                    more = salvage.salvage_slice(self._live, bad, progress, is_last_try=is_last_try)
+                except salvage.NotNow:
+                    self._salvage_tries[name] += 1
+                    return
+                self._salvage[name], self._salvage_tries[name] = progress.text(), 0
+                if more:
+                    return
             if bad.exists():
                 lost = f"at least {progress.lost} rows could not be read" if progress.lost else "nothing was lost"
                 self._report("file_salvaged", f"{name}: {progress.rows} points copied, {lost}")
                 self._finish_salvage(bad, keep=progress.lost > 0)
             with naming(self._live.path):
                 self._live.connection.execute("DELETE FROM meta WHERE k=?", (salvage.KEY + name,))
+            self._salvage.pop(name, None)
 
     def _finish_salvage(self, bad: Path, keep: bool) -> None:
-        for member in family(bad)[::-1]:
-            if not keep or member != bad:
-                member.unlink(missing_ok=True)
-        if keep:
-            bad.rename(bad.with_name(f"{bad.name}.kept"))
+        with naming(bad):
+            for member in family(bad)[::-1]:
+                if not keep or member != bad:
+                    member.unlink(missing_ok=True)
+            if keep:
+                bad.rename(bad.with_name(f"{bad.name}.kept"))
 
     def _watch_wal(self) -> None:
         size = self._live.wal_bytes()
@@ -291,6 +454,7 @@ def seal(path: Path, now_ns: int, report: Report) -> bool:
             with transaction(connection):
                 damage = compact(connection, path.name)
                 put_meta(connection, sealed_ns=now_ns, last_seq=newest_seq(connection))
+                connection.execute("DELETE FROM meta WHERE k=?", (RUN,))
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             if connection.execute("PRAGMA journal_mode=DELETE").fetchone()[0] != "delete":
                 return False

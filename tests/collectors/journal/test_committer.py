@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import subprocess
 import sys
@@ -44,7 +45,8 @@ def committers() -> Iterator[Callable[..., Committer]]:
 
     yield make
     for committer in made:
-        committer.stop(10.0)
+        if committer.failure is None:
+            committer.stop(10.0)
 
 
 def test_readings_and_events_are_committed_within_the_window(
@@ -121,20 +123,33 @@ def test_what_cannot_be_opened_is_raised_at_the_start(
         committers(tmp_path / "file").start()
 
 
-def test_an_error_that_ends_the_thread_is_told(
+def test_a_disk_that_cannot_be_written_for_a_while_is_waited_for(
     committers: Callable[..., Committer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("collectors.journal.committer.RETRY_S", 0.02)
     committer = committers(tmp_path)
     committer.start()
+    for error in (JournalReadOnly("remounted read-only"), JournalLocked("a shell has it"), OSError(errno.EIO, "no")):
+        with monkeypatch.context() as patch:
+            patch.setattr(Writer, "commit", raising(error))
+            committer.put(Reading("battery", 1, {"voltage_v": 1.0}))
+            eventually(lambda: committer.trouble != "")
+            assert committer.queue_rows == 1
+        eventually(lambda: committer.trouble == "")
+        eventually(lambda: committer.queue_rows == 0)
+    assert committer.failure is None
+    committer.stop(10.0)
+    kinds = [e.kind for e in JournalReader(tmp_path / "load").events_after(0)]
+    assert kinds == ["disk_error", "disk_error_over"] * 3
+
+
+def raising(error: Exception) -> Callable[..., int]:
+    """Return a function that fails like this whatever it is given."""
 
     def fail(*_: object) -> int:
-        raise JournalReadOnly("remounted read-only")
+        raise error
 
-    monkeypatch.setattr(Writer, "commit", fail)
-    committer.put(Reading("battery", 1, {"voltage_v": 1.0}))
-    eventually(lambda: committer.failure is not None)
-    assert isinstance(committer.failure, JournalReadOnly)
-    assert committer.queue_rows == 1
+    return fail
 
 
 def test_a_bug_ends_the_thread_and_leaves_its_trace(
@@ -148,6 +163,8 @@ def test_a_bug_ends_the_thread_and_leaves_its_trace(
     committer.put(Reading("battery", 1, {"voltage_v": 1.0}))
     eventually(lambda: bool(traces))
     assert isinstance(committer.failure, ZeroDivisionError)
+    with pytest.raises(ZeroDivisionError):
+        committer.stop(10.0)
 
 
 def test_a_file_that_was_deleted_is_noticed_and_replaced(committers: Callable[..., Committer], tmp_path: Path) -> None:
@@ -197,7 +214,7 @@ def test_the_backlog_drops_the_oldest_of_the_largest_series() -> None:
         if i < 2:
             backlog.put_row(("battery", "small"), Row(i, {"v": 1.0}))
     assert (backlog.rows, backlog.dropped) == (10, 4)
-    work = backlog.take(99)
+    work = backlog.take()
     assert [r.boottime_ns for r in work.rows["battery", "big"]] == [4, 5, 6, 7, 8, 9, 10, 11]
     assert len(work.rows["battery", "small"]) == 2
     assert [(e.kind, e.detail.split(":")[0]) for e in work.events] == [
@@ -210,13 +227,13 @@ def test_what_a_failed_commit_gives_back_comes_first_and_is_never_dropped_while_
     for i in range(8):
         backlog.put_row(("m", ""), Row(i, {"v": 1.0}))
     backlog.put_event(EventAt(1, "a", ""))
-    work = backlog.take(0)
+    work = backlog.take()
     for i in range(8, 16):
         backlog.put_row(("m", ""), Row(i, {"v": 1.0}))
     assert len(work.rows["m", ""]) == 8
     backlog.put_event(EventAt(2, "b", ""))
     backlog.give_back()
-    again = backlog.take(0)
+    again = backlog.take()
     stamps = [r.boottime_ns for r in again.rows["m", ""]]
     assert stamps == sorted(stamps)
     assert stamps[:2] == [0, 1], "rows in work are not dropped for new ones"
@@ -229,8 +246,9 @@ def test_events_are_bounded_and_their_loss_is_an_event() -> None:
     backlog = Backlog(1000)
     for i in range(1003):
         backlog.put_event(EventAt(i, "x", str(i)))
-    events = backlog.take(5).events
-    assert (events[0].detail, events[-1]) == ("3", EventAt(5, "events_dropped", "3 events: the disk did not take them"))
+    events = backlog.take().events
+    assert (events[0].detail, events[-1].kind, events[-1].boottime_ns) == ("3", "events_dropped", 2)
+    assert events[-1].detail.startswith("3 events x from boottime 0 to 2 ns: ")
 
 
 def test_a_collector_stays_small() -> None:
