@@ -35,6 +35,8 @@ RETRY_S = 1.0
 """Between attempts while the disk is full, or fails."""
 LAST_TRIES, LAST_RETRY_S = 5, 0.05
 """Attempts to commit at a stop, as long as half the time for it is left."""
+OVER = {"disk_full": "disk_full_over", "disk_error": "disk_error_over"}
+"""Kinds of events that say that the disk takes nothing, and those that say that this is over."""
 NOTE_S = 60.0
 """Between notes of what waits while the disk takes nothing."""
 START_S = 30.0
@@ -202,7 +204,7 @@ class Committer:
             return False
         if self._trouble:
             for kind in self._trouble:
-                self._report(f"{kind}_over", f"{self.directory}: commits work again, {self.queue_rows} rows wait")
+                self._report(OVER[kind], f"{self.directory}: commits work again, {self.queue_rows} rows wait")
             self._trouble = {}
         self._publish(writer)
         return True

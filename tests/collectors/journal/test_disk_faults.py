@@ -310,8 +310,10 @@ def test_a_collector_killed_on_a_full_disk_has_noted_what_waited(
     monkeypatch.setattr(committer_module, "RETRY_S", 0.01)
     committer = collect(small_disk)
     committer.start()
+    committer.put(Reading("battery", SystemClock().boottime_ns(), {"voltage_v": 0.0}))
+    eventually_committed(committer)
     filler = fill(small_disk)
-    put = 0
+    put = 1
     while (record := held.read(small_disk / "load")) is None or record.losses.row_count < 50:
         committer.put(Reading("battery", SystemClock().boottime_ns(), {"voltage_v": float(put)}))
         put += 1
