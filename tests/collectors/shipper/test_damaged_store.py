@@ -13,7 +13,6 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.collectors.shipper.influxdb2_stand_in import StandIn, stand_in
 
 from collectors.cli.status import COMMAND as STATUS
 from collectors.clock import ToldClock, tell
@@ -26,6 +25,7 @@ from collectors.shipper import service
 from collectors.shipper.delivery import Refusal
 from collectors.shipper.store import BAD_FILES_KEPT, Store, StoreDamaged, StoreUnavailable, put_aside
 from tests.collectors.journal.rig import rows
+from tests.influxdb2_stand_in import Api, serving
 
 PAGE_BYTES = 4096
 COMMITS = 40
@@ -37,14 +37,14 @@ class Bench:
 
     state: Path
     config: Path
-    server: StandIn
+    server: Api
 
     def ship_once(self) -> None:
         service.run(ship_config.load(self.config), once=True)
 
     def arrived(self) -> int:
         """Return how many readings the server has stored."""
-        return len({(point.series, point.stamp_ns) for point in self.server.points})
+        return len(self.server.points("bat/raw"))
 
     @property
     def ship_db(self) -> Path:
@@ -63,10 +63,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     for number in range(COMMITS):
         writer.commit(rows({"voltage_v": float(number)}, clock.boottime_ns() + number))
     writer.close()
-    with stand_in() as server:
-        server.buckets.append({"name": "bat/raw", "id": "1"})
-        server.authorizations.append({"token": "t", "permissions": [{"action": "write", "resource": {"id": "1"}}]})
-        (tmp_path / "token").write_text("t")
+    with serving(Api()) as server:
+        (tmp_path / "token").write_text(server.onboard("lab", "bat/raw"))
         path = tmp_path / "ship.toml"
         path.write_text(f"""
             [ship]
@@ -103,13 +101,13 @@ def test_damage_of_every_kind_costs_a_resend_and_nothing_else(bench: Bench, kind
         "empty": b"",
     }[kind]
     bench.ship_db.write_bytes(spoiled)
-    bench.server.points.clear()
+    bench.server.stored.clear()
     status = CliRunner().invoke(STATUS, ["--state", str(bench.state), "--json"])
     assert [found["collector"] for found in json.loads(status.stdout)["collectors"]] == ["mppt"]
     bench.ship_once()
     assert bench.arrived() == COMMITS
     assert [path.read_bytes() for path in bench.state.glob("ship.db.bad-*") if path.suffix == ".bad-1"] == [spoiled]
-    bench.server.points.clear()
+    bench.server.stored.clear()
     bench.ship_once()
     assert bench.arrived() == 0, "the new ship.db remembers"
 
@@ -127,7 +125,7 @@ def test_no_overwritten_page_stops_shipping_or_status(bench: Bench, data: st.Dat
         at = page * PAGE_BYTES + data.draw(st.integers(0, PAGE_BYTES - width), label="at")
         good[at : at + width] = random.Random(seed).randbytes(width)
     bench.ship_db.write_bytes(good)
-    bench.server.points.clear()
+    bench.server.stored.clear()
     status = CliRunner().invoke(STATUS, ["--state", str(bench.state), "--json"])
     assert [found["collector"] for found in json.loads(status.stdout)["collectors"]] == ["mppt"]
     assert shipped_seq(bench.ship_db, "mppt", ["lab"]) >= 0
@@ -149,7 +147,7 @@ def test_a_journal_that_ends_before_its_cursor_is_read_from_its_beginning(
     with sqlite3.connect(bench.ship_db) as connection:
         connection.execute("UPDATE cursor SET live=10000, seq=10000")
     connection.close()
-    bench.server.points.clear()
+    bench.server.stored.clear()
     with pytest.raises(Exception, match="another one than before"):
         bench.ship_once()
     monkeypatch.setattr("collectors.shipper.courier.BEYOND_S", 0.0)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tests.collectors.shipper.influxdb2_stand_in import StandIn, stand_in
 
 from collectors.cli.ship import COMMAND as SHIP
 from collectors.cli.status import COMMAND as STATUS
@@ -23,6 +22,7 @@ from collectors.journal.writer import Writer
 from collectors.shipper.reading import collectors_of
 from collectors.shipper.store import Marks, Store
 from tests.collectors.journal.rig import rows
+from tests.influxdb2_stand_in import Api, serving
 
 
 @pytest.fixture
@@ -52,10 +52,8 @@ def make_newer(folder: Path) -> None:
     connection.close()
 
 
-def configure(state: Path, server: StandIn) -> Path:
-    server.buckets.append({"name": "bat/raw", "id": "1"})
-    server.authorizations.append({"token": "t", "permissions": [{"action": "write", "resource": {"id": "1"}}]})
-    (state.parent / "token").write_text("t")
+def configure(state: Path, server: Api) -> Path:
+    (state.parent / "token").write_text(server.onboard("lab", "bat/raw"))
     path = state.parent / "ship.toml"
     path.write_text(
         f'[ship]\nbench = "b"\nstate_dir = "{state}"\n[[sink]]\nname = "lab"\ndialect = "influxdb2"\n'
@@ -66,9 +64,9 @@ def configure(state: Path, server: StandIn) -> Path:
 
 def test_once_is_no_success_while_the_time_of_samples_is_unknown(state: Path) -> None:
     journal(state, "mppt", UNSYNCHRONISED)
-    with stand_in() as server:
+    with serving(Api()) as server:
         done = CliRunner().invoke(SHIP, [str(configure(state, server)), "--once", "--json"])
-        assert not server.points
+        assert not server.points("bat/raw")
     assert isinstance(done.exception, ClockUnknown)
     assert done.exception.exit_code == 69
     assert "5 commits of mppt" in str(done.exception)
@@ -80,9 +78,9 @@ def test_once_is_no_success_while_the_time_of_samples_is_unknown(state: Path) ->
 def test_once_ships_the_others_and_names_a_journal_of_a_newer_version(state: Path) -> None:
     journal(state, "mppt")
     make_newer(journal(state, "load"))
-    with stand_in() as server:
+    with serving(Api()) as server:
         done = CliRunner().invoke(SHIP, [str(configure(state, server)), "--once", "--json"])
-        assert len(server.points) == 5
+        assert len(server.points("bat/raw")) == 5
     assert isinstance(done.exception, JournalError)
     assert "load" in str(done.exception)
     assert "version" in str(done.exception)
