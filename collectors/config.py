@@ -241,7 +241,8 @@ def describe_type(hint: Any) -> str:
     if dataclasses.is_dataclass(hint):
         return f"a table with {', '.join(f.name for f in dataclasses.fields(hint))}"
     if origin in (list, tuple, Sequence):
-        return f"a list of {describe_type(arguments[0])}"
+        fixed = f", {len(arguments)} of them" if origin is tuple and arguments[-1] is not Ellipsis else ""
+        return f"a list of {describe_type(arguments[0])}{fixed}"
     if origin in (dict, Mapping):
         return f"a table of {describe_type(arguments[1])}"
     return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))

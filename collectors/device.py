@@ -81,5 +81,7 @@ class Device:
     """Whether frames carry a checksum, so that a flipped bit can never become a reading."""
     text: bool = False
     """Whether a capture is text lines (decode reads lines) rather than hex."""
+    examples: Sequence[tuple[str, str]] = ()
+    """What it is, and the [device] table for it in TOML; for the device table. Each can be loaded."""
     notes: str = ""
     """What a user must know, one or two sentences; goes into the device table."""

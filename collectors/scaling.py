@@ -7,6 +7,10 @@ polynomial corrects the result against a better instrument. All work on a number
     hall         amps  = direction x volts x ratio / (burden x turns) - offset
     polynomial   value = c0 + c1 x + c2 x^2 + …
 
+What a sensor cannot measure is no value: an LA 55-P ends at ±70 A (`range_a`), the buffer of an LJTick-Divider gives at
+most 3.5 V (`limit_v`), another sensor has a range of its own (`range`). Near its end a sensor still gives a plausible
+number, which is wrong; so beyond these limits the value is missing and an event says why. Nothing is ever clipped.
+
 Facts: lab-instruments sheet §4, from the LEM LA 55-TP data sheet.
 """
 
@@ -20,6 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 Number = TypeVar("Number", float, npt.NDArray[np.float64])
+
+Mask = bool | npt.NDArray[np.bool_]
+"""For a number, and for each number of an array."""
 
 MOST_SOURCE_OHM = 1000.0
 """Above this source resistance a multiplexed input needs time to settle (T7: bias current 20 nA)."""
@@ -35,9 +42,15 @@ class Divider:
 
     r1_ohm: float = field(metadata={"help": "from the measured point to the input"})
     r2_ohm: float = field(metadata={"help": "from the input to ground"})
+    limit_v: float | None = field(
+        default=None,
+        metadata={"help": "volts that its output cannot exceed, 3.5 of an LJTick-Divider; there and beyond: no value"},
+    )
 
     def __post_init__(self) -> None:
-        """Refuse resistors that are none."""
+        """Refuse resistors and limits that are none."""
+        if self.limit_v is not None and self.limit_v <= 0:
+            raise ValueError(f"limit_v: expected more than 0, got {self.limit_v}")
         if self.r1_ohm < 0 or self.r2_ohm <= 0:
             raise ValueError(f"r1_ohm, r2_ohm: expected at least 0 and more than 0, got {self.r1_ohm}, {self.r2_ohm}")
 
@@ -63,10 +76,16 @@ class Hall:
     direction: Literal[1, -1] = field(
         default=1, metadata={"help": "1: the arrow on the housing points the way of a charging current; else -1"}
     )
+    range_a: float | None = field(
+        default=None,
+        metadata={"help": "± amperes that it can measure at one turn, 70 of an LA 55-P; beyond: no value and an event"},
+    )
     supply_v: float = field(default=15.0, metadata={"help": "± supply of the sensor, for the check of the burden"})
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be divided by."""
+        """Refuse what cannot be divided by, and a range that is none."""
+        if self.range_a is not None and self.range_a <= 0:
+            raise ValueError(f"range_a: expected more than 0, got {self.range_a}")
         if self.burden_ohm <= 0 or self.ratio <= 0 or self.turns < 1:
             got = f"{self.burden_ohm}, {self.ratio}, {self.turns}"
             raise ValueError(f"burden_ohm, ratio, turns: expected more than 0, more than 0, at least 1, got {got}")
@@ -107,10 +126,16 @@ class Scaling:
     divider: Divider | None = field(default=None, metadata={"help": "resistors before the input"})
     hall: Hall | None = field(default=None, metadata={"help": "hall current sensor with burden"})
     polynomial: Polynomial | None = field(default=None, metadata={"help": "correction, applied last"})
+    range: tuple[float, float] | None = field(
+        default=None,
+        metadata={"help": "least and greatest value, in the signal's unit, that can be true; beyond: no value"},
+    )
     calibrated_on: str = field(default="", metadata={"help": "date of the last calibration, YYYY-MM-DD"})
 
     def __post_init__(self) -> None:
-        """Refuse a date that is none."""
+        """Refuse a date or a range that is none."""
+        if self.range and self.range[0] >= self.range[1]:
+            raise ValueError(f"range: expected the least value, then a greater one, got {list(self.range)}")
         if self.calibrated_on:
             try:
                 date.fromisoformat(self.calibrated_on)
@@ -131,6 +156,28 @@ class Scaling:
                 result = result * value + c
             value = result
         return value
+
+    def outside(self, volts: Number) -> list[tuple[Mask, str]]:
+        """Return for each limit that is set whether these volts are beyond it, and what it is, for people."""
+        found: list[tuple[Mask, str]] = []
+        value = volts
+        if self.divider:
+            if (limit_v := self.divider.limit_v) is not None:
+                found.append((abs(volts) >= limit_v, f"the divider's output ends at {limit_v:g} V"))
+            value = value * self.divider.gain
+        if self.hall and self.hall.range_a is not None:
+            range_a = self.hall.range_a / self.hall.turns
+            found.append((abs(value * self.hall.gain) > range_a, f"the sensor measures up to ±{range_a:g} A"))
+        if self.range:
+            low, high = self.range
+            value = self.apply(volts)
+            found.append(((value < low) | (value > high), f"expected {low:g} to {high:g}"))
+        return found
+
+    def problem(self, volts: float) -> str | None:
+        """Return why the sensor cannot have measured what these volts mean, or None."""
+        limits = [text for is_beyond, text in self.outside(volts) if is_beyond]
+        return f"{volts:g} V means {self.apply(volts):g}; {', '.join(limits)}" if limits else None
 
     def invert(self, value: float) -> float:
         """Return the volts at the terminals that mean this value; ValueError for a polynomial of degree 2 or more."""

@@ -32,6 +32,25 @@ def table_of(options: type[Any]) -> list[dict[str, str]]:
     return rows
 
 
+def option_tables(device: Device) -> dict[str, list[dict[str, str]]]:
+    """Return the rows of the [device] table and of every table in it, by the name with dots."""
+    tables: dict[str, list[dict[str, str]]] = {}
+    waiting: list[tuple[str, type[Any]]] = [("device", device.options)]
+    while waiting:
+        name, options = waiting.pop(0)
+        tables[name] = table_of(options)
+        for key, hint in typing.get_type_hints(options).items():
+            waiting += [(f"{name}.{key}", inner) for inner in _tables_in(hint)]
+    return tables
+
+
+def _tables_in(hint: Any) -> list[type[Any]]:
+    """Return the dataclasses that a type hint is made of."""
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return [hint]
+    return [found for argument in typing.get_args(hint) for found in _tables_in(argument)]
+
+
 def _default(spec: dataclasses.Field[Any]) -> Any:
     factory = spec.default_factory
     return spec.default if factory is dataclasses.MISSING else factory()
@@ -44,11 +63,6 @@ def _as_toml(value: Any) -> str:
     return "none" if value is None else json.dumps(value, default=str)
 
 
-def option_rows(device: Device) -> list[dict[str, str]]:
-    """Return name, type, default and help of each key of the kind's [device] table."""
-    return table_of(device.options)
-
-
 def as_dict(device: Device) -> dict[str, Any]:
     """Return the device's description as plain data."""
     return {
@@ -59,7 +73,9 @@ def as_dict(device: Device) -> dict[str, Any]:
         "paced_by": device.paced_by,
         "checked": device.checked,
         "notes": device.notes,
-        "options": option_rows(device),
+        "options": table_of(device.options),
+        "tables": option_tables(device),
+        "examples": [{"title": title, "toml": toml.strip()} for title, toml in device.examples],
     }
 
 
@@ -81,10 +97,14 @@ def markdown() -> str:
     ]
     for d in found:
         lines += ["", f"## {d.kind}", "", f"{d.title}. {d.notes}".strip(), ""]
-        lines += ["| [device] key | type | default | meaning |", "| --- | --- | --- | --- |"]
-        lines += [f"| `{r['name']}` | {r['type']} | `{r['default']}` | {r['help']} |" for r in option_rows(d)]
-        lines += ["", "| measurement | signals |", "| --- | --- |"]
+        for name, rows in option_tables(d).items():
+            lines += [f"| [{name}] key | type | default | meaning |", "| --- | --- | --- | --- |"]
+            lines += [f"| `{r['name']}` | {r['type']} | `{r['default']}` | {r['help']} |" for r in rows]
+            lines += [""]
+        lines += ["| measurement | signals |", "| --- | --- |"]
         lines += [f"| {m} | {', '.join(f'`{n}`' for n in names)} |" for m, names in d.signals.items()]
+        for title, toml in d.examples:
+            lines += ["", f"{title}:", "", "```toml", toml.strip(), "```"]
     return "\n".join(lines) + "\n"
 
 
@@ -113,11 +133,13 @@ def COMMAND(kind: str | None, as_json: bool, as_markdown: bool) -> None:  # noqa
 
 
 def _show(device: Device) -> None:
-    click.echo(
-        f"{device.kind}: {device.title}\n{device.notes}\n\nlinks: {', '.join(device.links)}\n\n[device] options:"
-    )
-    for row in option_rows(device):
-        click.echo(f"  {row['name']} = {row['default']}  ({row['type']})\n      {row['help']}")
+    click.echo(f"{device.kind}: {device.title}\n{device.notes}\n\nlinks: {', '.join(device.links)}")
+    for name, rows in option_tables(device).items():
+        click.echo(f"\n[{name}] options:")
+        for row in rows:
+            click.echo(f"  {row['name']} = {row['default']}  ({row['type']})\n      {row['help']}")
     click.echo("\nsignals:")
     for measurement, names in device.signals.items():
         click.echo(f"  {measurement}: {', '.join(names)}")
+    for title, toml in device.examples:
+        click.echo(f"\n{title}:\n\n{toml.strip()}")

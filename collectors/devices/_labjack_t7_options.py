@@ -39,7 +39,7 @@ class Channel:
 
     input: str = field(metadata={"help": "AIN0 to AIN13"})
     signal: str = field(metadata={"help": "what it measures, for example battery.current_a; see the vocabulary"})
-    scaling: Scaling = field(default=Scaling(), metadata={"help": "divider, hall, polynomial, calibrated_on"})
+    scaling: Scaling = field(default=Scaling(), metadata={"help": "divider, hall, polynomial, range, calibrated_on"})
     negative: str = field(default="GND", metadata={"help": "GND, or AIN<n+1> on an even AIN<n> (differential)"})
     range_v: float = field(default=10.0, metadata={"help": "± input range: 10, 1, 0.1 or 0.01"})
     resolution_index: int = field(

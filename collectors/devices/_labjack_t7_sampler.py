@@ -94,11 +94,12 @@ class Sampler:
             values: dict[str, Value] = {}
             for channel in group:
                 raw = by_input[channel.input]
-                problem = self._problem(channel, raw)
+                no_volts = self._problem(channel, raw)
+                problem = no_volts or channel.scaling.problem(raw)
                 yield from self._missing.note(channel, problem, at_ns)
                 values[channel.name] = None if problem else channel.scaling.apply(raw)
-                if channel.keep_raw:
-                    raw_v = None if problem else raw
+                if channel.keep_raw:  # the volts were measured, whatever the sensor can do
+                    raw_v = None if no_volts else raw
                     yield Reading("analog", at_ns, {"raw_v": raw_v}, {"channel": channel.input})
             yield Reading(group[0].measurement, at_ns, values, group[0].tags)
 

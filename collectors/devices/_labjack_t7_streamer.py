@@ -40,7 +40,7 @@ LINGER_S = 0.1
 SILENT_S = 2.0
 CHANNEL = "stream"
 TAKEN = "another program has ended this T7's stream and started its own"
-OUTSIDE = "a sample of the bin is outside the range"
+OUTSIDE = "a sample of the bin is beyond the range of the input or of its sensor"
 SPREAD = ("mean", "least", "greatest", "std")
 
 

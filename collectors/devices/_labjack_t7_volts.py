@@ -85,10 +85,13 @@ def to_flash(sets: Mapping[float, Calibration]) -> bytes:
 
 
 def table(calibration: Calibration, scaling: Scaling) -> Floats:
-    """Return the measured value of every code, shape (65536,); NaN where the input is out of its range."""
+    """Return the measured value of every code, shape (65536,); NaN where input or sensor is out of its range."""
     volts = calibration.volts(np.arange(CODES, dtype=np.float64))
-    volts[list(OVERRANGE_CODES)] = np.nan
-    return scaling.apply(volts)
+    values = scaling.apply(volts)
+    values[list(OVERRANGE_CODES)] = np.nan
+    for is_beyond, _ in scaling.outside(volts):
+        values[is_beyond] = np.nan
+    return values
 
 
 def is_overrange(volts: float, range_v: float) -> bool:

@@ -39,6 +39,75 @@ def check(options: Options, link: str) -> list[str]:
     return [NO_STREAM_OVER_WIFI] if options.mode == "stream" and link.startswith("ljm:WIFI:") else []
 
 
+EXAMPLES = (
+    (
+        "A 12 V battery: voltage over two resistors, current by an LA 55-P (±70 A) at ±15 V on a burden of 100 ohm",
+        """
+[device]
+device_temperature = true
+
+[[device.channels]]
+input = "AIN0"
+signal = "battery.voltage_v"
+scaling = { divider = { r1_ohm = 3000.0, r2_ohm = 1000.0 } }
+
+[[device.channels]]
+input = "AIN1"
+signal = "battery.current_a"
+
+[device.channels.scaling]
+hall = { burden_ohm = 100.0, range_a = 70.0, offset_a = 0.12 }
+calibrated_on = "2026-05-04"
+""",
+    ),
+    (
+        "An LJTick-Divider set to /5: only the ratio counts, as its output is buffered; it ends at 3.5 V (17.5 V)",
+        """
+[[device.channels]]
+input = "AIN2"
+signal = "battery.voltage_v"
+scaling = { divider = { r1_ohm = 4.0, r2_ohm = 1.0, limit_v = 3.5 } }
+""",
+    ),
+    (
+        "Small currents: ten turns through an LA 55-P make it a sensor of ±7 A",
+        """
+[[device.channels]]
+input = "AIN1"
+signal = "load.current_a"
+scaling = { hall = { burden_ohm = 100.0, turns = 10, range_a = 70.0 } }
+""",
+    ),
+    (
+        "A temperature sensor with 10 mV per kelvin and 0.5 V at 0 °C, good for −40 to 125 °C",
+        """
+[[device.channels]]
+input = "AIN3"
+signal = "battery.temperature_degc"
+scaling = { polynomial = { coefficients = [-50.0, 100.0] }, range = [-40.0, 125.0] }
+""",
+    ),
+    (
+        "Fast: two inputs 5000 times a second, kept as bins of 0.1 s",
+        """
+[device]
+mode = "stream"
+scan_rate_hz = 5000.0
+bin_s = 0.1
+
+[[device.channels]]
+input = "AIN0"
+signal = "battery.voltage_v"
+scaling = { divider = { r1_ohm = 3000.0, r2_ohm = 1000.0 } }
+
+[[device.channels]]
+input = "AIN1"
+signal = "battery.current_a"
+scaling = { hall = { burden_ohm = 100.0, range_a = 70.0 } }
+""",
+    ),
+)
+
 DEVICE = Device(
     kind="labjack_t7",
     title="LabJack T7 and T7-Pro",
@@ -53,6 +122,7 @@ DEVICE = Device(
     check=check,
     channels={"": 502, "stream": 702},
     checked=False,
+    examples=EXAMPLES,
     notes=(
         "Which signals it gives is configuration: each analog input names its signal and scaling."
         " Over USB it needs LabJack's LJM library, over Ethernet it does not. Over Wi-Fi (T7-Pro) it can be sampled,"

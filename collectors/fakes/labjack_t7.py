@@ -29,6 +29,8 @@ from collectors.scaling import Divider, Hall, Scaling
 NOISE_UV = (316.0, 223.0, 158.0, 112.0, 84.6, 64.1, 45.3, 36.8, 26.0, 14.0, 8.0, 7.5)
 """RMS at ±10 V by resolution index 1 to 12."""
 DEFAULT_INDEX, DEFAULT_INDEX_PRO = 8, 9
+SATURATION = 1.02
+"""Share of its limit at which a sensor stays, as seen at the input."""
 CLIP_HIGH, CLIP_LOW = 1.0109575, -1.0586758
 ADDRESS_ERROR, VALUE_ERROR, DEVICE_FAILURE = 2, 3, 4
 STREAM_IS_ACTIVE, WRONG_VALUE = 2605, 2307
@@ -225,7 +227,7 @@ class FakeT7:
         if wire is None:
             return 0.0
         value = self._world(now_s)[wire.signal]
-        return None if value is None else wire.scaling.invert(value)
+        return None if value is None else saturated(wire.scaling, wire.scaling.invert(value))
 
     def _sampled(self, name: str, now_s: float) -> float | None:
         """Return what the converter makes of the input: noise of its resolution, clipped at its range."""
@@ -261,6 +263,18 @@ class FakeT7:
         noise_uv = NOISE_UV[index - 1] if self._options.noise else 0.0
         self._stream_start = int((now_s - self._started_s) * 40e6) & 0xFFFFFFFF
         self.stream.start(now_s, names, [self._range_v(n) for n in names], rate_hz, samples // channels, noise_uv)
+
+
+def saturated(scaling: Scaling, volts: float) -> float:
+    """Return what a divider's buffer and a hall sensor make of volts beyond their limits: a little more than these."""
+    divider, hall = scaling.divider, scaling.hall
+    most_v = math.inf
+    if divider and divider.limit_v is not None:
+        most_v = SATURATION * divider.limit_v
+    if hall and hall.range_a is not None:
+        at_sensor_v = SATURATION * hall.range_a / hall.turns / abs(hall.gain)
+        most_v = min(most_v, at_sensor_v / (divider.gain if divider else 1.0))
+    return min(max(volts, -most_v), most_v)
 
 
 class _Exception(Exception):

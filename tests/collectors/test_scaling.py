@@ -105,3 +105,46 @@ def test_what_makes_no_sense_is_refused_with_its_key(table: dict[str, Any], prob
     scaling, problems = load_dataclass(Scaling, table, "scaling")
     assert scaling is None
     assert problem in problems[0]
+
+
+LIMITED = [
+    (Scaling(hall=Hall(burden_ohm=100, range_a=70)), 6.99, 7.01, "±70 A"),
+    (Scaling(hall=Hall(burden_ohm=100, turns=10, range_a=70)), 6.99, 7.01, "±7 A"),
+    (Scaling(hall=Hall(burden_ohm=100, direction=-1, offset_a=5.0, range_a=70)), 6.99, 7.01, "±70 A"),
+    (Scaling(divider=Divider(4.0, 1.0, limit_v=3.5)), 3.49, 3.5, "ends at 3.5 V"),
+    (Scaling(polynomial=Polynomial((-50.0, 100.0)), range=(-40.0, 125.0)), 1.74, 1.76, "expected -40 to 125"),
+    (Scaling(Divider(1.0, 1.0), Hall(burden_ohm=100, range_a=70)), 3.49, 3.51, "±70 A"),
+]
+
+
+@pytest.mark.parametrize(("scaling", "good_v", "bad_v", "says"), LIMITED)
+def test_beyond_what_a_sensor_can_measure_there_is_no_value(
+    scaling: Scaling, good_v: float, bad_v: float, says: str
+) -> None:
+    assert scaling.problem(good_v) is None
+    problem = scaling.problem(bad_v)
+    assert problem is not None
+    assert says in problem
+    assert f"{bad_v:g} V" in problem
+    volts = np.array([good_v, bad_v])
+    assert [list(mask) for mask, _ in scaling.outside(volts)] == [[False, True]]
+
+
+@pytest.mark.parametrize("volts", [-9.0, -0.5, 0.0, 9.0])
+def test_without_limits_every_value_is_taken(volts: float) -> None:
+    assert Scaling(Divider(1, 1), Hall(100), Polynomial((0.0, 1.0))).problem(volts) is None
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"hall": {"burden_ohm": 100, "range_a": 0}}, "range_a: expected more than 0"),
+        ({"divider": {"r1_ohm": 1, "r2_ohm": 1, "limit_v": -1}}, "limit_v: expected more than 0"),
+        ({"range": [3, 3]}, "range: expected the least value, then a greater one"),
+        ({"range": [3]}, "range: expected a list of a number, 2 of them"),
+    ],
+)
+def test_a_limit_that_is_none_is_refused(table: dict[str, Any], says: str) -> None:
+    scaling, problems = load_dataclass(Scaling, table, "scaling")
+    assert scaling is None
+    assert any(says in problem for problem in problems), problems

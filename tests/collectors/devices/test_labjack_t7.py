@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from collectors import config
+from collectors.cli.devices import markdown
 from collectors.config import load_dataclass
 from collectors.device import Output
 from collectors.devices._labjack_t7_options import Options
@@ -16,6 +19,7 @@ from collectors.devices.labjack_t7 import DEVICE
 from collectors.errors import ConfigError, LinkBusy, NoReply, Refused
 from collectors.fakes.labjack_t7 import Wire
 from collectors.reading import Event
+from collectors.scaling import Divider, Hall, Scaling
 from tests.collectors.conformance import options_of
 from tests.collectors.devices.t7_setup import CURRENT, STREAM, VOLTAGE, Setup, events, readings
 
@@ -335,3 +339,55 @@ def test_codes_that_are_no_voltage_say_why(frame: str, marks: list[str | None] |
     (found,) = decode(frame)
     assert found.get("marks") == marks
     assert [value is None for value in found["volts_nominal_10V"]] == [bool(mark) for mark in marks or [None] * 4]
+
+
+# sensors have ranges of their own
+
+LEM: dict[str, Any] = {
+    "input": "AIN1",
+    "signal": "battery.current_a",
+    "scaling": {"hall": {"burden_ohm": 100, "range_a": 70.0}},
+    "keep_raw": True,
+}
+LJTICK: dict[str, Any] = {
+    "input": "AIN0",
+    "signal": "battery.voltage_v",
+    "scaling": {"divider": {"r1_ohm": 3.0, "r2_ohm": 1.0, "limit_v": 3.5}},
+}
+LIMITED_WIRES = (
+    Wire("AIN0", "battery.voltage_v", Scaling(divider=Divider(3.0, 1.0, limit_v=3.5))),
+    Wire("AIN1", "battery.current_a", Scaling(hall=Hall(burden_ohm=100, range_a=70.0))),
+)
+
+
+def test_beyond_its_sensor_a_value_is_missing_not_clipped_and_an_event_says_so() -> None:
+    setup = Setup({"channels": [LJTICK, LEM]}, wires=LIMITED_WIRES).open()
+    setup.world |= {"battery.current_a": 69.0, "battery.voltage_v": 13.2}
+    outputs = setup.poll()
+    assert events(outputs) == []
+    assert readings(outputs)[-1].values == pytest.approx({"voltage_v": 13.2, "current_a": 69.0}, abs=1e-3)
+    setup.world |= {"battery.current_a": -90.0, "battery.voltage_v": 14.6}
+    outputs = setup.poll()
+    assert events(outputs) == ["input_overrange", "input_overrange"]
+    details = [output.detail for output in outputs if isinstance(output, Event)]
+    assert "AIN0 (battery.voltage_v)" in details[0]
+    assert "ends at 3.5 V" in details[0]
+    assert "up to ±70 A" in details[1]
+    raw, battery = readings(outputs)
+    assert battery.values == {"voltage_v": None, "current_a": None}
+    assert raw.values["raw_v"] == pytest.approx(-7.14, abs=1e-3), "what stands at the input was measured"
+    assert events(setup.poll()) == []
+    setup.world |= {"battery.current_a": 10.0, "battery.voltage_v": 13.2}
+    outputs = setup.poll()
+    assert events(outputs) == ["input_back", "input_back"]
+    assert readings(outputs)[-1].values == pytest.approx({"voltage_v": 13.2, "current_a": 10.0}, abs=1e-3)
+
+
+@pytest.mark.parametrize(("title", "toml"), DEVICE.examples)
+def test_every_example_of_the_documentation_is_a_configuration(title: str, toml: str, tmp_path: Path) -> None:
+    path = tmp_path / "t7.toml"
+    head = '[collector]\nname = "t7"\nbench = "b"\nkind = "labjack_t7"\nlink = "tcp:192.0.2.7"\n'
+    path.write_text(head + toml)
+    options = config.load(path).options
+    assert options.warnings() == [], title
+    assert f"```toml\n{toml.strip()}\n```" in markdown()

@@ -452,3 +452,16 @@ def test_a_link_that_says_wifi_is_refused_for_a_stream_before_it_is_opened(tmp_p
         config.load(path)
     path.write_text(f'{head}[device]\nmode = "sample"\n{channel}')
     assert config.load(path)
+
+
+def test_a_bin_beyond_its_sensor_is_missing_and_an_event_says_so() -> None:
+    lem = {**CURRENT, "scaling": {"hall": {"burden_ohm": 100, "range_a": 70.0}}}
+    setup = stream_setup(channels=[VOLTAGE, lem])
+    take(setup, 2)
+    setup.world["battery.current_a"] = 75.0  # within what the input can measure
+    outputs = take(setup, 4)
+    assert events(outputs) == ["input_overrange"]
+    assert "its sensor" in next(output.detail for output in outputs if isinstance(output, Event))
+    last = readings(outputs)[-1].values
+    assert [last[f"current_{part}a"] for part in ("", "min_", "max_", "std_")] == [None] * 4
+    assert last["voltage_v"] == pytest.approx(13.2, abs=0.0007)
