@@ -1,9 +1,11 @@
 """What may be deleted, and in which order. Deleting is unlinking whole sealed files: that works on a full disk, too.
 
-    1  a file that every sink has: older than `keep_days`, or the journal is over its cap, or the disk is low
+    1  a file that every sink has: older than `keep_days` and confirmed for `keep_confirmed_days`, or the journal is
+       over its cap, or the disk is low or full: the oldest first, and no more than needed
     2  over the cap, nothing of 1 left: the oldest file's blocks; roll-ups, events and clocks stay   (an event)
     3  over the cap, nothing of 2 left: the oldest file                                               (an event)
 
+A confirmed file is kept since a database can lose what it has acknowledged: `collectors ship --verify` sends it again.
 Without sinks the journal is the store: there is no 1, and `keep_days` deletes by age alone.
 """
 
@@ -34,6 +36,7 @@ from collectors.journal.schema import (
     snapshot,
 )
 from collectors.journal.settings import MIB, JournalSettings
+from collectors.journal.shipped import confirmed_seq, ship_db
 from collectors.journal.tables import read_steps
 from collectors.journal.timeline import resolve
 
@@ -121,9 +124,12 @@ class Retention:
     def run(self, shipped_seq: int, now_wall_ns: int | None) -> None:
         """Delete what may and must go. `now_wall_ns`: None while nobody knows the time."""
         sealed = self._sealed()
-        for file in list(sealed):
-            if self._too_old(file, now_wall_ns) and self._has_gone_out(file, shipped_seq):
-                self._drop(file, sealed, "older than keep_days")
+        old = [file for file in sealed if self._too_old(file, now_wall_ns) and self._has_gone_out(file, shipped_seq)]
+        if old and now_wall_ns is not None:
+            settled_seq = self._settled_seq(shipped_seq, now_wall_ns)
+            for file in old:
+                if not self._settings.sinks or file.last_seq <= settled_seq:
+                    self._drop(file, sealed, "older than keep_days")
         cap = cap_bytes(self._directory, self._settings)
         for file in list(sealed):
             if self._is_shipped(file, shipped_seq) and self._must_shrink(cap):
@@ -131,10 +137,20 @@ class Retention:
         self._enforce(sealed, cap)
 
     def make_room(self, shipped_seq: int) -> None:
-        """Delete every sealed file that all sinks have: the disk is full."""
+        """Delete sealed files that all sinks have, oldest first: one at least, and while the disk is low."""
         for file in self._sealed():
             if self._is_shipped(file, shipped_seq):
                 self._drop(file, [file], "shipped, and the disk is full")
+                if not disk_is_low(self._directory, self._settings):
+                    return
+
+    def _settled_seq(self, now_shipped_seq: int, now_wall_ns: int) -> int:
+        """Return up to where every sink has had everything for `keep_confirmed_days`."""
+        kept_ns = round(self._settings.keep_confirmed_days * DAY_NS)
+        if not kept_ns:
+            return now_shipped_seq
+        path = ship_db(self._directory)
+        return confirmed_seq(path, self._directory.name, self._settings.sinks, now_wall_ns - kept_ns)
 
     def _enforce(self, sealed: list[Sealed], cap: int) -> None:
         """Give up data that not every sink has: roll-ups instead of rows first, then whole files. Each is an event."""

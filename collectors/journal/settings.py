@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from collectors.errors import ConfigError
 
 MIB = 2**20
+MOST_CONFIRMED_DAYS = 365.0
+"""For so long the shipper remembers what it had confirmed when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,13 @@ class JournalSettings:
         default=None, metadata={"help": "the journal's size limit; default a quarter of the disk, at most 8 GiB"}
     )
     keep_days: float | None = field(default=None, metadata={"help": "delete what is older; default: never by age"})
+    keep_confirmed_days: float = field(
+        default=14.0,
+        metadata={
+            "help": "keep_days deletes nothing before every sink has had it for so long, since a database can lose "
+            "what it has acknowledged; a full disk does"
+        },
+    )
     ballast_mib: float = field(default=8.0, metadata={"help": "disk space held back for the day the disk is full"})
     min_free_mib: float = field(default=64.0, metadata={"help": "make room when less than this (or 2 %) is free"})
 
@@ -33,7 +42,8 @@ class JournalSettings:
         """Refuse limits that cannot be kept."""
         lows: dict[str, float] = {
             "commit_window_s": 0.01, "commit_bytes": 1024, "queue_mib": 0.01, "compact_s": 0.1, "roll_mib": 0.05,
-            "roll_s": 1.0, "cap_mib": 0.1, "keep_days": 0.0, "ballast_mib": 0.0, "min_free_mib": 0.0,
+            "roll_s": 1.0, "cap_mib": 0.1, "keep_days": 0.0, "keep_confirmed_days": 0.0, "ballast_mib": 0.0,
+            "min_free_mib": 0.0,
         }  # fmt: skip
         found = {key: getattr(self, key) for key in lows}
         problems = [
@@ -41,5 +51,9 @@ class JournalSettings:
             for key, low in lows.items()
             if found[key] is not None and found[key] < low
         ]
+        if self.keep_confirmed_days > MOST_CONFIRMED_DAYS:
+            problems.append(
+                f"keep_confirmed_days: expected at most {MOST_CONFIRMED_DAYS:g}, got {self.keep_confirmed_days:g}"
+            )
         if problems:
             raise ConfigError(problems)

@@ -4,6 +4,7 @@ Both live in the shipper's own file, `<state>/ship.db`, because only the collect
 
     cursor(sink, collector, seq, …)                  everything up to seq is stored by the sink
     frozen(collector, boot_id, bt, off, state)       key: the first three columns
+    confirmed(sink, collector, day, seq, wall_ns)    at `wall_ns` everything up to seq was stored; one row a day
 
 Freezing: before the first row of a segment of the clock table is sent, the shipper stores the offset (and its state)
 that it sends it with, keyed by the boottime at which the segment begins. Readers of the journal put these over the
@@ -58,7 +59,14 @@ def shipped_seq(path: Path, collector: str, sinks: Sequence[str]) -> int:
     return min((cursors.get(sink, 0) for sink in sinks), default=0)
 
 
-def _rows(path: Path, query: str, collector: str) -> list[Any]:
+def confirmed_seq(path: Path, collector: str, sinks: Sequence[str], before_ns: int) -> int:
+    """Return up to where every one of the sinks had everything at the wall time `before_ns`; 0 if that is not known."""
+    query = "SELECT sink, max(seq) FROM confirmed WHERE collector=? AND wall_ns<=? GROUP BY sink"
+    found = {sink: seq for sink, seq in _rows(path, query, collector, before_ns) if isinstance(seq, int)}
+    return min((found.get(sink, 0) for sink in sinks), default=0)
+
+
+def _rows(path: Path, query: str, *arguments: str | int) -> list[Any]:
     """Return the query's rows; none while there is no such file or table, or the shipper holds it for long.
 
     Not knowing is safe: nothing counts as shipped, and what was frozen before is in the clock table, too.
@@ -70,7 +78,7 @@ def _rows(path: Path, query: str, collector: str) -> list[Any]:
     except sqlite3.DatabaseError:
         return []
     try:
-        return connection.execute(query, (collector,)).fetchall()
+        return connection.execute(query, arguments).fetchall()
     except sqlite3.DatabaseError:
         return []
     finally:

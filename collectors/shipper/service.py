@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from collectors.clock import Clock, system_clock
+from collectors.clock import SYNCHRONISED, Clock, system_clock
 from collectors.errors import ClockUnknown, ConfigError, JournalError, JournalLocked, SinkHeld
 from collectors.host import resident_bytes, wifi
 from collectors.journal import notes
@@ -46,6 +46,7 @@ MOST_DAMAGED = 3
 TICK_S = 0.5
 LOOK_FOR_JOURNALS_S = 5.0
 TRIM_S = 3600.0
+CONFIRMED_S = 600.0
 ALIVE_S = 120.0
 STOP_S, COMMIT_S = 1.0, 0.7
 """A stop must be over in 2 s."""
@@ -233,6 +234,8 @@ class Service:
             self.find_journals()
         if self._is_due("trim", TRIM_S) and (dropped := self.store.trim_dead()):
             committer.put(Event("dead_letters_dropped", f"{dropped}: older than 90 days, or beyond 64 MiB"))
+        if self._is_due("confirmed", CONFIRMED_S) and (look := self._clock.look()).state == SYNCHRONISED:
+            self.store.note_confirmed(look.boottime_ns + look.offset_ns)
         if self._is_due("ping", min(watchdog_interval_s() or 5.0, 5.0)):
             self._ping()
         if self._is_due("report", self._config.ship.report_s):

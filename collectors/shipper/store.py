@@ -7,6 +7,7 @@
     sink_types  the type that each field has in a sink, for ever
     frozen      offsets that rows were shipped with: they never change again (`collectors.journal.shipped`)
     health      how each sink is: "ok", "retry" or "hold" (a person must act), why, and since when
+    confirmed   (sink, collector, day): at `wall_ns` everything up to `seq` was confirmed; for the journal's retention
     known_good  a line that each sink has stored lately: it tells a batch at fault from a server at fault
 
 Promise     A cursor may lag behind what the sink has, never lead: marks move only after a 204, in memory at once and
@@ -35,6 +36,7 @@ from typing import NamedTuple, Self
 from collectors.errors import JournalError, JournalNewer
 from collectors.journal.records import ClockStep
 from collectors.journal.schema import sync_directory
+from collectors.journal.settings import MOST_CONFIRMED_DAYS
 from collectors.shipper.delivery import Refusal
 
 VERSION = 1
@@ -74,6 +76,8 @@ CREATE TABLE health(sink TEXT PRIMARY KEY, state TEXT NOT NULL, why TEXT NOT NUL
 
 # Tables that came later. An older version of the program does not look at them, so the file's version stays.
 LATER_TABLES = """
+CREATE TABLE IF NOT EXISTS confirmed(sink TEXT, collector TEXT, day INTEGER, seq INTEGER NOT NULL,
+                                     wall_ns INTEGER NOT NULL, PRIMARY KEY(sink, collector, day)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS known_good(sink TEXT PRIMARY KEY, line TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -317,6 +321,13 @@ class Store:
                 db.executemany("INSERT INTO span VALUES(?,?,?,?,?)", spans)
             if known_good is not None:
                 db.execute("REPLACE INTO known_good VALUES(?,?)", [sink, known_good])
+
+    def note_confirmed(self, now_ns: int) -> None:
+        """Keep, once a day, where the saved cursors stand at this wall time."""
+        day = now_ns // DAY_NS
+        with self._transaction() as db:
+            db.execute("INSERT OR IGNORE INTO confirmed SELECT sink, collector, ?, seq, ? FROM cursor", [day, now_ns])
+            db.execute("DELETE FROM confirmed WHERE day<?", [day - round(MOST_CONFIRMED_DAYS) - 2])
 
     def known_good(self, sink: str) -> str | None:
         """Return a line that the sink has stored; None if none is known."""

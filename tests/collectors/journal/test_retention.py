@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from collectors.journal.records import SYNCHRONISED
+from collectors.journal.retention import DAY_NS
 from collectors.journal.schema import journal_files
 from collectors.journal.settings import JournalSettings
 from collectors.journal.writer import Writer
@@ -93,9 +94,40 @@ def test_without_sinks_the_journal_is_the_store_and_only_age_and_cap_delete(benc
 
 
 def test_what_is_not_shipped_is_kept_beyond_its_age(bench: Bench, tmp_path: Path) -> None:
-    writer = four_files(bench, settings(keep_days=0.0, sinks=("lab",)))
+    writer = four_files(bench, settings(keep_days=0.0, keep_confirmed_days=0.0, sinks=("lab",)))
     shipped(tmp_path, lab=1)
     assert upkeep(bench, writer) == ALL[1:]
+
+
+def confirmed(state: Path, wall_ns: int, **cursors: int) -> None:
+    """Note, as the shipper does once a day, where the cursors stand."""
+    shipped(state, **cursors)
+    with sqlite3.connect(state / "ship.db") as connection:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS confirmed(sink TEXT, collector TEXT, day INTEGER, seq INTEGER, wall_ns INTEGER)"
+        )
+        rows = [(sink, wall_ns // DAY_NS, seq, wall_ns) for sink, seq in cursors.items()]
+        connection.executemany("INSERT INTO confirmed VALUES (?, 'load', ?, ?, ?)", rows)
+    connection.close()
+
+
+def test_what_every_sink_has_is_kept_for_days_after_it_was_confirmed(bench: Bench, tmp_path: Path) -> None:
+    """A database can lose what it has acknowledged; a backlog that was confirmed just now may be old."""
+    writer = four_files(bench, settings(keep_days=1.0, keep_confirmed_days=14.0, sinks=("lab", "office")))
+    bench.clock.sleep_s(30 * 86_400)
+    look = bench.clock.look()
+    confirmed(tmp_path, look.boottime_ns + look.offset_ns, lab=3, office=1)
+    assert upkeep(bench, writer) == ALL, "confirmed just now"
+    bench.clock.sleep_s(15 * 86_400)
+    assert upkeep(bench, writer) == ALL[1:], "office has had file 1 for 15 days, and has not more"
+    assert bench.events[-1][1].endswith("older than keep_days")
+
+
+def test_a_full_disk_takes_no_more_confirmed_files_than_it_needs(bench: Bench, tmp_path: Path) -> None:
+    writer = four_files(bench, settings(sinks=("lab",)))
+    shipped(tmp_path, lab=3)
+    writer.make_room()
+    assert [p.name for p in journal_files(bench.directory)] == ALL[1:]
 
 
 def test_a_low_disk_frees_what_is_shipped_before_the_next_commit(bench: Bench, tmp_path: Path) -> None:
