@@ -300,6 +300,7 @@ EVENTS: Mapping[str, EventKind] = {
     "journal_unreadable": EventKind("the shipper cannot read a journal; it goes on with the others"),
     "cursor_reset": EventKind("a journal is another one than before; the shipper sends all of it"),
     "ship_db_damaged": EventKind("the shipper's own file was damaged and put aside; all journals are sent again"),
+    "points_missing": EventKind("a database had lost values that it had acknowledged; how many were sent again"),
     "lines_refused": EventKind("a database refused lines for good; they are dead letters now", is_loss=True),
     "sink_ok": EventKind("a database takes lines again"),
     "sink_retry": EventKind("a database does not take lines just now; they are sent again"),

@@ -13,8 +13,17 @@ import numpy.typing as npt
 
 from collectors.journal.codec import Undecodable
 from collectors.journal.compact import GROUP_BINS, NS, Bins, bins_of, concatenate, decode_bins, join
-from collectors.journal.folder import Folder
-from collectors.journal.records import Chunk, Column, FieldSpec, RollUp, Span, Stream
+from collectors.journal.folder import ALL, Folder
+from collectors.journal.records import (
+    SET_BY_PERSON,
+    Chunk,
+    Column,
+    FieldSpec,
+    IntArray,
+    RollUp,
+    Span,
+    Stream,
+)
 from collectors.journal.schema import connect_reader, snapshot
 from collectors.journal.tables import BLK, HOT, Lookup, canonical
 from collectors.journal.timeline import Timeline
@@ -42,17 +51,32 @@ class Series(NamedTuple):
     field: FieldSpec
 
 
+class Cut(NamedTuple):
+    """The rows of a chunk that lie in a window and whose time is known."""
+
+    chunk: Chunk
+    wall_ns: IntArray
+    by_person: npt.NDArray[np.bool_]
+    """Which stamps rest on a person's word."""
+
+
 def spans(folder: Folder, timeline_of: TimelineOf, window: Window) -> Iterator[Span]:
     """Yield the window's rows, file by file, blocks before hot rows."""
+    for cut in cuts(folder, timeline_of, window):
+        yield Span(cut.chunk.stream, cut.wall_ns, cut.chunk.columns)
+
+
+def cuts(folder: Folder, timeline_of: TimelineOf, window: Window, upto_seq: int = ALL) -> Iterator[Cut]:
+    """Yield the window's rows as `spans` does; a chunk that ends after `upto_seq` is left out, whole."""
     times, news = _Times(timeline_of), News()
     for path in folder.files():
         after: int | None = 0
         while after is not None:
             chunks, after = _page(folder, path, after, times, window)
             for chunk in map(news.of, chunks):
-                span = _cut(chunk, times[chunk.boot_id], window)
-                if span is not None:
-                    yield span
+                cut = _cut(chunk, times[chunk.boot_id], window) if chunk.hi <= upto_seq else None
+                if cut is not None:
+                    yield cut
 
 
 class News:
@@ -149,15 +173,16 @@ def _touching(lookup: Lookup, times: _Times, window: Window, first: str, last: s
     return " OR ".join(terms), arguments
 
 
-def _cut(chunk: Chunk, timeline: Timeline, window: Window) -> Span | None:
+def _cut(chunk: Chunk, timeline: Timeline, window: Window) -> Cut | None:
     """Return the chunk's rows that lie in the window and whose time is known."""
     wall_ns, known = timeline.to_wall(chunk.boottime_ns)
     inside = known & (wall_ns >= window.start_ns) & (wall_ns < window.end_ns)
     if not inside.any():
         return None
+    by_person = timeline.states(chunk.boottime_ns) == SET_BY_PERSON
     if inside.all():
-        return Span(chunk.stream, wall_ns, chunk.columns)
-    return Span(chunk.stream, wall_ns[inside], pick(chunk, inside).columns)
+        return Cut(chunk, wall_ns, by_person)
+    return Cut(pick(chunk, inside), wall_ns[inside], by_person[inside])
 
 
 def rollups(folder: Folder, timeline_of: TimelineOf, window: Window, resolution_s: int) -> list[RollUp]:

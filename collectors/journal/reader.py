@@ -196,6 +196,10 @@ class JournalReader(Folder):
         """
         return history.spans(self, self.timeline, history.Window(start_ns, end_ns, measurement))
 
+    def cuts(self, start_ns: int, end_ns: int, upto_seq: int = ALL) -> Iterator[history.Cut]:
+        """Yield the rows of `range` as parts of chunks; chunks that end after `upto_seq` are left out."""
+        return history.cuts(self, self.timeline, history.Window(start_ns, end_ns), upto_seq)
+
     def event_spans(self, start_ns: int, end_ns: int) -> Iterator[Span]:
         """Yield each event whose wall time lies in [start_ns, end_ns), with the stamp that it is shipped with."""
         after, tags = 0, self.tags()

@@ -20,6 +20,7 @@
     org = "lab"
     bucket = "bat/raw"
     token_file = "cloud-token"
+    read_token_file = "cloud-read-token"  # for `collectors ship --verify`; of 1.x: read_user, read_password_file
     ca_file = "/etc/ssl/lab-ca.pem"
 
 Secrets are never in this file: a `…_file` is a path, or a bare name in systemd's $CREDENTIALS_DIRECTORY (beside the
@@ -38,8 +39,8 @@ from collectors.config import NAME, default_state_dir, load_dataclass, read_toml
 from collectors.errors import ConfigError
 
 OF_DIALECT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "influxdb1": (("database",), ("retention_policy", "user", "password_file")),
-    "influxdb2": (("org", "bucket", "token_file"), ()),
+    "influxdb1": (("database",), ("retention_policy", "user", "password_file", "read_user", "read_password_file")),
+    "influxdb2": (("org", "bucket", "token_file"), ("read_token_file",)),
 }
 """Which keys a dialect must have, and may have."""
 
@@ -86,6 +87,11 @@ class SinkConfig:
     org: str = field(default="", metadata={"help": "2.x: organisation"})
     bucket: str = field(default="", metadata={"help": "2.x: bucket"})
     token_file: str = field(default="", metadata={"help": "2.x: file, or systemd credential, with the token"})
+    read_user: str = field(default="", metadata={"help": "1.x: user that may read, for --verify; default `user`"})
+    read_password_file: str = field(default="", metadata={"help": "1.x: file, or systemd credential, of `read_user`"})
+    read_token_file: str = field(
+        default="", metadata={"help": "2.x: file, or systemd credential, with a token that may read, for --verify"}
+    )
     ca_file: str = field(default="", metadata={"help": "certificate authority for https; default the system's"})
     gzip_level: int = field(default=1, metadata={"help": "0 none, 1 fast (default), 6 for metered links, 9 smallest"})
     batch_lines: int = field(default=5000, metadata={"help": "most lines in one request"})
@@ -103,6 +109,8 @@ class SinkConfig:
             problems.append(f"name: expected letters, digits, '.', '_' or '-' (at most 63), got {self.name!r}")
         if bool(self.user) != bool(self.password_file):
             problems.append("user, password_file: expected both or none")
+        if bool(self.read_user) != bool(self.read_password_file):
+            problems.append("read_user, read_password_file: expected both or none")
         if self.ca_file and not self.url.startswith("https:"):
             problems.append("ca_file: only means something with an https url")
         limits = {"gzip_level": (0, 9), "batch_lines": (100, 50_000), "connect_s": (0.1, 600), "answer_s": (0.1, 600)}
@@ -202,7 +210,7 @@ def check(path: Path) -> list[str]:
         return error.problems
     problems: list[str] = []
     for sink in config.sinks:
-        for key in ("password_file", "token_file"):
+        for key in ("password_file", "token_file", "read_password_file", "read_token_file"):
             if name := getattr(sink, key):
                 try:
                     config.secret(name)

@@ -24,7 +24,7 @@ from typing import Any
 from collectors.clock import SYNCHRONISED, Clock, system_clock
 from collectors.errors import ClockUnknown, ConfigError, JournalError, JournalLocked, SinkHeld
 from collectors.host import resident_bytes, wifi
-from collectors.journal import notes
+from collectors.journal import notes, when
 from collectors.journal.committer import Committer
 from collectors.journal.reader import JournalReader
 from collectors.journal.settings import JournalSettings
@@ -47,6 +47,7 @@ TICK_S = 0.5
 LOOK_FOR_JOURNALS_S = 5.0
 TRIM_S = 3600.0
 CONFIRMED_S = 600.0
+LOOK_FOR_VERIFIED_S = 30.0
 ALIVE_S = 120.0
 STOP_S, COMMIT_S = 1.0, 0.7
 """A stop must be over in 2 s."""
@@ -106,6 +107,7 @@ class Service:
         except BaseException:
             self.store.close()
             raise
+        self._verified_id = max((found.id for found in self.store.verified_after(0)), default=0)
         self._next_s: dict[str, float] = {}
         self._keep_notes = notes.Follower(config.ship.state_dir, clock)
         self._cpu = (time.monotonic(), time.process_time())
@@ -236,10 +238,21 @@ class Service:
             committer.put(Event("dead_letters_dropped", f"{dropped}: older than 90 days, or beyond 64 MiB"))
         if self._is_due("confirmed", CONFIRMED_S) and (look := self._clock.look()).state == SYNCHRONISED:
             self.store.note_confirmed(look.boottime_ns + look.offset_ns)
+        if self._is_due("verified", LOOK_FOR_VERIFIED_S):
+            self._tell_verified(committer)
         if self._is_due("ping", min(watchdog_interval_s() or 5.0, 5.0)):
             self._ping()
         if self._is_due("report", self._config.ship.report_s):
             self._write_report(committer)
+
+    def _tell_verified(self, committer: Committer) -> None:
+        """Write an event for each comparison (another process made it) that found acknowledged values missing."""
+        for found in self.store.verified_after(self._verified_id):
+            self._verified_id = found.id
+            if found.missing:
+                begun, ended = (when.iso(stamp_ns, 0) for stamp_ns in (found.start_ns, found.end_ns))
+                what = f"{found.missing} of {found.values} acknowledged values were missing, {found.resent} sent again"
+                committer.put(Event("points_missing", f"{found.sink}: {begun} to {ended}: {what}"))
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now_s = time.monotonic()

@@ -8,6 +8,7 @@
     frozen      offsets that rows were shipped with: they never change again (`collectors.journal.shipped`)
     health      how each sink is: "ok", "retry" or "hold" (a person must act), why, and since when
     confirmed   (sink, collector, day): at `wall_ns` everything up to `seq` was confirmed; for the journal's retention
+    verified    what `collectors ship --verify` found, newest last
     known_good  a line that each sink has stored lately: it tells a batch at fault from a server at fault
 
 Promise     A cursor may lag behind what the sink has, never lead: marks move only after a 204, in memory at once and
@@ -78,6 +79,9 @@ CREATE TABLE health(sink TEXT PRIMARY KEY, state TEXT NOT NULL, why TEXT NOT NUL
 LATER_TABLES = """
 CREATE TABLE IF NOT EXISTS confirmed(sink TEXT, collector TEXT, day INTEGER, seq INTEGER NOT NULL,
                                      wall_ns INTEGER NOT NULL, PRIMARY KEY(sink, collector, day)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS verified(id INTEGER PRIMARY KEY, sink TEXT NOT NULL, done_ns INTEGER NOT NULL,
+                                    start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL, "values" INTEGER NOT NULL,
+                                    missing INTEGER NOT NULL, resent INTEGER NOT NULL, different INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS known_good(sink TEXT PRIMARY KEY, line TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -203,6 +207,21 @@ class Health(NamedTuple):
     """Wall time since when."""
     lines_sent: int
     """Confirmed since the shipper started."""
+
+
+class Verified(NamedTuple):
+    """What a comparison of journals and database found. Times are wall time in ns, the rest counts values."""
+
+    id: int
+    sink: str
+    done_ns: int
+    start_ns: int
+    end_ns: int
+    values: int
+    missing: int
+    """Of those that the sink had acknowledged."""
+    resent: int
+    different: int
 
 
 class DeadLetter(NamedTuple):
@@ -379,6 +398,21 @@ class Store:
                 " tries=tries+1, status=excluded.status, reason=excluded.reason, error=excluded.error",
                 rows,
             )
+
+    def are_dead(self, sink: str, lines: Sequence[str]) -> list[bool]:
+        """Return for each line whether the sink refused it for good."""
+        query = "SELECT 1 FROM dead WHERE sink=? AND digest=?"
+        return [bool(self._all(query, [sink, _digest(line)])) for line in lines]
+
+    def note_verified(self, found: Verified) -> None:
+        """Keep what a comparison found (its `id` is given here), and the last hundred of them."""
+        with self._transaction() as db:
+            db.execute("INSERT INTO verified VALUES(NULL,?,?,?,?,?,?,?,?)", found[1:])
+            db.execute("DELETE FROM verified WHERE id <= (SELECT max(id) FROM verified) - 100")
+
+    def verified_after(self, number: int) -> list[Verified]:
+        """Return what comparisons found after the one of this id, oldest first."""
+        return [Verified(*row) for row in self._all("SELECT * FROM verified WHERE id>? ORDER BY id", [number])]
 
     def dead_count(self, sink: str) -> int:
         """Return how many lines the sink refused for good."""
