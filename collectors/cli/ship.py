@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from collectors.errors import ConfigError, JournalError
+from collectors.errors import ConfigError, JournalError, LinkDown, SinkHeld
 from collectors.shipper import config
 from collectors.shipper.config import ShipConfig
 
@@ -70,6 +70,7 @@ def COMMAND(path: Path, once: bool, verified: str | None, name: str | None, rese
 def _verify(loaded: ShipConfig, words: str, name: str | None, *, resend: bool, as_json: bool) -> int:
     """Return the exit code."""
     from collectors.clock import system_clock
+    from collectors.shipper.query import NotReadable, QueryFailed
     from collectors.shipper.verification import clock_now, parse_range, verify
 
     chosen = [sink for sink in loaded.sinks if name in (None, sink.name)]
@@ -82,9 +83,14 @@ def _verify(loaded: ShipConfig, words: str, name: str | None, *, resend: bool, a
     shown = sys.stderr.isatty() and not as_json
     code = 0
     for sink in chosen:
-        report = verify(
-            loaded, sink, wanted, now_ns, lambda line: click.echo(line, err=True) if shown else None, resend=resend
-        )
+        try:
+            report = verify(
+                loaded, sink, wanted, now_ns, lambda line: click.echo(line, err=True) if shown else None, resend=resend
+            )
+        except (LinkDown, SinkHeld, NotReadable, QueryFailed) as error:  # the other sinks are compared all the same
+            click.echo(f"collectors: {error}", err=True)
+            code = max(code, error.exit_code)
+            continue
         if as_json:
             click.echo(json.dumps(report.facts()))
         else:

@@ -19,6 +19,7 @@ HARDENED = {
     # unit: template, relative to the roles
     "collector@mppt.service": "collectors/templates/collector@.service.j2",
     "collectors-ship.service": "collectors/templates/collectors-ship.service.j2",
+    "collectors-verify.service": "collectors/templates/collectors-verify.service.j2",
     "battfleet-tunnel.service": "tunnel/templates/battfleet-tunnel.service.j2",
 }
 MOST_EXPOSED = 20  # systemd-analyze counts tenths: 2.0
