@@ -31,6 +31,12 @@ from collectors.fakes import World
 PATIENCE_S = 5.0
 MOST_PROBLEMS = 10
 ROW_MS = 1000
+MOST_DIGITS = 15
+"""Of a stamp: that is beyond the year 30 000 already."""
+MOST_VALUE = 1e6
+"""No instrument of a bench measures so much, in any unit."""
+LONGEST_NAME = 1000
+"""Of a column: matching patterns against longer ones could take very long."""
 LEAD_IN = -1
 """The row before the first: every instrument shows its own first values, while collectors find their instruments."""
 
@@ -99,6 +105,8 @@ def read(path: Path, columns: Sequence[tuple[str, Target]] = COLUMNS) -> Recordi
         raise ConfigError(f"{path}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path}: not a CSV file in UTF-8: {error}") from error
+    except ValueError as error:  # a path with NUL in it
+        raise ConfigError(f"{str(path)!r}: {error}") from error
 
 
 class _Column(NamedTuple):
@@ -109,6 +117,9 @@ class _Column(NamedTuple):
 
 def _targets(path: Path, header: Sequence[str], columns: Sequence[tuple[str, Target]]) -> tuple[int, list[_Column]]:
     """Return the number of columns and those that belong to an instrument; ConfigError when none does."""
+    long = [at for at, name in enumerate(header, start=1) if len(name) > LONGEST_NAME]
+    if long:
+        raise ConfigError(f"{path}:1: column {long[0]}: a name of more than {LONGEST_NAME} characters")
     found = [
         _Column(at, name, target)
         for at, name in enumerate(header)
@@ -121,7 +132,8 @@ def _targets(path: Path, header: Sequence[str], columns: Sequence[tuple[str, Tar
         if rivals:
             raise ConfigError(f"{path}:1: column {column.name!r} and {rivals[0]!r} claim the same place; use --map")
     if not found:
-        names = ", ".join(repr(name) for name in header[1:]) or "none"
+        names = ", ".join(repr(name) for name in header[1:MOST_PROBLEMS]) or "none"
+        names += f" and {len(header) - MOST_PROBLEMS} more" if len(header) > MOST_PROBLEMS else ""
         raise ConfigError(f"{path}:1: no column belongs to an instrument; columns: {names}; name them with --map")
     return len(header), found
 
@@ -138,7 +150,9 @@ def _rows(path: Path, header: tuple[int, list[_Column]], lines: Iterable[tuple[i
             continue
         stamp_ms = _stamp_ms(cells[0])
         if stamp_ms is None:
-            problems.append(f"{where}: column 'Time': expected whole seconds in Unix milliseconds, got {cells[0]!r}")
+            problems.append(
+                f"{where}: column 'Time': expected whole seconds in Unix milliseconds, got {_shown(cells[0])}"
+            )
         elif stamp_ms in seconds:
             problems.append(f"{where}: the same second as line {first_line[stamp_ms]}: {stamp_ms}")
         else:
@@ -157,7 +171,12 @@ def _rows(path: Path, header: tuple[int, list[_Column]], lines: Iterable[tuple[i
 
 
 def _stamp_ms(cell: str) -> int | None:
-    return int(cell) if cell.isascii() and cell.isdigit() and not int(cell) % ROW_MS else None
+    is_number = cell.isascii() and cell.isdigit() and len(cell) <= MOST_DIGITS
+    return int(cell) if is_number and not int(cell) % ROW_MS else None
+
+
+def _shown(cell: str) -> str:
+    return repr(cell if len(cell) <= 40 else f"{cell[:39]}…")
 
 
 def _values(cells: Sequence[str], columns: Iterable[_Column]) -> tuple[dict[str, dict[str, float]], list[str]]:
@@ -170,10 +189,10 @@ def _values(cells: Sequence[str], columns: Iterable[_Column]) -> tuple[dict[str,
             value = float(cells[at])
         except ValueError:
             value = math.nan
-        if math.isfinite(value):
+        if abs(value) < MOST_VALUE:
             values.setdefault(instrument, {})[key] = value
         else:
-            problems.append(f"column {name!r}: expected a number or nothing, got {cells[at]!r}")
+            problems.append(f"column {name!r}: expected a number or nothing, got {_shown(cells[at])}")
     return values, problems
 
 

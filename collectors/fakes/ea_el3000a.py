@@ -26,6 +26,7 @@ from collectors.devices.ea_el3000a import (
     CHARGE,
     CHARGE_FIELDS,
     FIRMWARE,
+    FULL_SCALE,
     NOMINAL_A,
     NOMINAL_V,
     NOMINAL_W,
@@ -62,6 +63,10 @@ class Options:
     min_pause_s: float = field(default=0.0, metadata={"help": "a question sooner than this after an answer is lost"})
     has_charge: bool = field(default=True, metadata={"help": "knows object 69"})
     has_status: bool = field(default=True, metadata={"help": "knows object 70"})
+
+
+MOST_RAW = 0xFFFF
+"""What a word holds: the display stays there."""
 
 
 class Load(OnlyAnswers):
@@ -128,7 +133,9 @@ class Load(OnlyAnswers):
     def _measured(self, obj: int) -> bytes:
         values = self._terminals.values
         if obj == ACTUAL:
-            return encode(actual_fields(self._nominal), values, SIZES[ACTUAL])
+            most = [value * MOST_RAW / FULL_SCALE for value in self._nominal]
+            shown = {name: min(values[name], top) for name, top in zip(Nominal._fields, most, strict=True)}
+            return encode(actual_fields(self._nominal), shown, SIZES[ACTUAL])
         if obj == CHARGE and self._options.has_charge:
             return encode(CHARGE_FIELDS, {"charge_ah": 0.0, **values}, SIZES[CHARGE])
         if obj == STATUS and self._options.has_status:

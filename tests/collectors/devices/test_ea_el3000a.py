@@ -266,3 +266,12 @@ def test_the_driver_never_sends_anything_but_queries() -> None:
     assert not any(isinstance(output, Event) for output in outputs)
     kinds = {cut.payload.kind for data in sent if (cut := take(data))}
     assert kinds == {QUERY}
+
+
+def test_the_fakes_display_ends_where_its_words_do() -> None:
+    load = FAKE.make(lambda _: {"load.voltage_v": 1e6, "load.current_a": 1e6}, Options())
+    bench, driver = Bench(load, [""]), DEVICE.driver(DEVICE.options())
+    bench.carry(driver.open())
+    reading = bench.carry(driver.poll())[0]
+    assert isinstance(reading, Reading)
+    assert reading.values["voltage_v"] == pytest.approx(160.0 * 0xFFFF / 25600)
