@@ -138,7 +138,7 @@ def without_sums(server: Server) -> None:
     query = dashboards()["battfleet-overview"]["panels"]
     text = next(panel for panel in query if panel["title"] == "All instruments: current")["targets"][0]["query"]
     span = Range(END_S - 30 * DAY_S, END_S)
-    values = dict(seed.VALUES) | {"interval": "7200s"}
+    values = dict(seed.VALUES) | {"bin_width": "7200s"}
     for name, source in (("raw", server.default_policy()), ("sums", "h1_mean")):
         taken = milliseconds(server, [fill_in(text, values | {"mean": source}, span)], 1)
         print(f"30 d of current, five instruments, read from {name:4}: {taken:8.1f} ms")

@@ -10,6 +10,7 @@
     alerting/        rules, retired rules, and a site's contact points: all of it into provisioning/alerting
     provisioning/    the dashboards' provider, and the data source
     examples/        contact points of every kind; they need the variables of `grafana.alerts.files.SECRETS`
+    retired/         takes our contact points back, for a Grafana that was given some and is to have none any more
     downsampling/    for 1.x (python -m grafana.downsampling install does the same); buckets and tasks for 2.x
 
 The same code always gives the same bytes.
@@ -27,7 +28,7 @@ from pathlib import Path
 import yaml  # type: ignore[import-untyped]
 
 from grafana import dashboards, provisioning
-from grafana.alerts.files import SECRETS, alerting, contact_points, policies
+from grafana.alerts.files import SECRETS, alerting, contact_points, no_contact_points, policies
 from grafana.alerts.settings import CONTACT_POINTS, Settings, SettingsError, load
 from grafana.dashboard import dashboard_json
 from grafana.downsampling import choices, influxdb1, influxdb2
@@ -45,6 +46,7 @@ def files(settings: Settings) -> dict[str, str]:
         "provisioning/influxdb.yaml": _yaml(provisioning.data_source(settings.database)),
         "examples/contact-points.yaml": _yaml(contact_points(CONTACT_POINTS)),
         "examples/policies.yaml": _yaml(policies()),
+        "retired/contact-points.yaml": _yaml(no_contact_points()),
         "downsampling/influxdb1.iql": influxdb1.script(settings.database, settings.policy),
         "downsampling/grain.lp": "\n".join(choices(settings.policy)) + "\n",
         "downsampling/influxdb2/policies.yaml": _yaml(influxdb2.policies()),

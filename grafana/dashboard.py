@@ -123,7 +123,7 @@ DEVICE = choice(
 COLLECTOR = choice(
     "device", "Device", tag_values("device", "collector", BENCH_HERE), "Collectors and shippers.", several=True
 )
-INTERVAL = interval("interval", "Interval", 400, "1s")
+INTERVAL = interval("bin_width", "Interval", 400, "1s")
 BLOCK = interval("block", "Block", 200, "1m", hide=2)
 """For states: a block ends where an interval is empty, so an interval must be longer than the slowest instrument's."""
 WINDOW = interval("window", "Window", 40, "1m")

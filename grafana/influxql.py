@@ -4,7 +4,7 @@ Hidden variables choose the series that fits the time range (see `grafana.downsa
 
     $mean, $least, $most    retention policies of means, minima and maxima: raw, 1 min or 1 h
     $step, $per_hour        that grain's step and how many make an hour, for pairing instruments and for sums
-    $interval               width of one point on the screen; $block of a state
+    $bin_width              width of one point on the screen; $block of a state
 
 `fill(null)` keeps a gap a gap: lines are broken where nothing came for a minute and a half.
 """
@@ -33,7 +33,7 @@ def series(
     aggregate: str = "mean",
     by: Sequence[str] = ("device",),
     factor: float = 1.0,
-    width: str = "$interval",
+    width: str = "$bin_width",
 ) -> str:
     """Return a series over time, from the grain that fits the range, one for each value of the tags `by`."""
     signal(measurement, name)
@@ -57,7 +57,7 @@ def counted(measurement: str, name: str, where: str, by: Sequence[str], per_s: b
     groups = "".join(f', "{tag}"' for tag in by)
     return (
         f'SELECT {change.format(chr(34) + name + chr(34))} FROM "$most"."{measurement}" '
-        f"WHERE {where} AND $timeFilter GROUP BY time($interval){groups} fill(none)"
+        f"WHERE {where} AND $timeFilter GROUP BY time($bin_width){groups} fill(none)"
     )
 
 
@@ -95,7 +95,7 @@ def difference(name: str) -> str:
     return f'(SELECT "b" - "a" AS "d", "a" + "b" AS "s" FROM {pair(name)})'
 
 
-def per(rows: str, what: str, window: str = "$interval", fill: str = "null") -> str:
+def per(rows: str, what: str, window: str = "$bin_width", fill: str = "null") -> str:
     """Return `what`, an aggregate of the rows' columns, in every window."""
     return f"SELECT {what} FROM {rows} WHERE $timeFilter GROUP BY time({window}) fill({fill})"
 
@@ -131,7 +131,7 @@ def running(where: str, product: str, by: Sequence[str] = ("device",)) -> str:
         f"GROUP BY time($step){groups} fill(none))"
     )
     return (
-        f'SELECT cumulative_sum(sum("q")) FROM {amounts} WHERE $timeFilter GROUP BY time($interval){groups} fill(none)'
+        f'SELECT cumulative_sum(sum("q")) FROM {amounts} WHERE $timeFilter GROUP BY time($bin_width){groups} fill(none)'
     )
 
 

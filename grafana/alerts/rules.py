@@ -1,9 +1,13 @@
 """The rules. Each is a query, how its series become one number, and a limit for a warning and one for an alarm.
 
-no series at all    only `collector-silent` cries (no data: alerting); value rules stay quiet, so that one dead
-bench is one alert and not ten
+no series at all    only `collector-silent` fires (no data: alerting); a value rule keeps its last state, so an alarm
+                    does not resolve because its instrument fell silent, and one dead bench is one alert and not ten
+a missing series    likewise, for `limits.silence_hold_s` (see `grafana.alerts.files`)
 labels              a rule fires once for each bench, battery, device or cell that its query groups by
 recovery            a rule ends only when its value is back by `margin`, so it does not flap
+
+So a query gives a row whenever it has data, also where the rule cannot fire: a row that is left out would look like a
+silent instrument and hold the alarm. What must hold besides the limit (a current flows) is a gate, not a filter.
 """
 
 from __future__ import annotations
@@ -41,6 +45,29 @@ SEEN_IN = {
 }
 """Rule to the dashboard and panel that it belongs to: Grafana draws there when it fired, and links from the alert."""
 
+URGENT = {
+    "collector-silent",
+    "temperature-high",
+    "charge-cold",
+    "charge-hot",
+    "discharge-cold",
+    "pack-voltage-high",
+    "pack-voltage-low",
+    "cell-voltage-high",
+    "cell-voltage-low",
+}
+"""Rules about the battery's safety, or about knowing nothing: notified within seconds and every hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A second query that must be beyond its own limit, too; both group by the same tags."""
+
+    query: str
+    compare: str
+    """ "gt" or "lt"."""
+    limit: float
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -60,9 +87,15 @@ class Rule:
     reducer: str = "last"
     window_s: int = 300
     margin: float = 0.0
-    no_data: str = "OK"
+    no_data: str = "KeepLast"
     chemistry: str = ""
     is_paused: bool = False
+    gate: Gate | None = None
+
+    @property
+    def is_urgent(self) -> bool:
+        """Return whether it is notified at once and every hour."""
+        return self.name in URGENT
 
     @property
     def seen_in(self) -> tuple[str, str]:
@@ -89,7 +122,8 @@ class Kind:
     reducer: str = "last"
     window_s: int = 300
     margin: float = 0.0
-    no_data: str = "OK"
+    no_data: str = "KeepLast"
+    gate: Gate | None = None
 
     def rules(self, limits: Sequence[float], chemistry: str = "", is_paused: bool = False) -> Iterator[Rule]:
         """Yield the warning and, where there is a second limit, the alarm."""
@@ -110,6 +144,7 @@ class Kind:
                 self.no_data,
                 chemistry,
                 is_paused,
+                self.gate,
             )
 
 
@@ -122,13 +157,20 @@ def newest(measurement: str, name: str, by: Sequence[str], where: str = "", func
 
 
 def disagreement(name: str) -> str:
-    """Return the difference between the highest and the lowest instrument at a battery, minute by minute."""
+    """Return the difference between the highest and the lowest instrument at a battery, minute by minute.
+
+    Only minutes with two instruments count: of one alone the difference is zero, which would end the alarm.
+    """
     signal("battery", name)
     each = (
         f'(SELECT mean("{name}") AS "v" FROM "battery" WHERE $timeFilter '
         'GROUP BY time(1m), "bench", "battery", "device" fill(none))'
     )
-    return f'SELECT max("v") - min("v") FROM {each} WHERE $timeFilter GROUP BY time(1m), "bench", "battery" fill(none)'
+    minutes = (
+        f'(SELECT max("v") - min("v") AS "d", count("v") AS "n" FROM {each} WHERE $timeFilter '
+        'GROUP BY time(1m), "bench", "battery" fill(none))'
+    )
+    return f'SELECT "d" FROM {minutes} WHERE "n" > 1 AND $timeFilter GROUP BY "bench", "battery"'
 
 
 EACH = ("bench", "device")
@@ -272,12 +314,14 @@ def scaled(batteries: Sequence[Battery], select: str, divide_by: str, tail: str)
 
 CELL = ("bench", "battery", "cell")
 PACK = 'SELECT last("v") FROM {per_cell} WHERE $timeFilter GROUP BY "bench", "battery"'
-WHILE_CURRENT = 'SELECT last("t") FROM {rates} WHERE "c" {flow} AND $timeFilter GROUP BY "bench", "battery"'
+WARMTH = 'SELECT last("t") FROM {rates} WHERE $timeFilter GROUP BY "bench", "battery"'
+C_RATE = 'SELECT last("c") FROM {rates} WHERE $timeFilter GROUP BY "bench", "battery"'
 SPREAD = (
-    'SELECT max("v") - min("v") FROM (SELECT last("voltage_v") AS "v" FROM "cell" WHERE {ours} AND $timeFilter '
-    'GROUP BY "bench", "battery", "cell") '
-    'WHERE "v" > {low:g} AND "v" < {high:g} GROUP BY "bench", "battery"'
+    'SELECT "d" FROM (SELECT max("v") - min("v") AS "d", count("v") AS "n" FROM '
+    '(SELECT last("voltage_v") AS "v" FROM "cell" WHERE {ours} AND $timeFilter GROUP BY "bench", "battery", "cell") '
+    'WHERE "v" > {low:g} AND "v" < {high:g} GROUP BY "bench", "battery") WHERE "n" > 1 GROUP BY "bench", "battery"'
 )
+"""Only between cells that are both between the knees; where fewer than two are, the spread is not known."""
 
 BY_CHEMISTRY: Mapping[str, Kind] = {
     "cell_voltage_high_v": Kind(
@@ -340,32 +384,35 @@ BY_CHEMISTRY: Mapping[str, Kind] = {
     "charge_cold_degc": Kind(
         "charge-cold",
         "A battery is charged while too cold",
-        WHILE_CURRENT.replace("{flow}", "> {rate:g}"),
+        WARMTH,
         "lt",
         "°C",
         "Stop charging now: lithium plates on cold electrodes, for good.",
         margin=2.0,
+        gate=Gate(C_RATE, "gt", 0.0),
     ),
     "charge_hot_degc": Kind(
         "charge-hot",
         "A battery is charged while too warm",
-        WHILE_CURRENT.replace("{flow}", "> {rate:g}"),
+        WARMTH,
         "gt",
         "°C",
         "Stop charging and let it cool.",
         margin=2.0,
+        gate=Gate(C_RATE, "gt", 0.0),
     ),
     "discharge_cold_degc": Kind(
         "discharge-cold",
         "A battery is discharged while too cold",
-        WHILE_CURRENT.replace("{flow}", "< -{rate:g}"),
+        WARMTH,
         "lt",
         "°C",
         "Take the load off, or warm it first.",
         margin=2.0,
+        gate=Gate(C_RATE, "lt", 0.0),
     ),
 }
-"""Key of a chemistry's limits to the rule; braces in queries are filled in for the batteries of that chemistry."""
+"""Key of a chemistry's limits to the rule; braces in queries and limits of gates are filled in for its batteries."""
 
 
 def by_chemistry(settings: Settings, chemistry: str) -> Iterator[Rule]:
@@ -377,12 +424,15 @@ def by_chemistry(settings: Settings, chemistry: str) -> Iterator[Rule]:
         "ours": named(batteries),
         "per_cell": scaled(batteries, '"voltage_v" / {} AS "v"', "cells", ""),
         "rates": scaled(batteries, rates, "capacity_ah", ' GROUP BY time(1m), "bench", "battery" fill(none)'),
-        "rate": settings.limits["charge_c_rate"],
         "low": low,
         "high": high,
     }
+    rate = settings.limits["charge_c_rate"]
     for key, kind in BY_CHEMISTRY.items():
         ours = replace(kind, query=kind.query.format(**filled))
+        if kind.gate:
+            limit = rate if kind.gate.compare == "gt" else -rate
+            ours = replace(ours, gate=replace(kind.gate, query=kind.gate.query.format(**filled), limit=limit))
         yield from ours.rules(limits[key], chemistry, is_paused=not batteries)
 
 

@@ -56,7 +56,7 @@ def spread() -> str:
         'GROUP BY time($step), "cell" fill(none))'
     )
     gap = f'(SELECT max("v") - min("v") AS "gap" FROM {each} WHERE $timeFilter GROUP BY time($step) fill(none))'
-    return f'SELECT max("gap") * 1000 FROM {gap} WHERE $timeFilter GROUP BY time($interval) fill(null)'
+    return f'SELECT max("gap") * 1000 FROM {gap} WHERE $timeFilter GROUP BY time($bin_width) fill(null)'
 
 
 DASHBOARD = Dashboard(

@@ -190,7 +190,7 @@ DASHBOARD = Dashboard(
                     [
                         Target(
                             f'SELECT count("detail") FROM "event" WHERE {BENCH} AND "kind" =~ /^({"|".join(LOSSES)})$/ '
-                            'AND $timeFilter GROUP BY time($interval), "bench", "kind" fill(none)',
+                            'AND $timeFilter GROUP BY time($bin_width), "bench", "kind" fill(none)',
                             "$tag_bench, $tag_kind",
                         )
                     ],

@@ -196,7 +196,7 @@ DASHBOARD = Dashboard(
                 Target(series("load", "power_w", BENCH_ONLY), "load, $tag_device", colour=PURPLE),
                 Target(
                     f'SELECT mean("voltage_v") * mean("current_a") FROM "$mean"."battery" WHERE {SPEAKER} '
-                    "AND $timeFilter GROUP BY time($interval) fill(null)",
+                    "AND $timeFilter GROUP BY time($bin_width) fill(null)",
                     "into the battery",
                     colour=BLUE,
                 ),

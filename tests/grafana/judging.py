@@ -12,18 +12,48 @@ from tests.grafana.asking import Range, fill_in
 
 REDUCERS = {"last": lambda values: values[-1], "mean": lambda values: sum(values) / len(values)}
 COMPARES = {"gt": lambda value, limit: value > limit, "lt": lambda value, limit: value < limit}
+Labels = frozenset[tuple[str, str]]
 
 
 def firing(server: Server, rule: Mapping[str, Any], now_s: int) -> list[dict[str, str]] | None:
     """The labels of every series for which the rule's condition holds; None: there were no series at all."""
-    ask, reduce, threshold = (part["model"] for part in rule["data"])
-    assert (reduce["expression"], threshold["expression"], rule["condition"]) == ("A", "B", "C")
-    assert reduce["settings"]["mode"] == "dropNN"
+    judged = evaluated(server, rule, now_s)
+    return [dict(labels) for labels, holds in judged.items() if holds] if judged else None
+
+
+def evaluated(server: Server, rule: Mapping[str, Any], now_s: int) -> dict[Labels, bool]:
+    """Whether the condition holds, for the labels of every series that it was evaluated for."""
     span = Range(now_s - rule["data"][0]["relativeTimeRange"]["from"], now_s)
-    found = server.query(fill_in(ask["query"], {}, span))
-    (condition,) = threshold["conditions"]
-    holds, (limit,) = COMPARES[condition["evaluator"]["type"]], condition["evaluator"]["params"]
-    return [series["tags"] for series in found if holds(_number(series, reduce["reducer"]), limit)] if found else None
+    numbers: dict[str, dict[Labels, Any]] = {}
+    for part in rule["data"]:
+        model, letter = part["model"], part["refId"]
+        assert model["refId"] == letter
+        if "query" in model:
+            found = server.query(fill_in(model["query"], {}, span))
+            numbers[letter] = {frozenset(series["tags"].items()): series for series in found}
+        elif model["type"] == "reduce":
+            assert model["settings"]["mode"] == "dropNN"
+            series = numbers[model["expression"]]
+            numbers[letter] = {labels: _number(one, model["reducer"]) for labels, one in series.items()}
+        elif model["type"] == "math":
+            numbers[letter] = _math(model["expression"], numbers)
+        else:
+            (condition,) = model["conditions"]
+            holds, (limit,) = COMPARES[condition["evaluator"]["type"]], condition["evaluator"]["params"]
+            compared = numbers[model["expression"]]
+            numbers[letter] = {labels: holds(number, limit) for labels, number in compared.items()}
+    return numbers[rule["condition"]]
+
+
+def _math(expression: str, numbers: Mapping[str, Mapping[Labels, float]]) -> dict[Labels, float]:
+    """An expression over numbers of the same labels; a comparison in it is 1 or 0, in Python as in Grafana."""
+    names = re.findall(r"\$([A-Z])", expression)
+    shared = set.intersection(*(set(numbers[name]) for name in names))
+    python = re.sub(r"\$([A-Z])", r"\1", expression)
+    return {
+        labels: float(eval(python, {"__builtins__": {}}, {name: numbers[name][labels] for name in names}))
+        for labels in shared
+    }
 
 
 def _number(series: Mapping[str, Any], reducer: str) -> float:

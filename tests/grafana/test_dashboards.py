@@ -27,7 +27,7 @@ TITLES = (
     "5 Fleet",
     "6 Collector detail",
 )
-BUILT_IN = {"timeFilter", "__from", "__to", "__url_time_range", "__data", "__auto_interval_interval", "__all"}
+BUILT_IN = {"timeFilter", "__from", "__to", "__url_time_range", "__data", "__auto_interval_bin_width", "__all"}
 CORE = {"timeseries", "stat", "state-timeline", "table", "xychart", "histogram", "text"}
 TAGS = {"bench", "device", "kind", "battery", "cell", "channel", "outcome", "sink"}
 TEXT_FIELDS = {"detail", "model", "version"}
@@ -154,8 +154,14 @@ def test_every_variable_that_is_used_exists(board: dict[str, Any]) -> None:
     assert used <= known
 
 
+def test_no_variable_is_taken_for_a_macro(board: dict[str, Any]) -> None:
+    """The data source replaces `$interval` and `$timeFilter` wherever they stand, also as the beginning of a name."""
+    for variable in board["templating"]["list"]:
+        assert not variable["name"].startswith(("interval", "timeFilter", "__")), variable["name"]
+
+
 def test_every_variable_that_exists_is_used(board: dict[str, Any]) -> None:
-    linked = {"reference", "device", "battery", "interval"}  # kept on the way to other dashboards
+    linked = {"reference", "device", "battery", "bin_width"}  # kept on the way to other dashboards
     text = " ".join([*queries(board), *(row.get("repeat", "") for row in board["panels"])])
     unused = {v["name"] for v in board["templating"]["list"] if f"${v['name']}" not in text and v["hide"] != 2}
     assert unused <= linked
