@@ -24,6 +24,7 @@ from collectors.dialogue import Stopped
 from collectors.errors import CollectorError, FrameError, LinkDown, NoReply, Refused, WrongDevice
 from collectors.reading import Event, Identity, Reading, Value
 from collectors.runner import SLICE_S, SOON_S, Conversation, introduce
+from collectors.throughput import Integrator
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 1.0
 SILENT_PERIODS, LEAST_SILENCE_S = 5, 3.0
@@ -96,8 +97,14 @@ class Poller:
         self.state = "starting"
         self._loss = ""
         self._guard = RangeGuard()
+        self._integrator = Integrator(self.silence_s)
         self._bytes_before = 0
         self._conversation: Conversation | None = None
+
+    @property
+    def silence_s(self) -> float:
+        """Return after how long without a sample the instrument counts as silent."""
+        return self.config.device.silence_s or max(LEAST_SILENCE_S, SILENT_PERIODS * self.config.collector.period_s)
 
     @property
     def bytes_in(self) -> int:
@@ -147,6 +154,8 @@ class Poller:
             try:
                 self._turns(conversation, driver)
             finally:
+                for row in self._integrator.flush():
+                    self.sink.put(row)
                 self._put_back(link, driver)
         finally:
             link.close()
@@ -170,7 +179,7 @@ class Poller:
 
     def _turns(self, conversation: Conversation, driver: Driver) -> None:
         period_s = self.config.collector.period_s
-        silence_s = self.config.device.silence_s or max(LEAST_SILENCE_S, SILENT_PERIODS * period_s)
+        silence_s = self.silence_s
         on_grid = getattr(driver, "paced_by", self.config.device.paced_by) == "grid"
         heard_s = self.clock.monotonic_s()
         slot = self._next_slot(period_s)
@@ -236,3 +245,4 @@ class Poller:
             self.outcomes["OutOfRange"] += self._guard.rejected - rejected
             yield reading
             yield from events
+            yield from self._integrator.add(reading)

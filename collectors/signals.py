@@ -25,6 +25,8 @@ class Signal:
     meaning: str
     codes: Mapping[int, str] | None = None
     """For state codes: what each integer means."""
+    is_increment: bool = False
+    """Whether it is the amount since the row before: then its sum over a range means something."""
 
 
 V, A, W = "V", "A", "W"
@@ -48,6 +50,7 @@ def _spread(name: str, unit: str, low: float, high: float, of: str) -> list[Sign
     ]
 
 
+_SINCE = "since the row before, integrated by the collector from every sample; a gap adds nothing"
 _SAMPLES = Signal("samples", "", 0.0, 1e9, "how many raw samples the bin holds; gaps are left out")
 
 LOAD_TEST_STATES = {
@@ -135,6 +138,12 @@ VOCABULARY: Mapping[str, Mapping[str, Signal]] = {
             Signal("voltage_peak_v", V, 0.0, 1000.0, "highest over the instrument's life"),
             Signal("temperature_peak_degc", "°C", -50.0, 120.0, "highest over the instrument's life"),
         ],
+        "throughput": [
+            Signal("charge_in_ah", "Ah", 0.0, 1e6, f"into the battery {_SINCE}", is_increment=True),
+            Signal("charge_out_ah", "Ah", 0.0, 1e6, f"out of the battery {_SINCE}", is_increment=True),
+            Signal("energy_in_wh", "Wh", 0.0, 1e7, f"into the battery {_SINCE}", is_increment=True),
+            Signal("energy_out_wh", "Wh", 0.0, 1e7, f"out of the battery {_SINCE}", is_increment=True),
+        ],
         "cell": [
             Signal("voltage_v", V, 0.0, 10.0, "of one cell"),
             Signal("temperature_degc", "°C", -50.0, 120.0, "of one cell"),
@@ -158,7 +167,12 @@ VOCABULARY: Mapping[str, Mapping[str, Signal]] = {
             Signal("charge_ah", "Ah", 0.0, 1e6, "taken by the load, the instrument's own counter"),
             Signal("energy_wh", "Wh", 0.0, 1e7, "taken by the load, the instrument's own counter"),
             Signal(
-                "charge_step_ah", "Ah", 0.0, 1e6, "counted since the previous reading; left out where the counter fell"
+                "charge_step_ah",
+                "Ah",
+                0.0,
+                1e6,
+                "counted since the previous reading; left out where the counter fell",
+                is_increment=True,
             ),
             Signal("test_time_s", "s", 0.0, 1e9, "run time of the instrument's battery test"),
             Signal("test_state", "", 0.0, 7.0, "state of the instrument's battery test", LOAD_TEST_STATES),

@@ -75,7 +75,11 @@ GRAINS = (
     grain("least", "least", "m1_min"),
     grain("most", "most", "m1_max"),
     grain("step", "step", "1m"),
+    grain("sum", "sum", "m1_sum"),
+    grain("minutes", "minutes", "m1_mean"),
+    grain("states", "states", "m1_max"),
     grain("per_hour", "per_hour", "60"),
+    grain("least_minutes", "least_minutes", "1"),
 )
 
 

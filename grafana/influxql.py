@@ -3,7 +3,9 @@
 Hidden variables choose the series that fits the time range (see `grafana.downsampling.grains`):
 
     $mean, $least, $most    retention policies of means, minima and maxima: raw, 1 min or 1 h
-    $step, $per_hour        that grain's step and how many make an hour, for pairing instruments and for sums
+    $sum, $minutes, $states retention policies of sums; of means and of maxima per minute, also where $mean is per hour
+    $step, $per_hour        that grain's step and how many make an hour, for pairing instruments
+    $least_minutes          in how many of a step's minutes both must be heard to be paired
     $bin_width              width of one point on the screen; $block of a state
 
 `fill(null)` keeps a gap a gap: lines are broken where nothing came for a minute and a half.
@@ -17,6 +19,8 @@ from grafana.units import signal
 
 HERE = ("bench", "battery")
 """Tags of one battery; both are single-choice variables."""
+LEAST = -1_000_000_000
+"""Below any value: a comparison with it leaves out rows in which a column is missing."""
 POLICY = {"mean": "$mean", "min": "$least", "max": "$most"}
 
 
@@ -48,6 +52,19 @@ def series(
 def state(measurement: str, name: str, where: str, aggregate: str, by: Sequence[str] = ("device",)) -> str:
     """Return a state over time: the least or greatest code of each block."""
     return series(measurement, name, where, aggregate, by, width="$block")
+
+
+def usual_state(measurement: str, name: str, where: str, by: Sequence[str] = ("device",)) -> str:
+    """Return the code that lasted longest in each block: of samples, or of minutes on longer ranges.
+
+    The greatest code of a block would show hours as a state that lasted seconds.
+    """
+    signal(measurement, name)
+    groups = "".join(f', "{tag}"' for tag in by)
+    return (
+        f'SELECT mode("{name}") FROM "$states"."{measurement}" WHERE {where} AND $timeFilter '
+        f"GROUP BY time($block){groups} fill(null)"
+    )
 
 
 def counted(measurement: str, name: str, where: str, by: Sequence[str], per_s: bool = False) -> str:
@@ -85,9 +102,25 @@ def together(*sources: str) -> str:
 
 
 def pair(name: str) -> str:
-    """Return rows with `a` and `b`: what the reference and the compared instrument read in the same step."""
-    reference, compared = (match(*HERE, device=variable) for variable in ("reference", "compared"))
-    return together(f"a: battery.{name} where {reference}", f"b: battery.{name} where {compared}")
+    """Return rows with `a` and `b`: what the reference and the compared instrument read in the same step.
+
+    Only steps that both have heard, nearly whole (`least_minutes`): a mean over half an hour beside one over all of it
+    differs by what happened in the other half. The counts are taken by mean, since InfluxDB 1.6 finds no max where the
+    first source lacks the column.
+    """
+    signal("battery", name)
+    selects = []
+    for column, variable in (("a", "reference"), ("b", "compared")):
+        where = f"{match(*HERE, device=variable)} AND $timeFilter"
+        selects += [
+            f'(SELECT "{name}" AS "{column}" FROM "$mean"."battery" WHERE {where})',
+            f'(SELECT count("{name}") AS "{column}_minutes" FROM "$minutes"."battery" WHERE {where} '
+            "GROUP BY time($step) fill(none))",
+        ]
+    columns = 'mean("a") AS "a", mean("b") AS "b", mean("a_minutes") AS "a_minutes", mean("b_minutes") AS "b_minutes"'
+    steps = f"(SELECT {columns} FROM {', '.join(selects)} WHERE $timeFilter GROUP BY time($step) fill(none))"
+    heard = " AND ".join(f'"{column}_minutes" >= $least_minutes AND "{column}" > {LEAST:d}' for column in "ab")
+    return f'(SELECT "a", "b" FROM {steps} WHERE {heard})'
 
 
 def difference(name: str) -> str:
@@ -116,45 +149,39 @@ def gain(name: str) -> str:
     return per(products, slope, "$window")
 
 
-CHARGE = 'mean("current_a")'
-ENERGY = 'mean("voltage_v") * mean("current_a")'
-
-
-def running(where: str, product: str, by: Sequence[str] = ("device",)) -> str:
-    """Return the running sum of charge or energy since the beginning of the range: means by $per_hour, step by step.
-
-    `product` is an expression of means. A gap adds nothing: what was not measured is not guessed.
-    """
+def running(where: str, by: Sequence[str] = ("device",)) -> str:
+    """Return the running sum of the charge that flowed in less what flowed out, since the beginning of the range."""
     groups = "".join(f', "{tag}"' for tag in by)
-    amounts = (
-        f'(SELECT {product} / $per_hour AS "q" FROM "$mean"."battery" WHERE {where} AND $timeFilter '
-        f"GROUP BY time($step){groups} fill(none))"
-    )
+    amounts = f'(SELECT "charge_in_ah" - "charge_out_ah" AS "q" FROM "$sum"."throughput" WHERE {where} AND $timeFilter)'
     return (
         f'SELECT cumulative_sum(sum("q")) FROM {amounts} WHERE $timeFilter GROUP BY time($bin_width){groups} fill(none)'
     )
 
 
-def total(where: str, product: str, sign: str) -> str:
-    """Return the sum over the range of what flowed in (sign ">") or out ("<").
-
-    From minutes on any range: an hour's mean would set what flowed in against what flowed out.
-    """
-    minutes = (
-        f'(SELECT {product} / 60 AS "q" FROM "m1_mean"."battery" WHERE {where} AND $timeFilter '
-        "GROUP BY time(1m) fill(none))"
-    )
-    return f'SELECT sum("q") FROM {minutes} WHERE "q" {sign} 0 AND $timeFilter'
+def total(where: str, name: str, policy: str = "$sum") -> str:
+    """Return the sum of an increment over the range; `policy`: read from there, whatever the range."""
+    if not signal("throughput", name).is_increment:
+        raise ValueError(f"throughput.{name} is no increment: its sum means nothing")
+    return f'SELECT sum("{name}") FROM "{policy}"."throughput" WHERE {where} AND $timeFilter'
 
 
-def share(rows: str, inside: str, column: str, window: str = "$window") -> str:
+def share(rows: str, inside: str, column: str, window: str = "$window", by: Sequence[str] = ()) -> str:
     """Return the share of rows that hold `inside`, in every window that has rows; `column` is one that every row has.
 
     Counts of an empty window are zero, not unknown; so such windows are taken out again. They are whole numbers, whose
     quotient would be one, too.
     """
+    groups = "".join(f', "{tag}"' for tag in by)
     hits = f'(SELECT "{column}" AS "hit" FROM {rows} WHERE {inside})'
     every = f'(SELECT "{column}" AS "every" FROM {rows})'
     counts = f'(SELECT count("hit") AS "hits", count("every") AS "all" FROM {hits}, {every} WHERE $timeFilter '
-    counts += f"GROUP BY time({window}) fill(0))"
-    return per(f'(SELECT 1.0 * "hits" / "all" AS "share" FROM {counts} WHERE "all" > 0)', 'mean("share")', window)
+    counts += f"GROUP BY time({window}){groups} fill(0))"
+    shares = f'(SELECT 1.0 * "hits" / "all" AS "share" FROM {counts} WHERE "all" > 0)'
+    return f'SELECT mean("share") FROM {shares} WHERE $timeFilter GROUP BY time({window}){groups} fill(null)'
+
+
+def share_of_time(measurement: str, name: str, where: str, inside: str, by: Sequence[str] = ("device",)) -> str:
+    """Return the share of each block in which a signal holds `inside`: of samples, or of minutes on longer ranges."""
+    signal(measurement, name)
+    rows = f'(SELECT "{name}" FROM "$states"."{measurement}" WHERE {where} AND $timeFilter)'
+    return share(rows, inside, name, "$block", by)

@@ -143,6 +143,15 @@ def panel_json(panel: Panel, number: int, x: int, y: int) -> Json:
     return made
 
 
+def unknown(text: str) -> Json:
+    """Return the value mapping that shows a missing value as this text, in no colour that means something.
+
+    Without it Grafana takes the panel's `noValue`, in the colour of the lowest threshold; a state timeline puts it into
+    the legend, and a text of no length there is left out.
+    """
+    return {"type": "special", "options": {"match": "null+nan", "result": {"text": text, "color": "text", "index": 99}}}
+
+
 TOOLTIP = {"mode": "multi", "sort": "desc"}
 LEGEND = {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []}
 LINES: Json = {
@@ -176,14 +185,18 @@ def timeseries(
 
 
 def stat(title: str, asks: str, targets: Sequence[Target], unit: str, *, graph: bool = False, **more: Any) -> Panel:
-    """Return a big number; with `graph` over a small line of its course; with `is_word` room for words."""
+    """Return a big number; with `graph` over a small line of its course; with `is_word` room for words.
+
+    Of several numbers each keeps its name, also where only one of them has a value.
+    """
     is_word = more.pop("is_word", False)
+    shown = [target for target in targets if not target.is_hidden]
     options: Json = {
         "colorMode": "value",
         "graphMode": "area" if graph else "none",
         "justifyMode": "auto",
         "orientation": "horizontal" if is_word else "auto",
-        "textMode": "auto",
+        "textMode": "value_and_name" if len(shown) > 1 else "auto",
         "wideLayout": True,
         "showPercentChange": False,
         "percentChangeColorMode": "standard",
@@ -197,6 +210,8 @@ def stat(title: str, asks: str, targets: Sequence[Target], unit: str, *, graph: 
         options["text"] = {"titleSize": 14, "valueSize": 22}
     plain = {"mode": "fixed", "fixedColor": "text"}
     defaults = {"unit": unit, "color": plain} | more.pop("defaults", {})
+    if empty := more.get("empty"):
+        defaults["mappings"] = [*defaults.get("mappings", ()), unknown(empty)]
     return Panel(
         "stat", title, asks, tuple(targets), options=options, defaults=defaults, size=more.pop("size", (4, 4)), **more
     )
@@ -217,10 +232,16 @@ def timeline(title: str, asks: str, targets: Sequence[Target], unit: str = "none
         "tooltip": {"mode": "single", "sort": "none"},
     }
     defaults = {"unit": unit, "color": {"mode": "fixed", "fixedColor": GREY}} | more.pop("defaults", {})
+    if "mappings" in defaults:
+        defaults["mappings"] = [*defaults["mappings"], unknown("")]
     custom = {"fillOpacity": 75, "lineWidth": 0}
     return Panel(
         "state-timeline", title, asks, tuple(targets), options=options, defaults=defaults, custom=custom, **more
     )
+
+
+NO_CELL = "–"
+"""What stands in a table's empty cell; the panel's own `noValue` says why the whole table is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +257,7 @@ class Column:
     def override(self) -> Json:
         """Return the override that makes it so."""
         width = {"custom.width": self.width} if self.width else {}
-        return column(self.name, self.unit, self.title, **width, **self.more)
+        return column(self.name, self.unit, self.title, **width, **{"noValue": NO_CELL} | self.more)
 
 
 EVENT_COLUMNS = (

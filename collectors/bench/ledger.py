@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from collectors import throughput
 from collectors.bench.sensors import Course
 from collectors.fakes.serve import SentLog
 from collectors.journal.reader import JournalReader
@@ -37,6 +38,8 @@ SeriesKey = tuple[str, tuple[tuple[str, str], ...]]
 """Measurement and sorted tags."""
 OWN = "collector"
 """The measurement in which a collector speaks about itself."""
+NOT_MEASURED = (OWN, throughput.MEASUREMENT)
+"""Measurements that the collector writes, and no instrument."""
 
 
 @dataclass
@@ -107,13 +110,13 @@ class Journal:
         key = (chunk.stream.measurement, tuple(sorted(chunk.stream.tags.items())))
         series = self.series.setdefault(key, Series())
         added = series.add(chunk, self._since_ns)
-        self.rows += added if key[0] != OWN else 0
+        self.rows += added if key[0] not in NOT_MEASURED else 0
         if self._tail_s and series.boottime_ns:
             series.forget_before(series.boottime_ns[-1] - round(self._tail_s * 1e9))
 
     def measured(self) -> dict[SeriesKey, Series]:
         """Return what the instrument said, not what the collector says about itself."""
-        return {key: series for key, series in self.series.items() if key[0] != OWN}
+        return {key: series for key, series in self.series.items() if key[0] not in NOT_MEASURED}
 
     def course(self, measurement: str, name: str) -> Course:
         """Return the course of a field, the series that has most of it if there are several."""

@@ -5,19 +5,21 @@ Read from the top: all instruments over each other (do they part at all?), then 
 that is an offset, a gain or noise (bias, gain, scatter, histogram), and whether it drifts over weeks.
 
 A residual is compared − reference, both averaged over the same step ($step: 10 s, 1 min or 1 h with the range), and
-exists only where both were heard. While the current moves fast, two instruments that sample at different instants
-differ for no fault of theirs: judge the steady stretches.
+exists only where both were heard; of an hour, in nine tenths of its minutes. While the current moves fast, two
+instruments that sample at different instants differ for no fault of theirs: judge the steady stretches.
 """
 
 from __future__ import annotations
 
 from grafana.dashboard import BATTERY, BENCH, COMPARED, DEVICE, GRAINS, INTERVAL, REFERENCE, WINDOW, Dashboard
-from grafana.influxql import CHARGE, HERE, difference, gain, match, pair, per, running, series
+from grafana.downsampling import H1
+from grafana.influxql import HERE, difference, gain, match, pair, per, running, series
 from grafana.panels import Panel, Row, Target, by_turn, column, histogram, scatter, timeseries
 from grafana.units import AMPERE_HOURS, AMPERES, BLUE, BY_TURN, GREEN, ORANGE, PER_MILLE, PURPLE, meaning, unit
 
 DEVICES = match(*HERE, "device")
 ALONE = "Only one instrument here, or the two were never heard in the same step."
+UNCOUNTED = "Nothing counted: no instrument here measures current, or its collector is older than these panels."
 NONE = "No instrument at this battery measured this in the range."
 SPOKEN = {"current_a": ("current", "mA", 1000, "mamp"), "voltage_v": ("voltage", "mV", 1000, "mvolt")}
 LEAST = {"current_a": 0.2, "voltage_v": 1.0}
@@ -130,13 +132,17 @@ def spread(name: str) -> Panel:
 def drift(name: str) -> Panel:
     """Return the daily bias over twelve weeks, whatever the dashboard's range."""
     word, _, factor, grafana_unit = SPOKEN[name]
-    hourly = difference(name).replace('"$mean"', '"h1_mean"').replace("time($step)", "time(1h)")
+    hourly = difference(name)
+    for variable, value in (("mean", "h1_mean"), ("minutes", "m1_mean"), ("step", "1h")):
+        hourly = hourly.replace(f"${variable}", value)
+    hourly = hourly.replace("$least_minutes", str(H1.least_minutes))
     return timeseries(
         f"Drift over weeks, {word}",
         f"Does the {word} residual wander from day to day?",
         [Target(per(hourly, f'mean("d") * {factor}', "1d"), "daily bias", colour=BLUE, width=2)],
         grafana_unit,
-        reads="Mean residual of each day of the last twelve weeks, from hourly means.",
+        reads="Mean residual of each day of the last twelve weeks, from the means of hours in which both were heard in "
+        f"{H1.least_minutes} minutes at least.",
         empty=ALONE + " Hourly means begin with the downsampling.",
         time_from="12w",
         custom={"showPoints": "always", "spanNulls": True},
@@ -157,27 +163,14 @@ DASHBOARD = Dashboard(
         timeseries(
             "Charge counted by each",
             "What does the disagreement come to in ampere-hours?",
-            by_turn(running(DEVICES, CHARGE), "$tag_device", BY_TURN),
+            by_turn(running(DEVICES), "$tag_device", BY_TURN),
             AMPERE_HOURS,
             calcs=("lastNotNull",),
             defaults={"decimals": 3},
-            reads="Net charge since the beginning of the range, each instrument by itself; a gap adds nothing.",
-            empty=NONE,
-        ),
-        timeseries(
-            "Charge: compared − reference",
-            "How do the counted charges diverge?",
-            [
-                Target(
-                    per(DIVERGE, 'cumulative_sum(sum("q"))', fill="none"),
-                    "compared − reference",
-                    colour=BLUE,
-                )
-            ],
-            "amph",
-            reads="Running sum of the current residual over steps that both measured. With several compared "
-            "instruments chosen, their mean counts.",
-            empty=ALONE,
+            reads="Net charge since the beginning of the range, integrated from every sample by each instrument's own "
+            "collector; a gap adds nothing.",
+            empty=UNCOUNTED,
+            size=(24, 8),
         ),
         Row(
             "$compared against $reference",
@@ -190,6 +183,19 @@ DASHBOARD = Dashboard(
                 bias("voltage_v"),
                 slope("current_a"),
                 slope("voltage_v"),
+                timeseries(
+                    "Charge: $compared − $reference",
+                    "How do the counted charges diverge?",
+                    [
+                        Target(
+                            per(DIVERGE, 'cumulative_sum(sum("q"))', fill="none"), "compared − reference", colour=BLUE
+                        )
+                    ],
+                    "amph",
+                    reads="Running sum of the current residual over steps that both measured.",
+                    empty=ALONE,
+                    size=(24, 8),
+                ),
                 against("current_a"),
                 against("voltage_v"),
                 spread("current_a"),

@@ -14,6 +14,8 @@ from grafana.units import GREEN, ORANGE, RED, clock_states, meaning, signal, ste
 
 BENCH = match("bench")
 NOBODY = "No collector reported in this range: is anything running, and does a shipper send?"
+NO_WIFI = "No host of these benches has Wi-Fi, or no shipper reported in this range."
+NO_SHIPPER = "No shipper reported in this range: does one run on each bench?"
 BY = ("bench", "device")
 NAME = "$tag_bench, $tag_device"
 TO_COLLECTOR: Json = {
@@ -49,7 +51,9 @@ def worst(
     )
 
 
-def course(title: str, asks: str, name: str, kind: str, aggregate: str, **defaults: object) -> Panel:
+def course(
+    title: str, asks: str, name: str, kind: str, aggregate: str, empty: str = NOBODY, **defaults: object
+) -> Panel:
     """Return one of the collectors' signals over time."""
     return timeseries(
         title,
@@ -57,19 +61,19 @@ def course(title: str, asks: str, name: str, kind: str, aggregate: str, **defaul
         [Target(series("collector", name, BENCH, aggregate, BY), NAME)],
         kind,
         reads=meaning("collector", name),
-        empty=NOBODY,
+        empty=empty,
         defaults=defaults,
     )
 
 
 REPORT = (
-    Column("last_sample_age_s", "Last sample", "s", more=LATE),
-    Column("samples", "Samples", "none"),
-    Column("skipped", "Skipped", "none"),
-    Column("errors", "Errors", "none"),
-    Column("reconnects", "Reconnects", "none"),
-    Column("queue_rows", "Not yet durable", "none"),
-    Column("dropped", "Dropped", "none"),
+    Column("last_sample_age_s", "Last sample", "s", 120, LATE),
+    Column("samples", "Samples", "none", 110),
+    Column("skipped", "Skipped", "none", 100),
+    Column("errors", "Errors", "none", 90),
+    Column("reconnects", "Reconnects", "none", 120),
+    Column("queue_rows", "Not yet durable", "none", 140),
+    Column("dropped", "Dropped", "none", 100),
     Column("memory_bytes", "Memory", "bytes"),
 )
 for _column in REPORT:
@@ -181,9 +185,9 @@ DASHBOARD = Dashboard(
         Row(
             "Delivery",
             (
-                course("Oldest unsent row", "Did a queue grow, and does it drain?", "unsent_age_s", "s", "max"),
-                course("Unsent rows", "How much waited?", "unsent_rows", "short", "max"),
-                course("Dead letters", "When was something refused for good?", "dead_letters", "none", "max"),
+                course("Oldest unsent row", "Did a queue grow, does it drain?", "unsent_age_s", "s", "max", NO_SHIPPER),
+                course("Unsent rows", "How much waited?", "unsent_rows", "short", "max", NO_SHIPPER),
+                course("Dead letters", "When was something refused?", "dead_letters", "none", "max", NO_SHIPPER),
                 timeseries(
                     "Losses by cause",
                     "What was lost, and why?",
@@ -218,9 +222,23 @@ DASHBOARD = Dashboard(
                 course("Processor", "Is a host too slow?", "cpu_share", "percentunit", "max"),
                 course("Memory", "Does a process grow?", "memory_bytes", "bytes", "max"),
                 course("Journal size", "How much is kept?", "journal_bytes", "bytes", "max"),
-                course("Wi-Fi signal", "Does a host hear its access point well?", "wifi_signal_dbm", "dBm", "min"),
                 course(
-                    "Wi-Fi quality", "Is a link about to break?", "wifi_quality", "percentunit", "min", min=0, max=1
+                    "Wi-Fi signal",
+                    "Does a host hear its access point well?",
+                    "wifi_signal_dbm",
+                    "dBm",
+                    "min",
+                    empty=NO_WIFI,
+                ),
+                course(
+                    "Wi-Fi quality",
+                    "Is a link about to break?",
+                    "wifi_quality",
+                    "percentunit",
+                    "min",
+                    empty=NO_WIFI,
+                    min=0,
+                    max=1,
                 ),
                 course("Link latency", "Does a link get slow?", "latency_s", "s", "max"),
             ),

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from grafana.alerts.settings import load
 from grafana.dashboard import BATTERY, BENCH, BLOCK, DEVICE, GRAINS, INTERVAL, REFERENCE, Dashboard
-from grafana.influxql import CHARGE, ENERGY, HERE, match, newest, series, state, total
-from grafana.panels import EVENT_COLUMNS, Panel, Row, Target, by_turn, stat, table, timeline, timeseries
+from grafana.downsampling import M1, policy
+from grafana.influxql import HERE, match, newest, series, share_of_time, total, usual_state
+from grafana.panels import EVENT_COLUMNS, Column, Panel, Row, Target, by_turn, stat, table, timeline, timeseries
 from grafana.units import (
     AMPERE_HOURS,
     AMPERES,
@@ -137,25 +138,29 @@ def course(title: str, asks: str, name: str, colour: str) -> Panel:
     )
 
 
-SUMS = "Sum of 1 min means, in and out apart; a gap adds nothing."
+SUMS = (
+    "In and out apart, as the reference instrument's collector integrated them from every sample; a gap adds nothing."
+)
+UNCOUNTED = "Nothing counted: no current measured, or the collector is older than this panel."
 
 
-def sums(title: str, asks: str, product: str, kind: str, today: bool) -> Panel:
-    """Return charge or energy in and out, today or over the range."""
-    queries = [total(SPEAKER, product, sign) for sign in "><"]
+def sums(title: str, asks: str, names: tuple[str, str], kind: str, today: bool) -> Panel:
+    """Return charge or energy in and out, today or over the range; the dashboard's grain is for its own range only."""
+    queries = [total(SPEAKER, name, policy(M1, "sum") if today else "$sum") for name in names]
     return stat(
         title,
         asks,
         [Target(queries[0], "in"), Target(queries[1], "out")],
         kind,
         reads=SUMS + (" Today began at midnight of this browser." if today else ""),
-        empty="Nothing measured yet." if today else "Nothing measured in this range.",
+        empty=UNCOUNTED,
         time_from="now/d" if today else "",
         size=(6, 4),
         defaults={"decimals": 2},
     )
 
 
+CHARGE, ENERGY = ("charge_in_ah", "charge_out_ah"), ("energy_in_wh", "energy_out_wh")
 AMOUNTS = (
     sums("Charge today", "How many ampere-hours went in and out today?", CHARGE, AMPERE_HOURS, today=True),
     sums("Energy today", "How much energy went in and out today?", ENERGY, WATT_HOURS, today=True),
@@ -163,7 +168,7 @@ AMOUNTS = (
     sums("Energy in range", "How much energy went in and out in this range?", ENERGY, WATT_HOURS, today=False),
 )
 
-HEALTH = {"color": {"mode": "thresholds"}, "thresholds": steps((None, GREEN), (5, ORANGE), (60, RED))}
+HEALTH = {"color": {"mode": "thresholds"}, "thresholds": steps((None, RED), (0.5, ORANGE), (0.99, GREEN))}
 
 DASHBOARD = Dashboard(
     uid="battfleet-overview",
@@ -233,29 +238,58 @@ DASHBOARD = Dashboard(
                 timeline(
                     "Charger phase",
                     "What did the charger do, and when?",
-                    [Target(state("charger", "state", BENCH_ONLY, "max"), "$tag_device")],
+                    [Target(usual_state("charger", "state", BENCH_ONLY), "$tag_device")],
                     defaults={"mappings": states("charger", "state")},
-                    reads=meaning("charger", "state") + " The highest of each block.",
+                    reads=meaning("charger", "state") + " The one that lasted longest in each block.",
                     empty=NO_CHARGER,
-                    size=(12, 5),
+                    size=(24, 5),
                 ),
-                timeline(
-                    "Charger errors",
-                    "Was anything wrong with the charger?",
-                    [Target(state("charger", "error_flags", BENCH_ONLY, "max"), "$tag_device")],
-                    defaults={"mappings": flags("charger", "error_flags")},
-                    reads=meaning("charger", "error_flags") + " 'several': more than one at once.",
+                timeseries(
+                    "Charger errors, share of time",
+                    "Was anything wrong with the charger, and for how long?",
+                    [Target(share_of_time("charger", "error_flags", BENCH_ONLY, '"error_flags" > 0'), "$tag_device")],
+                    "percentunit",
+                    reads="Share of each block (of samples, on longer ranges of minutes) in which a charger reported "
+                    "an error. Which one: see the table.",
                     empty=NO_CHARGER,
-                    size=(12, 5),
+                    defaults={"min": 0, "max": 1},
+                    custom={"drawStyle": "bars", "fillOpacity": 70},
+                    size=(12, 6),
+                ),
+                table(
+                    "Charger errors",
+                    "What was wrong, and how often?",
+                    [
+                        Target(
+                            'SELECT max("error_flags") AS "worst", count("error_flags") AS "times" '
+                            f'FROM "$states"."charger" WHERE {BENCH_ONLY} AND "error_flags" > 0 AND $timeFilter '
+                            'GROUP BY "device"'
+                        )
+                    ],
+                    (
+                        Column("device", "Charger", width=120),
+                        Column("worst", "Highest code", "none", more={"mappings": flags("charger", "error_flags")}),
+                        Column("times", "Samples or minutes with an error", "none", 240),
+                    ),
+                    hidden=("Time",),
+                    reads=meaning("charger", "error_flags") + " 'several': more than one at once. Counted are samples "
+                    "up to 6 h, minutes on longer ranges.",
+                    empty="No charger on this bench reported an error in this range.",
+                    size=(12, 6),
                 ),
                 timeline(
                     "Data health",
                     "Can I believe what I see: is every instrument heard?",
-                    [Target(state("collector", "last_sample_age_s", BENCH_ONLY, "max"), "$tag_device")],
-                    "s",
+                    [
+                        Target(
+                            share_of_time("collector", "last_sample_age_s", BENCH_ONLY, '"last_sample_age_s" < 60'),
+                            "$tag_device",
+                        )
+                    ],
+                    "percentunit",
                     defaults=HEALTH,
-                    reads="Age of the last good sample at each report, worst of the block. Below 5 s it is fresh, up "
-                    "to a minute late, then silent. Where nothing is drawn, the collector itself did not report.",
+                    reads="Share of the reports in each block whose last good sample was less than a minute old. Where "
+                    "nothing is drawn, the collector itself did not report.",
                     empty="No collector on this bench reported in this range.",
                     size=(24, 6),
                 ),

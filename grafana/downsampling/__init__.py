@@ -1,6 +1,7 @@
-"""Means, minima, maxima and counts per minute and per hour, and which of them a time range is shown from.
+"""Means, minima, maxima, counts and sums per minute and per hour, and which of them a time range is shown from.
 
-    policy      raw (whatever the shipper writes to), then <grain>_<aggregate>: m1_mean … m1_count, h1_mean … h1_count
+    policy      raw (whatever the shipper writes to), then <grain>_<aggregate>: m1_mean … m1_sum, h1_mean … h1_sum
+    sum         only of increments, amounts since the row before, such as the charge that flowed in: they add up
     fields      keep the vocabulary's names: *where* a value is kept says whether it is a mean or a maximum, so a panel
                 asks the same of every grain
     h1          is made from raw, not from m1: a mean of means weighs gaps wrongly
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 from collectors.signals import VOCABULARY
 
-AGGREGATES = ("mean", "min", "max", "count")
+AGGREGATES = ("mean", "min", "max", "count", "sum")
 HOUR_S = 3600
 FOR_EVER_S = 10**11
 """About 3000 years: longer than any range."""
@@ -29,6 +30,9 @@ class Grain:
     step: str
     per_hour: int
     """Steps in an hour: a whole number, because Grafana may escape a point as part of a pattern."""
+    least_minutes: int
+    """Two instruments are paired in a step only where each was heard in so many of its minutes (of a part of one: 1).
+    Else the mean over a part of an hour would be compared with the mean over all of it."""
     from_s: int
     """Ranges longer than this are shown from it,"""
     to_s: int
@@ -39,13 +43,19 @@ class Grain:
     every: str = ""
 
 
-RAW = Grain("raw", "10s", 360, 0, 6 * HOUR_S)
+RAW = Grain("raw", "10s", 360, 1, 0, 6 * HOUR_S)
 """Pairs of instruments are formed in steps of ten seconds; single instruments are shown as finely as wanted."""
-M1 = Grain("m1", "1m", 60, 6 * HOUR_S, 13 * 24 * HOUR_S, keep="104w", again="10m", every="1m")
+M1 = Grain("m1", "1m", 60, 1, 6 * HOUR_S, 13 * 24 * HOUR_S, keep="104w", again="10m", every="1m")
 """Up to where the dashboards' 400 points of a range are an hour apart: hours, shown finer, would be lone points."""
-H1 = Grain("h1", "1h", 1, 13 * 24 * HOUR_S, FOR_EVER_S, keep="INF", again="2h", every="15m")
+H1 = Grain("h1", "1h", 1, 54, 13 * 24 * HOUR_S, FOR_EVER_S, keep="INF", again="2h", every="15m")
 REDUCED = (M1, H1)
 MEASUREMENTS = tuple(VOCABULARY)
+
+
+def reduced_fields(measurement: str, aggregate: str) -> list[str]:
+    """Return the fields of a measurement that are reduced in this way; empty: none."""
+    signals = VOCABULARY[measurement].values()
+    return [signal.name for signal in signals if aggregate != "sum" or signal.is_increment]
 
 
 def policy(grain: Grain, aggregate: str) -> str:
@@ -57,10 +67,12 @@ def choices(raw_policy: str) -> list[str]:
     """Return line protocol (stamps 0) that tells the dashboards what to read, for this name of the raw policy."""
     lines = []
     for grain in (RAW, *REDUCED):
-        names = {"mean": raw_policy, "least": raw_policy, "most": raw_policy}
+        names = dict.fromkeys(("mean", "least", "most", "sum", "minutes", "states"), raw_policy)
         if grain is not RAW:
             names = {"mean": policy(grain, "mean"), "least": policy(grain, "min"), "most": policy(grain, "max")}
-        words = names | {"step": grain.step, "per_hour": str(grain.per_hour)}
+            names |= {"sum": policy(grain, "sum"), "minutes": policy(M1, "mean"), "states": policy(M1, "max")}
+        numbers = {"per_hour": grain.per_hour, "least_minutes": grain.least_minutes}
+        words = names | {"step": grain.step} | {name: str(number) for name, number in numbers.items()}
         fields = ",".join(f'{key}="{value}"' for key, value in words.items())
         lines.append(f"grain,name={grain.name} {fields},from_s={grain.from_s}.0,to_s={grain.to_s}.0 0")
     return lines

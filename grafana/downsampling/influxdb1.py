@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 
-from collectors.signals import VOCABULARY
-from grafana.downsampling import AGGREGATES, MEASUREMENTS, REDUCED, Grain, policy
+from grafana.downsampling import AGGREGATES, MEASUREMENTS, REDUCED, Grain, policy, reduced_fields
 
 DATABASE = "bat"
 
@@ -24,9 +23,14 @@ def policies(database: str) -> dict[str, str]:
     }
 
 
+def aggregates(measurement: str) -> list[str]:
+    """Return how a measurement is reduced: all ways for which it has fields."""
+    return [aggregate for aggregate in AGGREGATES if reduced_fields(measurement, aggregate)]
+
+
 def reduction(database: str, raw: str, grain: Grain, aggregate: str, measurement: str, where: str = "") -> str:
     """Return the statement that computes an aggregate of a measurement, over all time or only `where`."""
-    fields = ", ".join(f'{aggregate}("{name}") AS "{name}"' for name in VOCABULARY[measurement])
+    fields = ", ".join(f'{aggregate}("{name}") AS "{name}"' for name in reduced_fields(measurement, aggregate))
     condition = f" WHERE {where}" if where else ""
     return (
         f'SELECT {fields} INTO "{database}"."{policy(grain, aggregate)}"."{measurement}" '
@@ -39,7 +43,7 @@ def continuous_queries(database: str, raw: str) -> dict[str, str]:
     made = {}
     for grain in REDUCED:
         for measurement in MEASUREMENTS:
-            for aggregate in AGGREGATES:
+            for aggregate in aggregates(measurement):
                 name = f"{policy(grain, aggregate)}_{measurement}"
                 made[name] = (
                     f'CREATE CONTINUOUS QUERY "{name}" ON "{database}" RESAMPLE EVERY {grain.every} FOR {grain.again} '
@@ -51,7 +55,7 @@ def continuous_queries(database: str, raw: str) -> dict[str, str]:
 def again(database: str, raw: str, grain: Grain, measurement: str, from_s: int, to_s: int) -> list[str]:
     """Return statements that compute a stretch of time again; a value that is there already is overwritten."""
     where = f"time >= {from_s}s AND time < {to_s}s"
-    return [reduction(database, raw, grain, aggregate, measurement, where) for aggregate in AGGREGATES]
+    return [reduction(database, raw, grain, aggregate, measurement, where) for aggregate in aggregates(measurement)]
 
 
 def body(statement: str) -> str:

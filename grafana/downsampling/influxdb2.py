@@ -16,10 +16,8 @@ aggregateWindow, date.sub, date.truncate and to (Flux standard library), "Task c
 
 from __future__ import annotations
 
-from collectors.signals import VOCABULARY
-from grafana.downsampling import AGGREGATES, MEASUREMENTS, REDUCED, Grain, policy
+from grafana.downsampling import AGGREGATES, MEASUREMENTS, REDUCED, Grain, policy, reduced_fields
 
-FIELDS = sorted({name for signals in VOCABULARY.values() for name in signals})
 RUNS = {"live": "", "late-2d": "2d", "late-32d": "32d"}
 """Name of the run to how far back it looks; live: as far as the grain says."""
 EVERY = {"late-2d": "1h", "late-32d": "1d"}
@@ -37,6 +35,8 @@ def policies() -> list[dict[str, str]]:
 def task(database: str, raw: str, grain: Grain, aggregate: str, run: str) -> str:
     """Return one task."""
     back, every = RUNS[run] or grain.again, EVERY.get(run, grain.every)
+    measurements = [name for name in MEASUREMENTS if reduced_fields(name, aggregate)]
+    fields = sorted({field for name in measurements for field in reduced_fields(name, aggregate)})
     to_float = "\n  |> toFloat()" if aggregate == "count" else ""
     return f"""import "date"
 
@@ -46,8 +46,8 @@ first = date.truncate(t: date.sub(d: {back}, from: now()), unit: {grain.step})
 
 from(bucket: "{database}/{raw}")
   |> range(start: first)
-  |> filter(fn: (r) => r._measurement =~ /^({"|".join(MEASUREMENTS)})$/)
-  |> filter(fn: (r) => r._field =~ /^({"|".join(FIELDS)})$/)
+  |> filter(fn: (r) => r._measurement =~ /^({"|".join(measurements)})$/)
+  |> filter(fn: (r) => r._field =~ /^({"|".join(fields)})$/)
   |> aggregateWindow(every: {grain.step}, fn: {aggregate}, createEmpty: false, timeSrc: "_start"){to_float}
   |> to(bucket: "{database}/{policy(grain, aggregate)}")
 """

@@ -14,7 +14,7 @@ from collectors import transports
 from collectors.clock import FakeClock
 from collectors.config import Collector, Config
 from collectors.device import Output
-from collectors.dialogue import Dialogue
+from collectors.dialogue import Ask, Dialogue
 from collectors.errors import ConfigError, LinkDown, WrongDevice
 from collectors.journal.settings import JournalSettings
 from collectors.poller import Poller, RangeGuard
@@ -190,3 +190,20 @@ def test_a_missing_value_is_not_an_event() -> None:
     checked, events = RangeGuard().check(reading(voltage_v=None))
     assert checked.values == {"voltage_v": None}
     assert events == []
+
+
+def test_what_flowed_is_stored_beside_the_samples(poll: Poll, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the link is lost and when it stops: 2 A over the 8 + 6 intervals between its samples, and a gap."""
+
+    def current(self: acme.Driver) -> Dialogue[list[Output]]:
+        reply = yield Ask(b"poll", acme.cut, timeout_s=0.5)
+        return [Reading("battery", reply.boottime_ns, {"current_a": 2.0, "voltage_v": 10.0})]
+
+    monkeypatch.setattr(acme.Driver, "poll", current)
+    nobody = [LinkDown("gone")] * 12
+    _, kept, _ = poll(link(*[1] * 9, LinkDown("gone")), *nobody, link(*[1] * 7), until_s=29)
+    rows = [reading for reading in kept.readings if reading.measurement == "throughput"]
+    assert [reading.measurement for reading in kept.readings].count("battery") == 16
+    charge_as = [round(3600 * (row.values["charge_in_ah"] or 0.0), 6) for row in rows]
+    assert charge_as == [pytest.approx(16.0), pytest.approx(12.0)]
+    assert [row.values["energy_out_wh"] for row in rows] == [0.0, 0.0]

@@ -55,8 +55,10 @@ def battery_lines(now: Mapping[str, float], views: Mapping[str, View], at_s: int
         charger = {name.removeprefix("charger."): value for name, value in now.items() if name.startswith("charger.")}
         phase = {"state": float(1 + at_s // 3600 % 3), "error_flags": 2.0 if at_s % 7200 < 300 else 0.0}
         yield line("charger", f"{TAGS},device=mppt,kind=libresolar_mppt", charger | phase, at_s)
+        yield throughput_line("mppt", own, at_s)
     seen = {name: t7[f"battery.{name}"] for name in ("voltage_v", "current_a")}
     yield line("battery", f"{TAGS},device=t7,kind=labjack_t7", seen, at_s)
+    yield throughput_line("t7", seen, at_s)
     pack = {
         "voltage_v": now["battery.voltage_v"] + 0.02,
         "current_a": round(now["battery.current_a"], 1),
@@ -66,9 +68,19 @@ def battery_lines(now: Mapping[str, float], views: Mapping[str, View], at_s: int
         "usable_capacity_ah": 39.2,
     }
     yield line("battery", f"{TAGS},device=bms,kind=acme", pack, at_s)
+    yield throughput_line("bms", pack, at_s)
     for cell in range(1, 5):
         values = {"voltage_v": now[f"cell.{cell}"], "temperature_degc": 20.0 + cell / 10}
         yield line("cell", f"{TAGS},device=bms,kind=acme,cell={cell}", values, at_s)
+
+
+def throughput_line(device: str, seen: Mapping[str, float], at_s: int) -> str:
+    """What a collector writes of the step before; here the current is as it was all the time."""
+    charge_ah = seen["current_a"] * STEP_S / 3600
+    inward, outward = max(charge_ah, 0.0), max(-charge_ah, 0.0)
+    values = {"charge_in_ah": inward, "charge_out_ah": outward}
+    values |= {"energy_in_wh": inward * seen["voltage_v"], "energy_out_wh": outward * seen["voltage_v"]}
+    return line("throughput", f"{TAGS},device={device},kind=x", values, at_s)
 
 
 def estimate_line(now: Mapping[str, float], rng: np.random.Generator, at_s: int) -> str:

@@ -45,6 +45,9 @@ COLUMNS = {
     "w",
     "gap",
     "hit",
+    "a_minutes",
+    "b_minutes",
+    "n",
     "every",
     "bound",
     "hits",
@@ -52,8 +55,10 @@ COLUMNS = {
     "share",
 }
 """Names that queries give to their own columns."""
-NAMED = {"reference", "compared", "voltage", "memory"}
-GRAIN_FIELDS = {"mean", "least", "most", "step", "per_hour", "from_s", "to_s"}
+NAMED = {"reference", "compared", "voltage", "memory", "worst", "times"}
+GRAIN_FIELDS = {"mean", "least", "most", "sum", "minutes", "states"} | {
+    *("step", "per_hour", "least_minutes", "from_s", "to_s"),
+}
 WORDS = {field for fields in VOCABULARY.values() for field in fields}
 
 
@@ -149,7 +154,7 @@ def test_only_core_panels_and_the_one_data_source(board: dict[str, Any]) -> None
 
 def test_every_variable_that_is_used_exists(board: dict[str, Any]) -> None:
     known = {variable["name"] for variable in board["templating"]["list"]} | BUILT_IN
-    texts = [*queries(board), *(panel["title"] + panel["description"] for panel in panels(board))]
+    texts = [*queries(board), *(f"{panel['title']} {panel['description']}" for panel in panels(board))]
     used = {name for text in texts for name in re.findall(r"\$\{?(\w+)", text)}
     assert used <= known
 
@@ -200,6 +205,17 @@ def test_bands_end_at_a_series_of_their_panel(board: dict[str, Any]) -> None:
         properties = [item for look in panel["fieldConfig"]["overrides"] for item in look["properties"]]
         ends = {item["value"] for item in properties if item["id"] == "custom.fillBelowTo"}
         assert ends <= names, panel["title"]
+
+
+def test_a_table_fits_on_a_screen_of_1366_pixels(board: dict[str, Any]) -> None:
+    """Grafana leaves about 1290 for 24 columns of the grid, and gives a column without a width 150 at least."""
+    for panel in panels(board):
+        if panel["type"] == "table":
+            look = [
+                {item["id"]: item["value"] for item in one["properties"]} for one in panel["fieldConfig"]["overrides"]
+            ]
+            wide = sum(each.get("custom.width", 150) for each in look)
+            assert wide <= 1290 * panel["gridPos"]["w"] / 24, panel["title"]
 
 
 def test_links_keep_time_and_variables(board: dict[str, Any]) -> None:

@@ -46,6 +46,8 @@ class Seen(NamedTuple):
     letters: set[str]
     frames: list[list[dict[str, Any]]]
     matched: list[int]
+    empty: dict[str, str]
+    """How a value that is missing is shown where there is no frame at all."""
 
     @property
     def name(self) -> str:
@@ -127,7 +129,15 @@ def answer(
     folder = tmp_path_factory.mktemp("frames")
     found = see(library, request.param, [question for _, _, question in every], folder)
     seen = [
-        Seen(uid, grain, one["panel"], {frame["refId"] for frame in one["frames"]}, shown["frames"], shown["matched"])
+        Seen(
+            uid,
+            grain,
+            one["panel"],
+            {frame["refId"] for frame in one["frames"]},
+            shown["frames"],
+            shown["matched"],
+            shown["empty"],
+        )
         for (grain, uid, one), shown in zip(every, found["panels"], strict=True)
     ]
     return found, seen
@@ -218,6 +228,45 @@ def test_bands_end_at_a_series_that_is_shown(seen: list[Seen]) -> None:
     assert ends
 
 
+def test_a_gap_in_a_state_timeline_is_no_entry_of_its_legend(seen: list[Seen]) -> None:
+    """Grafana's legend takes the text of each value, also of a missing one, unless the text has no length."""
+    gaps = [field for one in seen if one.panel["type"] == "state-timeline" for field in one.numbers]
+    with_words = [one for one in seen if one.panel["type"] == "state-timeline" and "mappings" in defaults(one)]
+    assert gaps and with_words
+    assert {field["missing"] for one in with_words for field in one.numbers} == {""}
+
+
+def test_an_empty_cell_of_a_table_is_not_the_words_of_an_empty_table(seen: list[Seen]) -> None:
+    cells = {field["missing"] for one in seen if one.panel["type"] == "table" for each in one.frames for field in each}
+    assert cells == {"–"}
+
+
+def test_a_number_that_is_not_there_says_why_in_no_colour_of_a_limit(seen: list[Seen]) -> None:
+    numbers = [one for one in seen if one.panel["type"] == "stat"]
+    assert any(defaults(one)["color"]["mode"] == "thresholds" for one in numbers)
+    for one in numbers:
+        limits = {step["color"] for step in defaults(one).get("thresholds", {}).get("steps", ())}
+        shown = {(one.empty["text"], one.empty["colour"])}
+        shown |= {(field["missing"], field["missing_colour"]) for field in one.numbers}
+        assert {text for text, _ in shown} == {defaults(one)["noValue"]}, one.name
+        assert not limits & {colour for _, colour in shown}, one.name
+
+
+def test_several_numbers_of_a_panel_keep_their_names_when_one_is_alone(seen: list[Seen]) -> None:
+    several = [one for one in seen if one.panel["type"] == "stat" and len(shown_targets(one.panel)) > 1]
+    assert several
+    assert {one.panel["options"]["textMode"] for one in several} == {"value_and_name"}
+
+
+def defaults(one: Seen) -> dict[str, Any]:
+    found: dict[str, Any] = one.panel["fieldConfig"]["defaults"]
+    return found
+
+
+def shown_targets(panel: dict[str, Any]) -> list[dict[str, Any]]:
+    return [target for target in panel["targets"] if not target.get("hide")]
+
+
 def overrides(question: dict[str, Any]) -> Any:
     return question["panel"]["fieldConfig"]["overrides"]
 
@@ -283,7 +332,7 @@ def test_a_planted_mistake_is_caught(
     def looked_at() -> list[Seen]:
         (shown,) = see(library, LIBRARIES[-1], [question], tmp_path)["panels"]
         letters = {frame["refId"] for frame in question["frames"]}
-        return [Seen(uid, "raw", question["panel"], letters, shown["frames"], shown["matched"])]
+        return [Seen(uid, "raw", question["panel"], letters, shown["frames"], shown["matched"], shown["empty"])]
 
     spoil(question)
     with pytest.raises(AssertionError):

@@ -75,8 +75,10 @@ async function see({ panel, frames, variables }) {
     theme,
     timeZone: 'utc',
   });
+  const none = data.getDisplayProcessor({ field: { type: data.FieldType.other, config: fieldConfig.defaults }, theme });
   return {
     matched,
+    empty: { text: none(null).text, colour: none(null).color },
     frames: shown.map((frame) =>
       frame.fields.map((field) => {
         const last = field.values.findLast((value) => value != null);
@@ -87,6 +89,8 @@ async function see({ panel, frames, variables }) {
           unit: field.config.unit ?? '',
           values: field.values.filter((value) => value != null).length,
           last: last === undefined ? '' : data.formattedValueToString(field.display(last)),
+          missing: field.display(null).text,
+          missing_colour: field.display(null).color,
           links: (field.config.links ?? []).map((link) => link.url),
         };
       })

@@ -1,0 +1,12 @@
+import "date"
+
+option task = {name: "bat h1_sum live", every: 15m, offset: 20s}
+
+first = date.truncate(t: date.sub(d: 2h, from: now()), unit: 1h)
+
+from(bucket: "bat/raw")
+  |> range(start: first)
+  |> filter(fn: (r) => r._measurement =~ /^(throughput|load)$/)
+  |> filter(fn: (r) => r._field =~ /^(charge_in_ah|charge_out_ah|charge_step_ah|energy_in_wh|energy_out_wh)$/)
+  |> aggregateWindow(every: 1h, fn: sum, createEmpty: false, timeSrc: "_start")
+  |> to(bucket: "bat/h1_sum")

@@ -1,0 +1,12 @@
+import "date"
+
+option task = {name: "bat m1_sum late-32d", every: 1d, offset: 20s}
+
+first = date.truncate(t: date.sub(d: 32d, from: now()), unit: 1m)
+
+from(bucket: "bat/raw")
+  |> range(start: first)
+  |> filter(fn: (r) => r._measurement =~ /^(throughput|load)$/)
+  |> filter(fn: (r) => r._field =~ /^(charge_in_ah|charge_out_ah|charge_step_ah|energy_in_wh|energy_out_wh)$/)
+  |> aggregateWindow(every: 1m, fn: sum, createEmpty: false, timeSrc: "_start")
+  |> to(bucket: "bat/m1_sum")
