@@ -383,7 +383,7 @@ def test_2x_takes_what_is_built(two: tuple[Api, Run]) -> None:
     grain = {"policy": policy(H1, "mean"), "lines": (built / "grain.lp").read_text()}
     assert run(reduced=reduced, tasks=tasks, grain=grain)
     assert run(reduced=reduced, tasks=tasks, grain=grain) == []
-    assert len(api.tasks) == len(tasks) == 3 * len(reduced) == 24
+    assert len(api.tasks) == len(tasks) == 3 * len(reduced) == 30
     written = {re.findall(r'to\(bucket: "(.+)"\)', task["flux"])[0] for task in api.tasks}
     assert written == {f"bat/{each['name']}" for each in reduced}
     run_file = (ROOT / "ansible/roles/influxdb/tasks/run.yml").read_text()
