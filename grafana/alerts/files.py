@@ -118,7 +118,8 @@ def hold_evaluations(settings: Settings, severity: str) -> int:
 
     Grafana resolves after two, if other series are still there: an alarm would end because its instrument fell silent.
     """
-    return max(2, math.ceil(settings.limits["silence_hold_s"] / INTERVALS_S[severity]))
+    hold_s: float = settings.limits["silence_hold_s"]
+    return max(2, math.ceil(hold_s / INTERVALS_S[severity]))
 
 
 def rule_json(rule: Rule, settings: Settings) -> Json:
