@@ -51,7 +51,8 @@ def enter(session: Session, options: Options) -> Dialogue[tuple[Who, list[Output
     events: list[Output] = []
     if not STREAMS.is_own(who.serial, (yield from started_at(session))):
         about = (yield from session.read("STREAM_NUM_ADDRESSES", "STREAM_SCANRATE_HZ_ACTUAL")).by_name
-        what = f"{about['STREAM_NUM_ADDRESSES']} channels at {about['STREAM_SCANRATE_HZ_ACTUAL']:g} scans/s"
+        rate_hz, channels = about["STREAM_SCANRATE_HZ_ACTUAL"], about["STREAM_NUM_ADDRESSES"]
+        what = f"{channels} channel{'s' * (channels != 1)} at {rate_hz:g} scans/s"
         if not STREAMS.may_take_over(who.serial, at_ns):
             raise LinkBusy(
                 f"another program keeps starting a stream on this T7 ({what}), and a T7 has only one; waiting until it"

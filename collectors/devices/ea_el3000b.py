@@ -32,6 +32,8 @@ from collectors.signals import LOAD_TEST_STATES
 
 LINE_BYTES = 256
 """More without an end of line is no answer; the load's own input buffer is as long."""
+CUT_BYTES = 2 * LINE_BYTES
+"""Where a line of a capture is cut off; it is an error then."""
 EXPONENTS = {"m": "e-3", "": "", "k": "e3"}
 REMOTE_BIT, INPUT_BIT = 10, 11
 MODE_BITS = {8: 0.0, 9: 2.0, 10: 3.0}
@@ -226,7 +228,7 @@ def decode_capture(chunks: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
     """
     asked = ""
     for line in _lines(chunks):
-        query, answer = _pair(line)
+        query, answer = _pair(line) if len(line) < CUT_BYTES else ("", line)
         if query and not answer:
             if asked:
                 yield {"query": asked}
@@ -254,12 +256,11 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     buffer = b""
     for chunk in chain(chunks, (b"\n",)):
         first, *others = chunk.split(b"\n")
-        buffer += first[: max(0, 2 * LINE_BYTES - len(buffer))]
+        buffer += first[: max(0, CUT_BYTES - len(buffer))]
         for other in others:
-            is_cut = len(buffer) == 2 * LINE_BYTES
-            if line := buffer if is_cut else buffer.strip():
+            if line := buffer if len(buffer) == CUT_BYTES else buffer.strip():
                 yield line
-            buffer = other[: 2 * LINE_BYTES]
+            buffer = other[:CUT_BYTES]
 
 
 def _describe(query: str, answer: bytes) -> dict[str, Any]:

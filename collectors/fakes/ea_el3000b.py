@@ -1,7 +1,8 @@
-"""A fake EL 3000 B: answers the SCPI questions of the driver, with units attached as the real one does."""
+"""A fake EL 3000 B: answers SCPI questions, the driver's and what other programs ask, with units attached."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from collectors.fakes._ea_load import OnlyAnswers, Terminals
 from collectors.signals import LOAD_TEST_STATES
 
 BUFFER_BYTES = 256
+MOST_ERRORS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Load(OnlyAnswers):
         self._options = options
         self._terminals = Terminals(world)
         self._deaf_until_s = float("-inf")
+        self._errors: deque[str] = deque(maxlen=MOST_ERRORS)
         unit = (options.maker, options.model, options.serial, options.firmware)
         self._answers: dict[str, Callable[[Mapping[str, float]], str]] = {
             "*IDN?": lambda _: ", ".join(unit),
@@ -46,6 +49,11 @@ class Load(OnlyAnswers):
             "SYST:NOM:CURR?": lambda _: f"{options.nominal_a:g}A",
             "SYST:NOM:POW?": lambda _: f"{options.nominal_w:g}W",
             "MEAS:ARR?": self._actual,
+            "MEAS:VOLT?": lambda values: f"{values['voltage_v']:.{options.volt_digits}f}V",
+            "MEAS:CURR?": lambda values: f"{values['current_a']:.{options.ampere_digits}f}A",
+            "MEAS:POW?": lambda values: f"{values['power_w']:.{options.watt_digits}f}W",
+            "SYST:LOCK:OWN?": lambda values: "REMOTE" if values.get("control") else "NONE",
+            "INP?": lambda values: "ON" if values["input_on"] else "OFF",
             "STAT:QUES?": _questionable,
             "STAT:OPER?": _operation,
         }
@@ -53,7 +61,7 @@ class Load(OnlyAnswers):
             self._answers |= {"BATT:COND?": _test_state, "BATT:TEST?": _test_counters}
 
     def receive(self, data: bytes, now_s: float, channel: str = "") -> Sequence[Out]:
-        """Answer every whole line that is a known question; the rest goes to an error queue that nobody reads."""
+        """Answer every whole line that is a known question; another one is an error that SYST:ERR? tells."""
         if now_s < self._deaf_until_s:
             return []
         *lines, self._buffer = (self._buffer + data).split(b"\n")
@@ -67,7 +75,12 @@ class Load(OnlyAnswers):
         return outs
 
     def _reply(self, question: str, now_s: float) -> str | None:
-        if question not in self._answers or (question == "MEAS:ARR?" and not self._terminals.look(now_s)):
+        if question == "SYST:ERR?":
+            return self._errors.popleft() if self._errors else '0,"No error"'
+        if question not in self._answers:
+            self._errors.append('-100,"Command error"')
+            return None
+        if question.startswith("MEAS:") and not self._terminals.look(now_s):
             return None
         return self._answers[question](self._terminals.values)
 

@@ -214,3 +214,23 @@ def test_a_line_longer_than_any_answer_is_never_matched(form: Any, filler: str) 
     with pytest.raises(FrameError, match="without an end of line"):
         ACTUAL.cut(line.encode() + b"x\n")
     assert form.fullmatch(line[:LINE_BYTES]) is None
+
+
+def test_the_fake_answers_what_other_programs_ask() -> None:
+    def world(_: float) -> Mapping[str, float | None]:
+        return {"load.voltage_v": 12.8, "load.current_a": 3.0, "load.control": 1.0}
+
+    load = fake.FAKE.make(world, fake.Options())
+
+    def ask(question: str) -> str:
+        return b"".join(out.data for out in load.receive(f"{question}\n".encode(), 0.0)).decode().strip()
+
+    assert ask("MEAS:VOLT?") == "12.80V"
+    assert ask("meas:curr?") == "3.00A"
+    assert ask("MEAS:POW?") == "38W"
+    assert ask("INP?") == "ON"
+    assert ask("SYST:LOCK:OWN?") == "REMOTE"
+    assert ask("SYST:ERR?") == '0,"No error"'
+    assert ask("MEAS:OHM?") == ""
+    assert ask("SYST:ERR?") == '-100,"Command error"'
+    assert ask("SYST:ERR?") == '0,"No error"'

@@ -253,7 +253,7 @@ def test_a_stream_that_is_started_again_is_left_to_its_program_for_an_hour() -> 
     assert events(reopen()) == ["stream_taken_over"]
     for _ in range(3):
         stream_of_another()
-        with pytest.raises(LinkBusy, match=r"another program keeps starting a stream .*1 channels at 1000 scans/s"):
+        with pytest.raises(LinkBusy, match=r"another program keeps starting a stream .*1 channel at 1000 scans/s"):
             reopen()
         assert setup.fake.stream.is_on, "the two do not fight"
     setup.fake.stream.stop()
