@@ -39,6 +39,8 @@ DRAIN_S = 0.2
 LINGER_S = 0.1
 SILENT_S = 2.0
 CHANNEL = "stream"
+CHECK_S = 5.0
+"""How often it is checked that the stream is still the one that was started here."""
 TAKEN = "another program has ended this T7's stream and started its own"
 OUTSIDE = "a sample of the bin is beyond the range of the input or of its sensor"
 SPREAD = ("mean", "least", "greatest", "std")
@@ -98,6 +100,7 @@ class Streamer:
         self._missing = Missing()
         self._last_ns = 0
         self._serial = ""
+        self._checked_ns = 0
         self._started_at: int | None = None
         """Time stamp of the stream's first scan, by the device; None before its first packets."""
         self._leftover = False
@@ -143,8 +146,15 @@ class Streamer:
         if self._started_at is None:
             self._started_at = yield from started_at(self._session)  # the first scan comes a period after the start
             STREAMS.note_own(self._serial, self._started_at)
+            self._checked_ns = reply.boottime_ns
         runs: list[stream.Packets] = reply.payload
         segments, events = self._tracker.feed(runs)
+        # Packets go to every connection: those of another program's stream look like ours, mostly with a hole before.
+        is_due = reply.boottime_ns - self._checked_ns > CHECK_S * 1e9
+        if is_due or any(event.kind == "stream_gap" for event in events):
+            self._checked_ns = reply.boottime_ns
+            if (yield from self._is_taken()):
+                raise LinkDown(TAKEN)
         outputs, self._news = [*self._news, *events], []
         if segments:
             is_good = self._stamp_is_good and runs[0].status[0] != stream.RECOVERED

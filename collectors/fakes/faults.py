@@ -15,6 +15,7 @@ Randomness comes from one seeded generator, so a run can be repeated. Faults of 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -108,7 +109,10 @@ def parse_fault(text: str, kinds: Mapping[str, float] = AMOUNTS) -> tuple[str, F
     if kind not in kinds:
         raise ConfigError(f"fault {text!r}: no kind {kind!r}; there are: {', '.join(kinds)}")
     amount = float(found["amount"]) if found["amount"] else kinds[kind]
-    return found["target"], Fault(kind, float(found["start"]), float(found["seconds"] or 1.0), amount)
+    start_s, seconds = float(found["start"]), float(found["seconds"] or 1.0)
+    if not all(map(math.isfinite, (start_s, seconds, amount))):
+        raise ConfigError(f"fault {text[:40]!r}: expected numbers that a clock can reach")
+    return found["target"], Fault(kind, start_s, seconds, amount)
 
 
 class Piece(NamedTuple):

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from collectors import config
 from collectors.device import Output
+from collectors.devices import _labjack_t7_setup, _labjack_t7_streamer
 from collectors.devices import _labjack_t7_stream as stream
 from collectors.devices import _labjack_t7_volts as volts
 from collectors.devices._labjack_t7_clock import BLOCK_NS, ScanClock
+from collectors.devices._labjack_t7_setup import Streams
 from collectors.devices.labjack_t7 import DEVICE
-from collectors.errors import ConfigError, FrameError, LinkDown, NoReply, Refused
+from collectors.errors import ConfigError, FrameError, LinkBusy, LinkDown, NoReply, Refused
 from collectors.reading import Event, Reading
 from collectors.scaling import Scaling
 from tests.collectors.conformance import options_of
@@ -465,3 +467,30 @@ def test_a_bin_beyond_its_sensor_is_missing_and_an_event_says_so() -> None:
     last = readings(outputs)[-1].values
     assert [last[f"current_{part}a"] for part in ("", "min_", "max_", "std_")] == [None] * 4
     assert last["voltage_v"] == pytest.approx(13.2, abs=0.0007)
+
+
+def test_two_collectors_that_stream_from_one_device_do_not_fight(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup({"channels": [VOLTAGE], **STREAM})
+    processes = [Streams(), Streams()]
+    drivers: list[Any] = [None, None]
+    taken_over, waits, readings_of = 0, [0, 0], [0, 0]
+    for turn in range(60):
+        number = turn % 2
+        for module in (_labjack_t7_setup, _labjack_t7_streamer):
+            monkeypatch.setattr(module, "STREAMS", processes[number])
+        try:
+            if drivers[number] is None:
+                driver = DEVICE.driver(options_of(DEVICE, {"channels": [VOLTAGE], **STREAM}))
+                setup.bench.carry(driver.open())
+                drivers[number] = driver
+            outputs = setup.bench.carry(drivers[number].poll())
+        except LinkBusy:
+            waits[number] += 1
+        except (LinkDown, NoReply):
+            drivers[number] = None
+        else:
+            taken_over += events(outputs).count("stream_taken_over")
+            readings_of[number] += len(readings(outputs))
+    assert taken_over == 2, "each has stopped the other's stream once"
+    assert sorted(bool(count) for count in waits) == [False, True]
+    assert readings_of[waits.index(0)] > 10

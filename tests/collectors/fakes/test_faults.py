@@ -91,3 +91,11 @@ def test_a_fault_is_read_from_one_word() -> None:
 def test_what_is_no_fault_is_named(text: str, names: str) -> None:
     with pytest.raises(ConfigError, match=names):
         parse_fault(text)
+
+
+@pytest.mark.parametrize(
+    "text", [f"mppt:unplug@{'9' * 400}", f"mppt:unplug@1+{'9' * 5000}", f"mppt:delay@1={'9' * 400}"]
+)
+def test_a_time_that_no_clock_reaches_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        parse_fault(text)
