@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from grafana.downsampling import AGGREGATES, H1, M1, REDUCED, influxdb1, policy
+from grafana.downsampling import H1, M1, REDUCED, influxdb1, policy
 from grafana.downsampling.install import install
 from grafana.downsampling.server import Server
 from tests.grafana import seed
@@ -57,7 +57,8 @@ def battery_hour(device: str, number: int, from_s: int) -> dict[str, list[str]]:
             "max": bins.max(1),
             "count": np.full(bins[:, 0].shape, step_s),
         }
-        lines |= {policy(grain, name): battery_lines(head, sums[name], at[::step_s]) for name in AGGREGATES}
+        aggregates = influxdb1.aggregates("battery")
+        lines |= {policy(grain, name): battery_lines(head, sums[name], at[::step_s]) for name in aggregates}
     return lines
 
 
@@ -70,7 +71,10 @@ def battery_lines(head: str, table: Array, at: Array) -> list[str]:
 
 
 def other_hour(devices: tuple[str, ...], from_s: int) -> Iterator[str]:
-    """Yield an hour of everything else, every minute."""
+    """Yield an hour of everything else, every minute; what flowed, every quarter of one."""
+    for at_s in range(from_s, from_s + 3600, 15):
+        for device in devices:
+            yield seed.throughput_line(device, {"current_a": 5 * float(np.sin(at_s / 4000)), "voltage_v": 13.2}, at_s)
     for at_s in range(from_s, from_s + 3600, 60):
         now = {f"battery.{name}": 1.0 for name in ("soc", "voltage_v")}
         yield seed.estimate_line({**now, "battery.soc": 0.5, "battery.voltage_v": 13.2}, RNG, at_s)
@@ -88,7 +92,7 @@ def reduce_the_rest(server: Server, from_s: int) -> None:
     raw = server.default_policy()
     for days_s in range(from_s, END_S, 5 * DAY_S):
         for grain in REDUCED:
-            for measurement in ("soc", "collector", "cell"):
+            for measurement in ("soc", "collector", "cell", "throughput"):
                 for statement in influxdb1.again(server.database, raw, grain, measurement, days_s, days_s + 5 * DAY_S):
                     server.query(statement)
 

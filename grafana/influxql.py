@@ -6,7 +6,7 @@ Hidden variables choose the series that fits the time range (see `grafana.downsa
     $sum, $minutes, $states retention policies of sums; of means and of maxima per minute, also where $mean is per hour
     $step, $per_hour        that grain's step and how many make an hour, for pairing instruments
     $least_minutes          in how many of a step's minutes both must be heard to be paired
-    $bin_width              width of one point on the screen; $block of a state
+    $bin_width              width of one point on the screen; $block of a state or of a share of time
 
 `fill(null)` keeps a gap a gap: lines are broken where nothing came for a minute and a half.
 """
@@ -37,7 +37,6 @@ def series(
     aggregate: str = "mean",
     by: Sequence[str] = ("device",),
     factor: float = 1.0,
-    width: str = "$bin_width",
 ) -> str:
     """Return a series over time, from the grain that fits the range, one for each value of the tags `by`."""
     signal(measurement, name)
@@ -45,13 +44,8 @@ def series(
     groups = "".join(f', "{tag}"' for tag in by)
     return (
         f'SELECT {aggregate}("{name}"){scaled} FROM "{POLICY[aggregate]}"."{measurement}" '
-        f"WHERE {where} AND $timeFilter GROUP BY time({width}){groups} fill(null)"
+        f"WHERE {where} AND $timeFilter GROUP BY time($bin_width){groups} fill(null)"
     )
-
-
-def state(measurement: str, name: str, where: str, aggregate: str, by: Sequence[str] = ("device",)) -> str:
-    """Return a state over time: the least or greatest code of each block."""
-    return series(measurement, name, where, aggregate, by, width="$block")
 
 
 def usual_state(measurement: str, name: str, where: str, by: Sequence[str] = ("device",)) -> str:

@@ -8,7 +8,7 @@ the hosts themselves with their Wi-Fi, and what was deployed when.
 from __future__ import annotations
 
 from grafana.dashboard import BENCHES, BLOCK, GRAINS, INTERVAL, LOSSES, Dashboard
-from grafana.influxql import match, series, state
+from grafana.influxql import match, series, usual_state
 from grafana.panels import Column, Json, Panel, Row, Target, stat, table, timeline, timeseries
 from grafana.units import GREEN, ORANGE, RED, clock_states, meaning, signal, steps
 
@@ -211,9 +211,9 @@ DASHBOARD = Dashboard(
                 timeline(
                     "Clock state",
                     "Were the stamps right?",
-                    [Target(state("collector", "clock_state", BENCH, "min", BY), NAME)],
+                    [Target(usual_state("collector", "clock_state", BENCH, BY), NAME)],
                     defaults={"mappings": clock_states()},
-                    reads="Worst of each block. Samples wait in the journal until the offset is known.",
+                    reads="What lasted longest in each block. Samples wait in the journal until the offset is known.",
                     empty=NOBODY,
                     size=(24, 6),
                 ),
