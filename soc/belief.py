@@ -118,14 +118,17 @@ class Belief:
             arrays = {k: np.array(values[k], dtype=np.float64) for k in ("mean", "cov", "memory")}
             n = len(values["states"])
             arrays["cov"] = arrays["cov"].reshape(n, n)
-            if (
-                arrays["mean"].shape != (n,)
-                or arrays["memory"].shape != (SLOTS,)
-                or not np.isfinite(arrays["cov"]).all()
-            ):
+            if arrays["mean"].shape != (n,) or arrays["memory"].shape != (SLOTS,):
                 raise ValueError("wrong number of values")
-            return cls(values["filter"], values["model"], tuple(values["states"]), **arrays)
-        except (KeyError, TypeError, ValueError) as error:
+            if not (np.isfinite(arrays["mean"]).all() and np.isfinite(arrays["cov"]).all()):
+                raise ValueError("a value is missing")
+            if (arrays["cov"].diagonal() < 0.0).any():
+                raise ValueError("a variance is negative")
+            states = tuple(values["states"])
+            if not (isinstance(values["filter"], str) and isinstance(values["model"], str) and "z" in states):
+                raise ValueError("filter, model or states are not named")
+            return cls(values["filter"], values["model"], states, **arrays)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise BeliefError(f"stored belief is damaged ({error}): start anew") from error
 
 

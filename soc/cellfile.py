@@ -11,7 +11,6 @@ format = 1; name, chemistry, nominal_ah, voltage_min_v, voltage_max_v, source, p
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from soc.errors import CellError
-from soc.files import text_of, whole_file
+from soc.files import shown, whole_file
 from soc.ocv import Ocv
 from soc.parameters import SHAPES, CellParameters, Noise, value_of
+from soc.tomlfile import document_of, is_number, parsed, short
 
 FORMAT = 1
 TEXTS = ("name", "chemistry", "source", "procedure")
@@ -34,17 +34,16 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "noise": tuple(f.name for f in fields(Noise)),
 }
 UNCERTAINTY = "uncertainty"
+NESTED = {1: "a list of numbers", 2: "a list of lists of numbers", 3: "three levels of lists of numbers"}
 
 
 def load(path: str | Path) -> CellParameters:
     """The cell in this file. Raises `CellError` naming file and key; `FileError` if the file cannot be read."""
-    path = Path(path)
+    document = document_of(path)
     try:
-        return parse(text_of(path))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CellError(f"{path}: not TOML: {error}") from error
+        return _of_document(document)
     except CellError as error:
-        raise CellError([f"{path}: {p}" for p in error.problems]) from error
+        raise CellError([f"{shown(path)}: {p}" for p in error.problems]) from error
 
 
 def save(cell: CellParameters, path: str | Path) -> None:
@@ -55,11 +54,19 @@ def save(cell: CellParameters, path: str | Path) -> None:
 
 def parse(text: str) -> CellParameters:
     """The cell that this TOML describes. Raises `CellError` with every missing, unknown and absurd key."""
-    document = tomllib.loads(text)
+    return _of_document(parsed(text))
+
+
+def _of_document(document: dict[str, Any]) -> CellParameters:
+    """The cell that a document describes; takes it apart."""
     if document.pop("format", None) != FORMAT:
         raise CellError(f"format: expected {FORMAT}, the cell file format that this version reads")
+    problems = [
+        f"[{section}]: expected a table, got {short(document.pop(section))}"
+        for section in (*SECTIONS, UNCERTAINTY)
+        if section and not isinstance(document.get(section, {}), dict)
+    ]
     sd = document.pop(UNCERTAINTY, {})
-    problems: list[str] = []
     values: dict[str, Any] = {}
     for section, keys in SECTIONS.items():
         table = document.pop(section, {}) if section else {k: document.pop(k) for k in keys if k in document}
@@ -79,17 +86,18 @@ def _raw_problem(key: str, value: Any) -> str | None:
     if value is None:
         return "missing"
     if key in TEXTS:
-        return None if isinstance(value, str) else f"expected text, got {value!r}"
+        return None if isinstance(value, str) else f"expected text, got {short(value)}"
     if key not in SHAPES:
         return "no such parameter"
     if SHAPES[key][0] == "":
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return None if is_number else f"expected a number, got {value!r}"
+        return None if is_number(value) else f"expected a number, got {short(value)}"
+    axes = SHAPES[key][0]
+    depth = 1 if axes == "grid" else len(axes)
     try:
-        np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError, RecursionError):
         return "expected numbers, in rows of one length"
-    return None
+    return None if array.ndim == depth else f"expected {NESTED[depth]}, got {short(value)}"
 
 
 def _cell(values: dict[str, Any], sd: dict[str, Any]) -> CellParameters:

@@ -22,7 +22,6 @@ the column soc_ref; else soc0 plus charge_ah; else soc0 plus the sampled current
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -33,7 +32,7 @@ from numpy.typing import NDArray
 
 from soc import stores
 from soc.errors import CellError, SeriesError
-from soc.files import text_of
+from soc.files import shown
 from soc.identify import About, Run, Settings
 from soc.identify.noise import Doubt
 from soc.identify.ocv import OcvTest, Script, four_scripts, over_temperature, room_efficiency, slow_pair
@@ -42,6 +41,7 @@ from soc.ocv import Ocv
 from soc.series import Series, counted_ah, gaps
 from soc.stores import Rules
 from soc.stream import placed
+from soc.tomlfile import document_of, is_number, short
 
 Array = NDArray[np.float64]
 Table = TypeVar("Table")
@@ -101,36 +101,63 @@ class Experiments:
 
 def plan(path: Path) -> Plan:
     """The experiments that this file tells of. Raises `CellError` with every wrong key; `FileError`."""
-    try:
-        document = tomllib.loads(text_of(path))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CellError(f"{path}: not TOML: {error}") from error
+    document = document_of(path)
     problems: list[str] = []
-    ocv = [_table(OcvEntry, t, f"[[ocv]] {k}", problems) for k, t in enumerate(document.get("ocv", ()), 1)]
-    runs = [_table(RunEntry, t, f"[[run]] {k}", problems) for k, t in enumerate(document.get("run", ()), 1)]
-    problems += ["[[ocv]]: expected at least one"] * (not ocv) + ["[[run]]: expected at least one"] * (not runs)
+    tables = {key: _tables_of(document, key, problems) for key in ("ocv", "run")}
+    ocv = [_table(OcvEntry, t, f"[[ocv]] {k}", problems) for k, t in enumerate(tables["ocv"], 1)]
+    runs = [_table(RunEntry, t, f"[[run]] {k}", problems) for k, t in enumerate(tables["run"], 1)]
+    problems += [f"[[{key}]]: expected at least one" for key, found in tables.items() if not found]
     problems += [f"[[ocv]] {k}: {p}" for k, e in enumerate(ocv, 1) if e is not None and (p := _ocv_problem(e))]
+    if "folder" in document:
+        problems.append("folder: unknown key")
     made = _table(Plan, {**document, "ocv": ocv, "run": runs, "folder": path.parent}, "", problems)
+    if made is not None and (not made.name.isprintable() or made.name != Path(made.name).name):
+        problems.append(f"name: expected a name that a file can have, got {short(made.name)}")
     if problems or made is None:
-        raise CellError([f"{path}: {problem}" for problem in problems])
+        raise CellError([f"{shown(path)}: {problem}" for problem in problems])
     return made
+
+
+def _tables_of(document: Mapping[str, Any], key: str, problems: list[str]) -> list[Mapping[str, Any]]:
+    """The tables of an array of tables; anything else goes to `problems`."""
+    found = document.get(key, [])
+    if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
+        problems.append(f"[[{key}]]: expected tables, got {short(found)}")
+        return []
+    return found
 
 
 def _table(kind: Callable[..., Table], values: Mapping[str, Any], where: str, problems: list[str]) -> Table | None:
     """The table as its dataclass; what is wrong goes to `problems`."""
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     prefix = f"{where}: " if where else ""
-    wrong = [f"{prefix}{key}: unknown key; there are {', '.join(known)}" for key in values if key not in known]
+    wrong = [f"{prefix}{key[:40]}: unknown key; there are {', '.join(known)}" for key in values if key not in known]
     needed = [n for n, f in known.items() if f.default is f.default_factory]  # both MISSING
     wrong += [f"{prefix}{key}: missing" for key in needed if key not in values]
-    numbers = [n for n, f in known.items() if str(f.type).startswith("float")]
-    wrong += [
-        f"{prefix}{key}: expected a number, got {values[key]!r}"
-        for key in numbers
-        if key in values and (isinstance(values[key], bool) or not isinstance(values[key], int | float))
-    ]
+    for key, value in values.items():
+        expected = EXPECTED.get(str(known[key].type).partition(" |")[0]) if key in known else None
+        if expected is not None and not expected[1](value):
+            wrong.append(f"{prefix}{key}: expected {expected[0]}, got {short(value)}")
     problems += wrong
     return None if wrong else kind(**values)
+
+
+def _is_texts(values: object) -> bool:
+    return isinstance(values, list | tuple) and all(isinstance(value, str) for value in values)
+
+
+def _is_map(values: object) -> bool:
+    return isinstance(values, dict) and all(isinstance(value, str) for value in values.values())
+
+
+EXPECTED: Mapping[str, tuple[str, Callable[[object], bool]]] = {
+    "str": ("text", lambda value: isinstance(value, str)),
+    "float": ("a number", is_number),
+    "bool": ("true or false", lambda value: isinstance(value, bool)),
+    "Sequence[str]": ("a list of texts", _is_texts),
+    "Mapping[str, str]": ("a table of texts", _is_map),
+}
+"""Type of a field → how it is called, and whether a value of a document is one."""
 
 
 def _ocv_problem(entry: OcvEntry) -> str | None:
@@ -196,7 +223,7 @@ def _script(folder: Path, place: str, maps: Mapping[str, str]) -> Script:
 def _columns(folder: Path, place: str, maps: Mapping[str, str], needed: Sequence[str] = ()) -> dict[str, Array]:
     """All columns of a recording. Raises `StoreError`; `SeriesError` if one that is needed is missing."""
     where = str(folder / place) if stores.is_file(place) else place
-    chunks = list(stores.read(where, Rules(maps)).chunks)
+    chunks = list(stores.read(where, Rules.parse(f"{ours}={formula}" for ours, formula in maps.items())).chunks)
     if not chunks:
         raise SeriesError(f"{where}: no rows")
     missing = [name for name in needed if name not in chunks[0]]

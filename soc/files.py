@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from soc.errors import FileError, OverwriteError
 
+TEXT_MOST_BYTES = 4 << 20
 STANDARD = "-"  # standard input or output, instead of a path
 PathLike = str | Path
 Identity = tuple[int, int] | str
@@ -76,12 +77,18 @@ def opened(path: PathLike) -> IO[bytes]:
 
 
 def text_of(path: PathLike) -> str:
-    """The whole text of the file. Raises `FileError` if it cannot be read, `UnicodeDecodeError` if it is not UTF-8."""
+    """The whole text of a file that people write: a cell, experiments, a secret.
+
+    Raises `FileError` if it cannot be read or has more than 4 MiB, `UnicodeDecodeError` if it is not UTF-8.
+    """
     with opened(path) as file:
         try:
-            return file.read().decode("utf-8")
+            data = file.read(TEXT_MOST_BYTES + 1)
         except OSError as error:
             raise FileError(f"{shown(path)}: {reason(error)}") from error
+    if len(data) > TEXT_MOST_BYTES:
+        raise FileError(f"{shown(path)}: more than {TEXT_MOST_BYTES} bytes; is this the right file?")
+    return data.decode("utf-8")
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from typing import Any
 from soc import stores
 from soc.belief import Belief
 from soc.errors import BeliefError, SocError
-from soc.files import whole_file
+from soc.files import opened, whole_file
 from soc.stores import Recording, Results, Rules, StoreDown, StoreError, Writer
 from soc.stream import Setup, Start, Stream
 from soc.stream import run as through
@@ -150,14 +150,16 @@ def save(beliefs: Mapping[str, Belief], path: Path) -> None:
 
 def load(path: Path) -> dict[str, Belief]:
     """The beliefs in this file, none if it does not exist. Raises `BeliefError` if it cannot be understood."""
+    if not path.exists():
+        return {}
+    with opened(path) as file:
+        text = file.read()
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads(text)
         if values.get("format") != STATE_FORMAT:
             raise BeliefError(f"{path}: format {values.get('format')!r}, expected {STATE_FORMAT}")
         return {name: Belief.from_dict(belief) for name, belief in values["beliefs"].items()}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BeliefError(f"{path}: not a stored belief ({error}); move it away to start anew") from error
 
 

@@ -62,12 +62,15 @@ class Server:
             return
         try:
             answer = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreDown(f"{self._place.url}: the answer broke off: {error}") from error
-        for result in answer.get("results", [answer]):
+        for result in _tables(answer, "results", [answer]):
             if "error" in result:
                 raise StoreError(f"{self._place.url}: {result['error']} (asked: {statement})")
-            yield from result.get("series", ())
+            for series in _tables(result, "series", []):
+                if not isinstance(series.get("tags", {}), dict) or not isinstance(series.get("values"), list):
+                    raise StoreError(f"{self._place.url}: expected series with values, got {str(series)[:80]}")
+                yield series
 
     def write(self, lines: Sequence[str]) -> None:
         """Store these lines. Raises `StoreDown` or `StoreError` with the server's words."""
@@ -128,6 +131,14 @@ class Server:
             self._connection.connect()
             self._connection.sock.settimeout(ANSWER_S)
         return self._connection
+
+
+def _tables(answer: Any, key: str, default: list[Any]) -> list[dict[str, Any]]:
+    """The objects listed under this key. Raises `StoreError` if the answer has another form."""
+    found = answer.get(key, default) if isinstance(answer, dict) else None
+    if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
+        raise StoreError(f"expected an answer of InfluxDB with {key}, got {str(answer)[:80]}; is it another server?")
+    return found
 
 
 def _authorisation(place: Place) -> dict[str, str]:

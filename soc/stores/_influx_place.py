@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from soc.errors import FileError
-from soc.files import text_of
+from soc.files import shown, text_of
 from soc.stores import _select
 from soc.stores._errors import StoreError
 
@@ -42,7 +42,11 @@ class Place:
 
 def parse(text: str) -> Place:
     """The place that this text means. Raises `StoreError` for an unknown or wrong part; secrets are read here."""
-    parts = urlsplit(text.removeprefix("influx:"))
+    try:
+        parts = urlsplit(text.removeprefix("influx:"))
+        _ = parts.port
+    except ValueError as error:
+        raise StoreError(f"{shown(text)}: expected influx:http://HOST:8086/DATABASE?device=…: {error}") from error
     if parts.username or parts.password:
         raise StoreError("influx: no user or password in the address: give user= and password_file=")
     database = unquote(parts.path.strip("/"))

@@ -10,6 +10,7 @@ from, to                           -2h, -1d, 2026-11-21T08:00:00Z or seconds sin
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ TAGS = ("bench", "device", "battery", "cell")
 SIGNALS = ("current_a", "voltage_v", "temperature_degc")
 AGES = {"voltage_age_s": 2.0, "temperature_age_s": 600.0}
 WORDS = ("measurement", *TAGS, *SIGNALS, *AGES, "from", "to")
+LATEST_S = 9.2e9  # either way from 1970
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 SIGNAL = re.compile(r"(?:(?P<measurement>[^.@]+)\.)?(?P<field>[^.@]+)(?:@(?P<device>.+))?")
 
@@ -80,13 +82,26 @@ def _signal(name: str, given: Mapping[str, str], tags: Mapping[str, str], place:
 
 def _seconds(value: str | float, name: str, place: str) -> float:
     try:
-        return float(value)
-    except ValueError as error:
-        raise StoreError(f"{place}: {name}: expected a number of seconds, got {value!r}") from error
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds <= LATEST_S:
+        raise StoreError(f"{place}: {name}: expected a number of seconds, got {str(value)[:40]!r}")
+    return seconds
 
 
 def instant(word: str, place: str) -> float:
-    """Seconds since 1970 of `-2h`, `now`, an ISO 8601 time (UTC where it has no zone) or a number."""
+    """Seconds since 1970 of `-2h`, `now`, an ISO 8601 time (UTC where it has no zone) or a number.
+
+    Raises `StoreError` for anything else, and for what nanoseconds in 64 bits cannot hold.
+    """
+    found = _instant(word, place)
+    if not abs(found) <= LATEST_S:
+        raise StoreError(f"{place}: {word[:40]!r} is no time between 1678 and 2261")
+    return found
+
+
+def _instant(word: str, place: str) -> float:
     relative = re.fullmatch(r"-(\d+(?:\.\d+)?)([smhdw])", word)
     if relative:
         return time.time() - float(relative[1]) * UNITS_S[relative[2]]
@@ -102,5 +117,8 @@ def _iso(word: str, place: str) -> float:
     try:
         moment = datetime.fromisoformat(word)
     except ValueError as error:
-        raise StoreError(f"{place}: {word!r} is no time; expected -2h, 2026-11-21T08:00:00Z or seconds") from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        raise StoreError(f"{place}: {word[:40]!r} is no time; expected -2h, 2026-11-21T08:00:00Z or seconds") from error
+    try:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except OverflowError:
+        return math.inf

@@ -64,13 +64,17 @@ class Database:
     def first(self, group: Group, field: str, after: int | None, until: int) -> int | None:
         """When the field was first seen, or None."""
         rows = self._rows(group, (field,), after, until, "LIMIT 1")
-        return rows[0][0] if rows else None
+        return int(rows[0][0]) if rows else None
 
     def fetch(self, group: Group, fields: Sequence[str], after: int, until: int) -> Mapping[str, Signal]:
         """Times and values of each field where it has one."""
         rows = self._rows(group, fields, after, until)
-        times = np.array([row[0] for row in rows], dtype=np.int64)
-        table = np.array([row[1:] for row in rows], dtype=np.float64).reshape(len(rows), len(fields))
+        try:
+            times = np.array([row[0] for row in rows], dtype=np.int64)
+            table = np.array([row[1:] for row in rows], dtype=np.float64).reshape(len(rows), len(fields))
+        except (TypeError, ValueError, OverflowError, IndexError, KeyError) as error:
+            place = self._where.selection.place
+            raise StoreError(f"{place}: {group}: {', '.join(fields)}: expected numbers at times: {error}") from error
         known = np.isfinite(table)
         return {field: (times[known[:, k]], table[known[:, k], k]) for k, field in enumerate(fields)}
 

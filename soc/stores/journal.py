@@ -93,9 +93,13 @@ class Journals:
                     choice = "; ".join(h for h, ours in heads.items() if ours)
                     raise StoreError(f"{self._place}: {group} is several series ({choice}): say which, with device=…")
             if heads[head]:
-                found = {name: float(value) for name, value in FIELD.findall(values) if name in fields}
+                try:
+                    found = {name: float(value) for name, value in FIELD.findall(values) if name in fields}
+                    moment = int(stamp)
+                except ValueError as error:
+                    raise StoreError(f"{self._place}: expected line protocol, got {line[:80]!r}") from error
                 if found:
-                    yield int(stamp), found
+                    yield moment, found
 
     @contextmanager
     def _exported(self, group: Group, after: int | None, until: int) -> Iterator[IO[str]]:
@@ -132,7 +136,7 @@ FIELD = re.compile(rf"([^,= ]+)=({NUMBER})i?(?=,|$)")
 def _tags(head: str) -> dict[str, str]:
     """The tags of a line's head that choose a series, in plain text."""
     parts = [re.sub(r"\\(.)", r"\1", part) for part in re.split(r"(?<!\\)[,=]", head)[1:]]
-    return {key: value for key, value in zip(parts[::2], parts[1::2], strict=True) if key in TAGS}
+    return {key: value for key, value in zip(parts[::2], parts[1::2], strict=False) if key in TAGS}
 
 
 def _iso(moment: int) -> str:

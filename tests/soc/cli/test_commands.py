@@ -299,3 +299,14 @@ def test_a_pause_of_half_a_day_is_no_error(call: Call, tmp_path: Path, command: 
     out = ("--out", tmp_path / ("p.png" if command == "plot" else "r.csv")) if command in ("estimate", "plot") else ()
     done = call(command, place, "--cell", "lg_hg2", "--soc0", 0.8, *out)
     assert done.code == 0, done.err
+
+
+def test_a_bug_ends_with_its_trace_and_70(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from soc import shipped
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("as a bug would")
+
+    monkeypatch.setattr(shipped, "names", broken)
+    done = call("cells")
+    assert done.code == 70 and "Traceback" in done.err and "this is a bug in battfleet" in done.err
