@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from collectors import thingset
 from collectors.devices._libresolar_objects import AUTHENTICATION, SETTINGS, places
-from collectors.devices.libresolar_mppt import BATCH, Controller
+from collectors.devices.libresolar_mppt import Controller
 from collectors.dialogue import Dialogue
 from collectors.errors import ConfigError, Refused
 from collectors.thingset import UNAUTHORIZED, Json
@@ -94,8 +94,8 @@ class Writer:
         for group in dict.fromkeys(group for group, _ in known):
             members, _ = yield from self._controller.command(thingset.names(generation, group))
             wanted = [name for name in members if (group, name) in known]
-            for start in range(0, len(wanted), BATCH):
-                raw, _ = yield from self._controller.fetch(group, wanted[start : start + BATCH])
+            for batch in self._controller.batches(group, wanted):
+                raw, _ = yield from self._controller.fetch(group, batch)
                 found |= {known[group, name]: value for name, value in raw.items()}
         return found
 

@@ -219,7 +219,8 @@ class Controller:
             if not isinstance(reply.payload, Other):
                 return reply
             self._prompt_seen |= reply.payload.from_shell
-            send, text = b"", reply.payload.text
+            is_echo = reply.payload.kind == "echo"  # of a request that may hold a password
+            send, text = b"", "an echo of the request" if is_echo else reply.payload.text
             until_ns = until_ns or reply.boottime_ns + round(timeout_s * 1e9)
             if reply.boottime_ns > until_ns:
                 raise _only_text(text)
@@ -470,11 +471,11 @@ class Controller:
 
     def _fetch_wanted(self, group: str, outputs: list[Output], *, fast: bool) -> Dialogue[None]:
         wanted = yield from self._wanted(group, fast=fast)
-        for names in self._batches(group, wanted):
+        for names in self.batches(group, wanted):
             raw, stamp_ns = yield from self.fetch(group, names)
             outputs += self._digest({full_name(self.generation, group, n): v for n, v in raw.items()}, stamp_ns)
 
-    def _batches(self, group: str, names: Sequence[str]) -> list[list[str]]:
+    def batches(self, group: str, names: Sequence[str]) -> list[list[str]]:
         """Cut the names into requests that the device's buffer, or its shell's, can hold."""
         batches: list[list[str]] = []
         for name in names:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from collectors import config
 from tests.fleet.modules import ROOT, load
 
 battfleet = load("ansible/plugins/filter/battfleet.py")
@@ -41,6 +43,15 @@ def test_a_list_at_the_top_becomes_tables() -> None:
 def test_an_instrument_waits_for_every_sink_before_it_forgets() -> None:
     text = battfleet.collector_toml({"name": "mppt"}, "bench-1", ["lab", "cloud"])
     assert tomllib.loads(text)["journal"] == {"sinks": ["lab", "cloud"]}
+
+
+def test_a_serial_number_without_quotes_in_an_inventory_is_taken(tmp_path: Path) -> None:
+    channel = {"input": "AIN0", "signal": "battery.voltage_v"}
+    t7 = {"name": "t7", "kind": "labjack_t7", "link": "tcp:192.0.2.7"}
+    device = yaml.safe_load("serial_number: 470012345")
+    path = tmp_path / "t7.toml"
+    path.write_text(battfleet.collector_toml({**t7, "device": {**device, "channels": [channel]}}, "bench-1", ["lab"]))
+    assert config.load(path).options.serial_number == "470012345"
 
 
 def test_secrets_are_never_handed_on_by_value() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +11,8 @@ import pytest
 from collectors.devices._libresolar_objects import SETTINGS, places
 from collectors.devices._libresolar_write import Writer
 from collectors.errors import ConfigError, NoReply, Refused
-from tests.collectors.mppt import Rig, every_build
+from collectors.fakes import Out
+from tests.collectors.mppt import Recorder, Rig, every_build
 
 
 def writing(fake: Mapping[str, Any] | None = None) -> tuple[Rig, Writer]:
@@ -107,3 +108,29 @@ def test_settings_are_read_by_our_names(build: Mapping[str, Any]) -> None:
     found = rig.bench.carry(writer.read_settings())
     assert set(found) == {i.signal.split(".")[1] for i in SETTINGS if places(i, build["generation"])}
     assert found["topping_voltage_v"] == 14.4
+
+
+def test_settings_are_read_and_a_switch_is_written_through_a_shell() -> None:
+    rig, writer = writing({"generation": "0.6", "shell": True})
+    settings = rig.bench.carry(writer.read_settings())
+    plain, plain_writer = writing({"generation": "0.6"})
+    assert settings == plain.bench.carry(plain_writer.read_settings())
+    assert rig.bench.carry(writer.write("Load/wEnable", False)) is False
+
+
+def test_a_password_that_a_shell_echoes_is_in_no_error() -> None:
+    rig, writer = writing({"generation": "0.5", "shell": True})
+    password = secrets.token_hex(4)
+    rig.recorder = Echo(rig.recorder.fake)
+    rig.bench._fake = rig.recorder
+    with pytest.raises(NoReply) as lost:
+        rig.bench.carry(writer.authenticate(password))
+    assert "echo" in str(lost.value)
+    assert password not in str(lost.value)
+
+
+class Echo(Recorder):
+    """A shell that only echoes what is typed."""
+
+    def receive(self, data: bytes, now_s: float, channel: str = "") -> Sequence[Out]:
+        return [Out(b"uart:~$ " + data.replace(b"\n", b"\r\n"), now_s)]
