@@ -219,8 +219,7 @@ class Controller:
             if not isinstance(reply.payload, Other):
                 return reply
             self._prompt_seen |= reply.payload.from_shell
-            is_echo = reply.payload.kind == "echo"  # of a request that may hold a password
-            send, text = b"", "an echo of the request" if is_echo else reply.payload.text
+            send, text = b"", _without_password(reply.payload.text)
             until_ns = until_ns or reply.boottime_ns + round(timeout_s * 1e9)
             if reply.boottime_ns > until_ns:
                 raise _only_text(text)
@@ -515,9 +514,13 @@ def _only_text(text: str) -> NotUnderstood:
 
 def _shown(request: bytes) -> str:
     """Return a request for people, without what may be a password."""
-    text = request.decode().rstrip("\n")
-    path = text.partition(" ")[0]
-    return repr(path if "auth" in path.lower() else text)
+    return repr(_without_password(request.decode().rstrip("\n")))
+
+
+def _without_password(text: str) -> str:
+    """Return a request, or its echo, up to a path that takes a password."""
+    at = text.lower().find("auth")
+    return text if at < 0 else text[:at] + text[at:].partition(" ")[0]
 
 
 def _signals() -> Mapping[str, Sequence[str]]:
