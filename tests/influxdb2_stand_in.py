@@ -2,7 +2,8 @@
 
 Standard library only, since it also runs as a program on booted hosts: it then listens on 127.0.0.1:8086 and forgets
 everything when it ends. It responds as a real InfluxDB OSS 2.7.12 does: `tests/test_influxdb2_contract.py` plays a
-recording of that server against it and names what is not modelled. Such a request is refused with status 501.
+recording of that server against it and names what is not modelled. Such a request is refused with status 501. Of Flux
+it runs the two scripts of `battfleet-backup` alone.
 """
 
 from __future__ import annotations
@@ -166,8 +167,8 @@ class Api:
                 return self._write_v2(query, login, body)
             case (("GET" | "POST"), ["query"]):
                 return 200, self._influxql(method, {**query, **_form(body)}, login)
-        if (method, path) == ("POST", "/api/v2/query"):
-            raise Refusal(501, "the stand-in runs no Flux")
+            case "POST", ["api", "v2", "query"]:
+                return 200, self._flux(body.decode(), login)
         if method != "GET":
             self.changes.append(f"{method} {path}")
         content = json.loads(body) if body else {}
@@ -557,6 +558,38 @@ class Api:
         series = [_select(columns, name, [p for p in points if p.measurement == name], scale_ns) for name in names]
         return {"series": [one for each in series for one in each]} if any(series) else {}
 
+    def _flux(self, script: str, login: str) -> str:
+        """Return the CSV of a script that counts the values of a bucket, or copies them to another and counts them."""
+        found = re.fullmatch(
+            r'from\(bucketID: "(\w+)"\) \|> range\(start: ([\d:TZ-]+), stop: ([\d:TZ-]+)\)'
+            r'( \|> to\(bucketID: "(\w+)", orgID: "\w+"\))? \|> count\(\)'
+            r' \|> group\((columns: \["_measurement", "_field"\])?\) \|> sum\(\)',
+            script,
+        )
+        if not found:
+            raise Refusal(501, f"the stand-in does not run {script}")
+        if self._permitted(login)[1] is not None:
+            raise Refusal(401, UNKNOWN)
+        source, start, stop, copies, target, each = found.groups()
+        if any(number not in [b["id"] for b in self.buckets] for number in (source, target) if number):
+            raise Refusal(404, f'failed to initialize execute state: could not find bucket "{source}"')
+        from_s, to_s = (
+            int(t) if t.isdigit() else datetime.fromisoformat(t.replace("Z", "+00:00")).timestamp()
+            for t in (start, stop)
+        )
+        points = [p for p in self.stored.get(source, {}).values() if from_s <= p.stamp_ns / 1e9 < to_s]
+        if copies:
+            self.stored.setdefault(target, {}).update({(p.series, p.stamp_ns): p for p in points})
+        numbers: dict[tuple[str, ...], int] = {}
+        for point in points:
+            for field in point.fields:
+                key = (point.measurement, field) if each else ()
+                numbers[key] = numbers.get(key, 0) + 1
+        head = ["_measurement", "_field"] if each else []
+        lines = [["", "result", "table", *head, "_value"]] if numbers else []
+        lines += [["", "_result", str(n), *key, str(numbers[key])] for n, key in enumerate(sorted(numbers))]
+        return "".join(",".join(line) + "\r\n" for line in lines) + "\r\n"
+
     def _policies(self, database: str) -> Json:
         """Return the policies; whatever a bucket's retention is, 2.x says that it keeps everything."""
         columns = ["name", "duration", "shardGroupDuration", "replicaN", "default"]
@@ -628,7 +661,7 @@ def handler_of(api: Api) -> type[BaseHTTPRequestHandler]:
             self.send_header("X-Influxdb-Version", VERSION)
             if code:
                 self.send_header("X-Platform-Error-Code", code)
-            text = b"" if found is None else json.dumps(found).encode()
+            text = b"" if found is None else found.encode() if isinstance(found, str) else json.dumps(found).encode()
             if status != 204:
                 self.send_header("Content-Type", "application/json; charset=utf-8")
                 self.send_header("Content-Length", str(len(text)))

@@ -42,6 +42,8 @@ def detect(url: str, ca_file: str = "") -> Detected:
     status, version, _ = _get(url, "/ping", ca_file)
     if version.startswith("1."):
         return _version_1(url, version, ca_file)
+    if version.startswith("2."):  # a web server in front may let nothing through but /ping, /write and /query
+        return Detected("influxdb2", version)
     setup_status, _, body = _get(url, "/api/v2/setup", ca_file)
     if setup_status == 200 and _is_setup(body):
         return Detected("influxdb2", version)

@@ -21,6 +21,7 @@ from urllib.parse import urlencode, urlsplit
 
 from collectors.errors import CollectorError, ConfigError, LinkDown
 from collectors.shipper.config import ShipConfig, SinkConfig
+from collectors.shipper.detect import detect
 from collectors.shipper.post import basic, connect, door
 
 SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -62,8 +63,7 @@ def set_up(config: ShipConfig, sink: SinkConfig, admin: Admin, keep_s: int | Non
     Raises LinkDown when the server cannot be reached, NotAllowed with its words when it refuses, ConfigError when the
     dialect is not that of the server or the administrator's secret is missing.
     """
-    version = request(sink, "GET", f"{_base(sink)}/ping").version
-    if other := _other_generation(sink, version):
+    if other := _other_generation(sink):
         raise ConfigError(f"{config.path}: [[sink]] {sink.name} dialect: {other}")
     if sink.dialect == "influxdb1":
         return _SetUp1(config, sink, admin).run(keep_s)
@@ -83,29 +83,25 @@ def _missing_secret(config: ShipConfig, sink: SinkConfig) -> str:
     return f"{config.path}: [[sink]] {sink.name}: {sink.url} needs an {kind}: --admin-secret-file FILE"
 
 
-def _generation(sink: SinkConfig, version: str) -> str:
-    """Return "1" or "2", "" for neither. A server that was built from source may say another version, as "dev"."""
-    major = version.removeprefix("v").partition(".")[0]
-    if major in ("1", "2"):
-        return major
-    return "2" if "allowed" in _setup_state(sink) else ""
-
-
-def _other_generation(sink: SinkConfig, version: str) -> str:
+def _other_generation(sink: SinkConfig) -> str:
     """Return what to do when the server is of another generation than the dialect, "" when it is not or is unknown.
 
     1.8 knows the write path of 2.x, but none of what a set-up needs.
     """
-    generation = _generation(sink, version)
-    if sink.dialect == "influxdb1" and generation == "2":
+    try:
+        found = detect(sink.url, sink.ca_file)
+    except LinkDown:  # neither; what is asked of it next tells more
+        return ""
+    if found.dialect == sink.dialect:
+        return ""
+    version = found.version or "of unknown version"
+    if sink.dialect == "influxdb1":
         return (
             f"{sink.url} is an InfluxDB 2.x ({version}). It takes writes of influxdb1 only by a user, password and "
             "mapping (DBRP) that its administrator makes (server.yml, or `influx v1 auth create` and `influx v1 dbrp "
             "create`); `collectors sink setup` makes bucket and token for dialect influxdb2: org, bucket, token_file"
         )
-    if sink.dialect == "influxdb2" and generation == "1":
-        return f"{sink.url} is an InfluxDB 1.x ({version}): expected influxdb1 with database, user and password_file"
-    return ""
+    return f"{sink.url} is an InfluxDB 1.x ({version}): expected influxdb1 with database, user and password_file"
 
 
 def write_secret(path: Path, secret: str, *, replace: bool = False) -> None:
@@ -195,9 +191,7 @@ class _SetUp1:
         who = who or self._admin
         login = basic(who.user, who.secret) if who.secret else {}
         headers = {"Content-Type": "application/x-www-form-urlencoded", **login}
-        status, text, _ = request(
-            self._sink, "POST", f"{_base(self._sink)}/query", urlencode({"q": statement}), headers
-        )
+        status, text = request(self._sink, "POST", f"{_base(self._sink)}/query", urlencode({"q": statement}), headers)
         answer = _json(text)
         results = answer.get("results", [{}])
         error = answer.get("error") or results[0].get("error")
@@ -213,11 +207,10 @@ class _SetUp1:
 
 
 class Response(NamedTuple):
-    """What a server sent back; `version` is "" where it does not call itself InfluxDB."""
+    """What a server sent back."""
 
     status: int
     text: str
-    version: str
 
 
 def request(
@@ -228,8 +221,7 @@ def request(
     try:
         connection.request(method, path, body.encode(), dict(headers or {}))
         response = connection.getresponse()
-        text = response.read().decode("utf-8", "replace")
-        return Response(response.status, text, response.headers.get("X-Influxdb-Version", ""))
+        return Response(response.status, response.read().decode("utf-8", "replace"))
     except (OSError, http.client.HTTPException) as error:
         raise LinkDown(
             f"sink {sink.name}: {sink.url} does not answer: {error}; is it running, and the url right?"
@@ -240,12 +232,7 @@ def request(
 
 def first_set_up_is_due(sink: SinkConfig) -> bool:
     """Return whether an InfluxDB 2.x is new: it then rejects every token."""
-    return _setup_state(sink).get("allowed") is True
-
-
-def _setup_state(sink: SinkConfig) -> dict[str, Any]:
-    """Return what an InfluxDB 2.x says of its first set-up; {} from a server that is none."""
-    return _json(request(sink, "GET", f"{_base(sink)}/api/v2/setup").text)
+    return _json(request(sink, "GET", f"{_base(sink)}/api/v2/setup").text).get("allowed") is True
 
 
 def _json(text: str) -> dict[str, Any]:
@@ -301,7 +288,7 @@ def check_sink(config: ShipConfig, sink: SinkConfig) -> list[tuple[bool, str]]:
         write = request(sink, "POST", opened.path, "", opened.headers)
     except LinkDown as error:
         return [(False, str(error))]
-    return [*found, _judge_write(sink, write, ping.version or write.version)]
+    return [*found, _judge_write(sink, write)]
 
 
 ADVICE = {
@@ -312,9 +299,9 @@ ADVICE = {
 }
 
 
-def _judge_write(sink: SinkConfig, write: Response, version: str) -> tuple[bool, str]:
+def _judge_write(sink: SinkConfig, write: Response) -> tuple[bool, str]:
     place, text = sink.database or sink.bucket, write.text.strip()
     if write.status in (204, 400) or (write.status == 200 and not text):  # nothing to write, but we were let in
         return True, f"may write to {place}"
-    advice = _other_generation(sink, version) or ADVICE.get(write.status, "this does not look like InfluxDB")
+    advice = _other_generation(sink) or ADVICE.get(write.status, "this does not look like InfluxDB")
     return False, f"write to {place}: {write.status} {text[:200]}; {advice}"

@@ -6,7 +6,6 @@ import importlib.util
 import re
 import secrets
 import subprocess
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +17,6 @@ import yaml  # type: ignore[import-untyped]
 from grafana.downsampling import H1, choices, policy
 from tests.fleet.conftest import ROOT
 from tests.fleet.hosts import await_true
-from tests.fleet.modules import load as load_by_path
 from tests.influx import CONFIG, INFLUXD, MISSING
 from tests.influxdb2_stand_in import Api, serving
 
@@ -388,50 +386,3 @@ def test_2x_takes_what_is_built(two: tuple[Api, Run]) -> None:
     assert written == {f"bat/{each['name']}" for each in reduced}
     run_file = (ROOT / "ansible/roles/influxdb/tasks/run.yml").read_text()
     assert f"'policy': '{grain['policy']}'" in run_file, "the role writes them where dashboards look"
-
-
-def test_2x_a_backup_brings_back_the_means_too_and_a_check_what_it_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backup = load_by_path("ansible/roles/backup/files/battfleet_backup.py")
-    columns = ["name", "duration", "shardGroupDuration", "replicaN", "default"]
-    rows = [["h1_mean", "0s", "168h0m0s", 1, False], ["raw", "4368h0m0s", "168h0m0s", 1, True]]
-    monkeypatch.setattr(backup.Server, "query", lambda *_: [{"columns": columns, "values": rows}])
-    restored: list[str] = []
-    monkeypatch.setattr(backup, "run", lambda *command, **_: restored.append(command[command.index("--bucket") + 1]))
-    monkeypatch.setattr(backup, "FOLDER", tmp_path)
-    (tmp_path / "manifest.json").write_text('{"database": "bat"}')
-    with tarfile.open(tmp_path / "x.tar", "w") as archive:
-        archive.add(tmp_path / "manifest.json", "./manifest.json")
-    server = backup.Server("vendor", "http://127.0.0.1:9", "bat", "admin", "x")
-    backup.restore(server, tmp_path / "x.tar", "bat")
-    assert restored == ["bat/raw", "bat/h1_mean"]
-    restored.clear()
-    backup.restore(server, tmp_path / "x.tar", backup.SPARE)
-    assert restored == ["bat/raw"]
-
-
-def test_1x_a_database_that_is_still_written_to_is_dropped_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    backup = load_by_path("ansible/roles/backup/files/battfleet_backup.py")
-    busy = "unlinkat /var/lib/influxdb/data/x: directory not empty"
-    answers = [
-        backup.Failed(busy),
-        backup.Failed(busy),
-        None,
-        backup.Failed("another thing"),
-        *[backup.Failed(busy)] * 99,
-    ]
-
-    def answer(*_: object) -> None:
-        if (found := answers.pop(0)) is not None:
-            raise found
-
-    monkeypatch.setattr(backup.Server, "query", answer)
-    monkeypatch.setattr(backup.time, "sleep", lambda _: None)
-    server = backup.Server("debian", "http://127.0.0.1:9", "bat", "admin", "x")
-    backup.drop(server, "x")
-    with pytest.raises(backup.Failed, match="another thing"):
-        backup.drop(server, "x")
-    with pytest.raises(backup.Failed, match="not empty"):
-        backup.drop(server, "x")
-    assert len(answers) == 99 - backup.DROPS

@@ -62,6 +62,11 @@ def test_a_2_behind_a_path_is_detected() -> None:
         assert detect(f"{url}/influx/").dialect == "influxdb2"
 
 
+def test_a_2_behind_a_web_server_that_hides_its_api_is_detected_by_its_version() -> None:
+    with serving({"/ping": (204, PING_2, b"")}) as url:
+        assert detect(url) == Detected("influxdb2", "2.7.12")
+
+
 def test_a_real_1_is_detected(influx: Influx) -> None:
     found = detect(influx.url)
     assert found.dialect == "influxdb1" and found.version.startswith("1.") and found.has_users

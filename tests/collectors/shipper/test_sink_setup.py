@@ -342,11 +342,11 @@ def test_influxdb1_dialect_on_a_2x_server_is_told_what_to_do(new: tuple[Path, Ap
     path.write_text(path.read_text()[: path.read_text().index("[[sink]]")] + sink)
     checked = run("check", path)
     assert checked.exit_code == 69
-    assert "is an InfluxDB 2.x (v2.7.12)" in checked.output
+    assert "is an InfluxDB 2.x (2.7.12)" in checked.output
     assert "run `collectors sink setup`" not in checked.output
     result = set_up(path)
     assert getattr(result.exception, "exit_code", None) == 78
-    assert "is an InfluxDB 2.x (v2.7.12)" in str(result.exception)
+    assert "is an InfluxDB 2.x (2.7.12)" in str(result.exception)
     assert server.changes == []
 
 
