@@ -97,7 +97,7 @@ class Poller:
         self.state = "starting"
         self._loss = ""
         self._guard = RangeGuard()
-        self._integrator = Integrator(self.silence_s)
+        self._integrator = Integrator(max(self.silence_s, SILENT_PERIODS * self.config.collector.period_s))
         self._bytes_before = 0
         self._conversation: Conversation | None = None
 

@@ -7,7 +7,8 @@ changes its sign. Here the two are kept apart, by this rule:
                       area below zero is charge out; where the line crosses zero it is divided exactly there.
     energy            The same with the power, voltage times current of each sample (or the sample's own `power_w`).
     gaps              Neighbouring samples more than `gap_s` apart have nothing between them: what was not measured is
-                      not guessed. A sample without a plausible current is no sample.
+                      not guessed. The poller takes 5 periods, or the time after which it calls the instrument silent
+                      where that is longer. A sample without a plausible current is no sample.
     rows              At the first sample at least ROW_S after the last row, before a gap, and at the end of a session:
                       the amounts since the row before, stamped with the last sample they include. So rows add up over
                       any range, restarts included. A crash or a power cut loses the amounts of ROW_S at most.

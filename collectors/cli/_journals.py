@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from collectors import config
+from collectors import config, throughput
 from collectors.errors import ConfigError, JournalError
 from collectors.journal.reader import JournalReader
 from collectors.shipper.reading import collectors_of
 
-SELF = "collector"
-"""The measurement of collectors and shipper about themselves."""
+SELF = ("collector", throughput.MEASUREMENT)
+"""The measurements that collectors and shipper write, and no instrument."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -34,13 +34,13 @@ def state_option(command: Command) -> Command:
 def self_option(command: Command) -> Command:
     """Add --self-metrics, without which only readings are shown."""
     return click.option(
-        "--self-metrics", is_flag=True, help="Also what collectors report about themselves (measurement collector)."
+        "--self-metrics", is_flag=True, help="Also what collectors write of themselves: collector, throughput."
     )(command)
 
 
 def is_wanted(measurement: str, asked: str | None, self_metrics: bool) -> bool:
     """Return whether rows of a measurement are asked for: the named one, else readings, else all."""
-    return measurement == asked if asked else self_metrics or measurement != SELF
+    return measurement == asked if asked else self_metrics or measurement not in SELF
 
 
 def complete_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:

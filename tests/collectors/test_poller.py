@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -192,14 +192,23 @@ def test_a_missing_value_is_not_an_event() -> None:
     assert events == []
 
 
+def two_amperes(self: acme.Driver) -> Dialogue[list[Output]]:
+    reply = yield Ask(b"poll", acme.cut, timeout_s=0.5)
+    return [Reading("battery", reply.boottime_ns, {"current_a": 2.0, "voltage_v": 10.0})]
+
+
+def test_slow_samples_are_no_gaps(poll: Poll, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of a kind that has its own time of silence, which is shorter than this period: 2 A for 4 min."""
+    monkeypatch.setattr(acme.Driver, "poll", two_amperes)
+    monkeypatch.setattr(acme, "DEVICE", replace(acme.DEVICE, silence_s=5.0))
+    _, kept, _ = poll(link(*[1] * 5), until_s=310, period_s=60.0)
+    rows = [reading for reading in kept.readings if reading.measurement == "throughput"]
+    assert [round(3600 * (row.values["charge_in_ah"] or 0.0), 3) for row in rows] == [120.0] * 4
+
+
 def test_what_flowed_is_stored_beside_the_samples(poll: Poll, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when the link is lost and when it stops: 2 A over the 8 + 6 intervals between its samples, and a gap."""
-
-    def current(self: acme.Driver) -> Dialogue[list[Output]]:
-        reply = yield Ask(b"poll", acme.cut, timeout_s=0.5)
-        return [Reading("battery", reply.boottime_ns, {"current_a": 2.0, "voltage_v": 10.0})]
-
-    monkeypatch.setattr(acme.Driver, "poll", current)
+    monkeypatch.setattr(acme.Driver, "poll", two_amperes)
     nobody = [LinkDown("gone")] * 12
     _, kept, _ = poll(link(*[1] * 9, LinkDown("gone")), *nobody, link(*[1] * 7), until_s=29)
     rows = [reading for reading in kept.readings if reading.measurement == "throughput"]

@@ -214,6 +214,14 @@ def test_runbook_pages_have_rules() -> None:
     assert pages == {rule.name for rule in RULES}
 
 
+def test_runbook_pages_name_panels_that_exist() -> None:
+    titles = {panel["title"] for board in dashboards().values() for panel in panels(board)}
+    pages = " ".join(path.read_text() for path in (ROOT / "docs" / "runbook").glob("*.md"))
+    named = {" ".join(title.split()) for title in re.findall(r"→\s+\*([^*]+)\*", pages)}
+    assert len(named) >= 4
+    assert named <= titles
+
+
 def test_rules_link_to_their_pages() -> None:
     for rule in BUILT_RULES:
         assert (ROOT / rule["annotations"]["runbook_url"]).is_file()
