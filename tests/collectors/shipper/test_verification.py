@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,14 +20,16 @@ from collectors.cli.ship import COMMAND
 from collectors.clock import FakeClock, ToldClock, tell
 from collectors.errors import ConfigError
 from collectors.journal.backlog import EventAt, Row, Work
+from collectors.journal.committer import Committer
 from collectors.journal.settings import JournalSettings
 from collectors.journal.tables import canonical
 from collectors.journal.writer import Writer
+from collectors.reading import Event
 from collectors.shipper import config as ship_config
 from collectors.shipper import service
 from collectors.shipper.post import Post
-from collectors.shipper.query import _seconds
-from collectors.shipper.store import Store
+from collectors.shipper.query import NotReadable, QueryClient, QueryFailed, _seconds
+from collectors.shipper.store import Store, Verified
 from collectors.shipper.verification import AT_ONCE_NS, MINUTE_NS, Bins, Range, joined, parse_range, parts
 from tests.influx import Influx
 
@@ -250,3 +253,57 @@ def test_the_order_in_which_a_server_adds_up_is_no_difference(numbers: list[floa
 
 def test_durations_are_read_as_both_generations_write_them() -> None:
     assert [_seconds(words) for words in ("0s", "168h0m0s", "1h30m0s", "forever")] == [0, 604_800, 5400, 0]
+
+
+NO_RIGHT = '{"results":[{"statement_id":0,"error":"database not found: bat"}]}'
+"""What 2.7.12 responds to a token that may write and not read, with status 200."""
+
+
+def cloud(tmp_path: Path, keys: str = "") -> ship_config.ShipConfig:
+    """Return a configuration with one sink of 2.x."""
+    for name in ("token", "read-token"):
+        (tmp_path / name).write_text(name)
+    path = tmp_path / "ship.toml"
+    path.write_text(
+        f'[ship]\nbench = "b"\nstate_dir = "{tmp_path}"\n[[sink]]\nname = "cloud"\ndialect = "influxdb2"\n'
+        f'url = "http://127.0.0.1:9"\norg = "lab"\nbucket = "bat/raw"\ntoken_file = "token"\n{keys}\n'
+    )
+    return ship_config.load(path)
+
+
+def test_a_token_of_2x_that_may_not_read_is_told_from_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = cloud(tmp_path)
+    client = QueryClient(loaded, loaded.sinks[0])
+    monkeypatch.setattr(client, "_post", lambda _statement: (200, NO_RIGHT))
+    with pytest.raises(NotReadable, match="read_token_file"):
+        client.keeps_s()
+    cut = '{"results":[{"series":[{"columns":[],"partial":true}]}]}'
+    monkeypatch.setattr(client, "_post", lambda _statement: (200, cut))
+    with pytest.raises(QueryFailed, match="max-row-limit"):
+        client.keeps_s()
+    monkeypatch.setattr(client, "_post", lambda _statement: (502, "<html>Bad Gateway"))
+    with pytest.raises(QueryFailed, match="502"):
+        client.keeps_s()
+
+
+def test_the_token_that_may_read_and_the_bucket_s_database_are_asked(tmp_path: Path) -> None:
+    loaded = cloud(tmp_path, 'read_token_file = "read-token"')
+    client = QueryClient(loaded, loaded.sinks[0])
+    assert client._headers == {"Authorization": "Token read-token"}
+    assert (client.database, client.policy) == ("bat", "raw")
+
+
+def test_what_a_comparison_found_missing_becomes_an_event(tmp_path: Path) -> None:
+    """The comparison is another process; the shipper tells of it in its own journal."""
+    shipper = service.Service(cloud(tmp_path), FakeClock(), lambda _: None)
+    told: list[Event] = []
+    committer = cast("Committer", SimpleNamespace(put=told.append))
+    for missing in (0, 7):
+        shipper.store.note_verified(Verified(0, "cloud", NOW_NS, NOW_NS - SECOND, NOW_NS, 100, missing, missing, 0))
+    for _ in range(2):
+        shipper._tell_verified(committer)
+    shipper.close()
+    assert [event.kind for event in told] == ["points_missing"]
+    assert "7 of 100 acknowledged values were missing, 7 sent again" in told[0].detail
