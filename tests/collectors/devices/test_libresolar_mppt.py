@@ -553,6 +553,35 @@ SESSION = (
 
 def test_decode_reads_a_session_with_a_shell() -> None:
     for pieces in ([SESSION], [SESSION[i : i + 1] for i in range(len(SESSION))]):
-        echo, answer, log, report, reading = DEVICE.decode(pieces)
+        echo, answer, asked, log, report, reading = DEVICE.decode(pieces)
         assert (echo["type"], answer["payload"], log["type"]) == ("echo", [12.9], "noise")
+        assert asked["values"] == {"voltage_v": 12.9}
         assert (report["path"], reading["values"]) == ("mLive_", {"voltage_v": 12.9})
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer", "readings"),
+    [
+        ('?output ["Bat_V","Solar_A"]', ":85 Content. [14.10,-2.5]", [{"voltage_v": 14.1}, {"current_a": 2.5}]),
+        ('?output ["Bat_V"] 5E9A1155#', ":85 Content. [14.10]", [{"voltage_v": 14.1}]),
+        ('?meas "Bat_V"', ":85 Content. 14.10", [{"voltage_v": 14.1}]),
+        ('!output ["Bat_V","DCDCState"]', ":0 Success. [14.1,4]", [{"voltage_v": 14.1}, {"dcdc_state": 6.0}]),
+        ('?Battery ["rVoltage_V"]', ":85 [12.9]", [{"voltage_v": 12.9}]),
+        ('?output ["Bat_V","Bat_A"]', ":85 Content. [14.10]", []),
+        ('?output ["Bat_V"]', ":A4 Not Found.", []),
+        ('?output ["Bat_V"', ":85 Content. [14.10]", []),
+        ("?output", ":85 Content. [14.10]", []),
+        ('?output ["nothing"]', ":85 Content. [14.10]", []),
+        ('?output ["Bat_V"]', ':85 Content. ["x"]', []),
+    ],
+)
+def test_decode_knows_an_answers_values_by_the_request_before_it(
+    request_: str, answer: str, readings: list[dict[str, float]]
+) -> None:
+    _, _, *found = DEVICE.decode([f"{request_}\n{answer}\n".encode()])
+    assert [record["values"] for record in found] == readings
+
+
+def test_decode_gives_a_late_answer_no_names() -> None:
+    records = list(DEVICE.decode([b'?output ["Bat_V"]\n:85 Content. [14.1]\n:85 Content. [99.0]\n']))
+    assert [record["values"] for record in records if "measurement" in record] == [{"voltage_v": 14.1}]
