@@ -16,7 +16,7 @@ from typing import Any
 
 from grafana import dashboards
 from grafana.alerts.rules import Rule, rules
-from grafana.alerts.settings import Settings
+from grafana.alerts.settings import EVALUATION_S, Settings
 from grafana.dashboard import dashboard_json
 from grafana.panels import EXPRESSION, FOLDER, SOURCE
 
@@ -25,7 +25,6 @@ Json = dict[str, Any]
 RETIRED = Path(__file__).with_name("retired.toml")
 ORG = 1
 CONTACT = "battfleet"
-INTERVALS_S = {"critical": 30, "warning": 60}
 FAR = 1000
 """What a closed gate adds to a value, away from the limit: more than any value, small enough to lose no digits."""
 UNKNOWN = "unknown, no data"
@@ -119,7 +118,7 @@ def hold_evaluations(settings: Settings, severity: str) -> int:
     Grafana resolves after two, if other series are still there: an alarm would end because its instrument fell silent.
     """
     hold_s: float = settings.limits["silence_hold_s"]
-    return max(2, math.ceil(hold_s / INTERVALS_S[severity]))
+    return max(2, math.ceil(hold_s / EVALUATION_S[severity]))
 
 
 def rule_json(rule: Rule, settings: Settings) -> Json:
@@ -206,7 +205,7 @@ def groups(settings: Settings) -> list[Json]:
             "interval": f"{interval_s}s",
             "rules": [rule_json(rule, settings) for rule in every if rule.severity == severity],
         }
-        for severity, interval_s in INTERVALS_S.items()
+        for severity, interval_s in EVALUATION_S.items()
     ]
 
 

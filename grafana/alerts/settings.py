@@ -13,6 +13,10 @@ from typing import Any
 DEFAULTS = Path(__file__).with_name("settings.toml")
 CONTACT_POINTS = ("mail", "webhook", "ntfy", "mqtt")
 NAME = re.compile(r"[A-Za-z0-9_-]+")
+EVALUATION_S = {"critical": 30, "warning": 60}
+"""How often rules are evaluated."""
+LONGEST_HOLD_S = 32_767 * min(EVALUATION_S.values())
+"""Grafana stores as how many evaluations an alert is held in 16 bits (its migration of alert_rule)."""
 
 
 class SettingsError(Exception):
@@ -56,6 +60,9 @@ def load(own: Mapping[str, Any] | None = None) -> Settings:
         raise SettingsError(f"contact_points: {sorted(unknown)} unknown; expected some of {', '.join(CONTACT_POINTS)}")
     if unfit := [key for key in ("database", "policy") if not NAME.fullmatch(merged[key])]:
         raise SettingsError(f"{unfit[0]}: expected a name of letters, digits, '-' and '_', got {merged[unfit[0]]!r}")
+    hold_s = merged["limits"]["silence_hold_s"]
+    if not 0 <= hold_s <= LONGEST_HOLD_S:
+        raise SettingsError(f"limits.silence_hold_s: expected 0 to {LONGEST_HOLD_S}, got {hold_s:g}")
     return Settings(
         merged["database"],
         merged["policy"],

@@ -172,7 +172,7 @@ def test_an_alert_whose_series_is_missing_is_held_for_a_week() -> None:
         every_s = int(group["interval"].removesuffix("s"))
         held_s = {rule["missing_series_evals_to_resolve"] * every_s for rule in group["rules"]}
         assert held_s == {7 * 86_400}
-    for hold_s, evaluations in ((86_400, {2880, 1440}), (61, {3, 2}), (0, {2})):
+    for hold_s, evaluations in ((86_400, {2880, 1440}), (983_010, {32_767, 16_384}), (61, {3, 2}), (0, {2})):
         made = groups(load({"limits": {"silence_hold_s": hold_s}}))
         assert {rule["missing_series_evals_to_resolve"] for group in made for rule in group["rules"]} == evaluations
 
@@ -375,6 +375,8 @@ def test_a_site_can_change_a_limit() -> None:
         ({"batteries": {"b": {"chemistry": ["lfp"], "cells": 4, "capacity_ah": 1}}}, "batteries.b.chemistry: ['lfp']"),
         ({"batteries": {"b": 4}}, "batteries.b: expected chemistry, cells and capacity_ah, got 4"),
         ({"limits": {"soc_low": [0.2, math.nan]}}, "limits.soc_low: expected something like"),
+        ({"limits": {"silence_hold_s": 1_000_000}}, "limits.silence_hold_s: expected 0 to 983010, got 1e+06"),
+        ({"limits": {"silence_hold_s": -1}}, "limits.silence_hold_s: expected 0 to 983010, got -1"),
         ({"limits": {"charge_c_rate": True}}, "limits.charge_c_rate: expected something like"),
         ({"database": "my lab"}, "database: expected a name"),
         ({"policy": ""}, "policy: expected a name"),
