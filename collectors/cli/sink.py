@@ -127,8 +127,9 @@ def setup(
 ) -> None:
     """Create what is missing: database or bucket, retention, and a user or token that may write there and nothing else.
 
-    The user's password or the token is made, if its file is not there yet, and written to that file, mode 0600. A
-    second run changes nothing and says so. Exit 69: no answer; 76: the database refused; 78: configuration.
+    The user's password or the token is made, if its file is not there yet, and written to that file, mode 0600. On 2.x
+    a token made here before is made anew when it may not write there any more; any other in that file is left alone.
+    A second run changes nothing and says so. Exit 69: no answer; 76: the database refused; 78: configuration.
     """
     from collectors.shipper.setting_up import Admin, duration_s, set_up
 

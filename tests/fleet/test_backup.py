@@ -13,6 +13,7 @@ import shutil
 import socket
 import sqlite3
 import tarfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -264,6 +265,26 @@ def test_2x_a_restore_that_fails_leaves_everything_as_it_was(new: New) -> None:
         assert everything(server) == ALL
 
 
+def test_2x_a_bucket_that_cannot_be_deleted_stops_no_restore(new: New, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = filled(new)
+    saved = backup.make(server, 3)
+    ask_api = backup.Server.api
+
+    def refuse(self: Server, method: str, path: str, **content: Any) -> Any:
+        if method == "DELETE" and "/buckets/" in path:
+            raise backup.Failed("does not answer: timed out")
+        return ask_api(self, method, path, **content)
+
+    monkeypatch.setattr(backup.Server, "api", refuse)
+    words = backup.restore(server, saved, "bat")
+    assert [line for line in words if "were kept" in line] == words[:2]
+    assert [line.partition(":")[0] for line in words if "can be deleted after a restart" in line] == [
+        line.partition(":")[0] for line in words[:2]
+    ]
+    assert everything(server) == ALL
+    assert default_of(server) == ["raw"]
+
+
 def test_2x_a_backup_without_list_of_policies_is_counted_by_measurement(
     new: New, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,6 +370,22 @@ def test_what_is_no_backup_is_refused_in_words(
     assert command(server, "restore", str(tmp_path / "none.tar")) == 1
     assert command(server, "make") == 1
     assert "does not answer" in capsys.readouterr().err
+
+
+def test_an_answer_that_is_cut_off_is_an_error_in_words() -> None:
+    def cut_off(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65_536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=cut_off, args=(server,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(backup.Failed, match="does not answer: IncompleteRead"):
+            backup.Server("vendor", url, "bat", "admin", "x", "lab").org_id()
+        thread.join()
 
 
 def test_a_program_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

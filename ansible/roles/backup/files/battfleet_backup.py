@@ -28,6 +28,7 @@ from __future__ import annotations
 import argparse
 import base64
 import csv
+import http.client
 import io
 import json
 import os
@@ -64,6 +65,8 @@ SETTLE_S = 5.0
 """1.6 opens restored shards after `influxd restore` has ended; dropped in that moment, its index can crash it."""
 PORT_1X = "127.0.0.1:8088"
 TIMEOUT_S = 600.0
+COPY_TIMEOUT_S = 86_400.0
+"""Copying points answers nothing until it is done."""
 OLDEST, NEWEST = "1678-01-01T00:00:00Z", "2262-01-01T00:00:00Z"
 """Times that InfluxDB 2 can store."""
 
@@ -109,29 +112,30 @@ class Server:
         found: dict[str, Any] = json.loads(text) if text else {}
         return found
 
-    def flux(self, text: str) -> list[dict[str, str]]:
+    def flux(self, text: str, timeout_s: float = TIMEOUT_S) -> list[dict[str, str]]:
         """Return the rows of what a Flux script of InfluxDB 2 yields, of tables that all have the same columns."""
         headers = {"Authorization": f"Token {self.secret}", "Content-Type": "application/vnd.flux"}
-        answer = self._send(
-            "POST", f"/api/v2/query?{urllib.parse.urlencode({'org': self.org})}", text.encode(), headers
-        )
+        path = f"/api/v2/query?{urllib.parse.urlencode({'org': self.org})}"
+        answer = self._send("POST", path, text.encode(), headers, timeout_s)
         lines = answer.decode("utf-8", "replace")
         if re.search(r"^,?error,reference", lines, re.MULTILINE):  # it failed after the status was sent
             raise Failed(f"{text}: {lines.strip()}")
         rows = [row for row in csv.reader(io.StringIO(lines)) if row]
         return [dict(zip(rows[0], row, strict=True)) for row in rows[1:] if row != rows[0]]
 
-    def _send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> bytes:
+    def _send(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str], timeout_s: float = TIMEOUT_S
+    ) -> bytes:
         request = urllib.request.Request(self.url + path, body, headers, method=method)  # noqa: S310 - http
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310
                 text: bytes = response.read()
                 return text
         except urllib.error.HTTPError as error:
             words = error.read().decode("utf-8", "replace").strip()
             kind = Missing if error.headers.get("X-Platform-Error-Code") == "not found" else Failed
             raise kind(f"{self.url}: {method} {path.partition('?')[0]}: {error.code} {words}") from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise Failed(f"{self.url} does not answer: {error}") from error
 
     def policies(self, database: str = "") -> dict[str, str]:
@@ -327,7 +331,8 @@ def restore_buckets(server: Server, folder: Path, manifest: dict[str, Any], name
     default = (manifest.get("policies") or [DEFAULT_POLICY])[0]
     for policy in sorted(saved, key=lambda policy: policy != default):  # the first of a database becomes its default
         remap(server, name, policy, restored[f"{name}/{policy}"], is_default=policy == default)
-    return [copy_back(server, new, restored[new], number) for new, number in aside.items()]
+    words = [copy_back(server, new, restored[new], number) for new, number in aside.items()]
+    return words + [left for new, number in aside.items() if (left := delete(server, new, number))]
 
 
 def saved_buckets(folder: Path, database: str, org: str) -> tuple[str, dict[str, str]]:
@@ -356,18 +361,29 @@ def remap(server: Server, database: str, policy: str, bucket: str, *, is_default
 
 
 def copy_back(server: Server, name: str, restored: str, aside: str) -> str:
-    """Copy what the bucket of this name held before into the restored one, and delete it; return that in words."""
+    """Copy what the bucket of this name held before into the restored one; return that in words."""
     # What is copied is counted, so that the answer is short.
     copy = f'from(bucketID: "{aside}") |> range(start: {OLDEST}, stop: {NEWEST})'
     copy += f' |> to(bucketID: "{restored}", orgID: "{server.org_id()}") |> count() |> group() |> sum()'
     try:
-        number = sum(int(row["_value"]) for row in server.flux(copy))
+        number = sum(int(row["_value"]) for row in server.flux(copy, COPY_TIMEOUT_S))
     except Failed as failed:
         raise Failed(
             f"{name} is back; what it held before is still in bucket {aside}, not copied: {failed}"
         ) from failed
-    server.api("DELETE", f"/api/v2/buckets/{aside}")
     return f"{name}: {number} values that it held already were kept"
+
+
+def delete(server: Server, name: str, aside: str) -> str:
+    """Delete a bucket that was copied; return "", or in words that it is still there.
+
+    Nothing is lost by that: 2.7.12 does not delete what a query that failed has left open, until it is restarted.
+    """
+    try:
+        server.api("DELETE", f"/api/v2/buckets/{aside}")
+    except Failed as failed:
+        return f"{name}: bucket {aside} was copied and can be deleted after a restart of the server; now: {failed}"
+    return ""
 
 
 def read_manifest(backup: Path) -> dict[str, Any]:
