@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from soc import filters
 from soc.belief import Belief, Memory, state_names
 from soc.cell import Tables, tables
+from soc.consistency import ConsistencyMonitor
 from soc.errors import BeliefError, FilterError, OptionError
 from soc.filters import Samples
 from soc.models.correct import INNOVATION, INNOVATION_SD, OFFSET, OUTPUTS, SD, SOC
@@ -186,6 +187,7 @@ class Estimator:
         if resume is not None:
             self.model.check(resume)
         self.belief = resume
+        self._monitor = ConsistencyMonitor(cell)
 
     def step(self, time_s: float, current_a: float, voltage_v: float, temperature_degc: float) -> Point:
         """The result after one more sample; a missing voltage or temperature is nan."""
@@ -203,9 +205,10 @@ class Estimator:
             v, t, i = (float(c[0]) for c in (chunk.voltage_v, chunk.temperature_degc, chunk.current_a))
             self.belief = self.model.start(v, t, i, *self._start)
         samples = self._samples(chunk)
-        late = _not_after(chunk, self.belief)
+        late, before = _not_after(chunk, self.belief), self.belief.memory
         self.belief, outs = self.model.carry(self.belief, samples)
         _check_outputs(self.model.filter, chunk, outs)
+        self._monitor.add(chunk, outs[:, SOC], outs[:, SD], before, self.belief.memory)
         return Estimate(
             time_s=chunk.time_s,
             soc=outs[:, SOC],
@@ -214,7 +217,7 @@ class Estimator:
             innovation_sd_v=outs[:, INNOVATION_SD],
             offset_a=outs[:, OFFSET],
             belief=self.belief,
-            warnings=(*late, *doubts(chunk, self.model.cell)),
+            warnings=(*late, *doubts(chunk, self.model.cell), *self._monitor.warnings()),
         )
 
     def _samples(self, chunk: Series) -> Samples:

@@ -56,6 +56,7 @@ class Intake:
         self._names = (*NAMES, "charge_ah") if pack.use_counter else NAMES
         self._is_resumed = last_s is not None  # its units were looked at when it began
         self._is_warm = self._is_resumed  # a temperature is known from before
+        self._is_measured = False  # a temperature was measured, so that the given one does not stand in any more
 
     def take(self, columns: Mapping[str, ArrayLike]) -> tuple[Series, Array] | None:
         """The usable rows and their reference (NaN without a column `soc_ref`); None if there are none."""
@@ -83,6 +84,15 @@ class Intake:
             )
         return [f"left out of {self.rows} rows: {self._left_out()}"] if self.used < self.rows else []
 
+    def silence(self) -> str | None:
+        """Why there is no usable row so far, in the words of a recording that cannot be used; None if there is one."""
+        if self.used:
+            return None
+        if not self.rows:
+            return "no samples so far: look at device, measurement and the beginning (from=)"
+        no_temperature = f"; {NO_TEMPERATURE}" if not self._is_warm and self.missing == self.rows else ""
+        return f"no usable row of {self.rows} so far ({self._left_out()}){no_temperature}"
+
     def _left_out(self) -> str:
         return f"{self.missing} with a missing value, {self.not_rising} whose time does not rise"
 
@@ -93,8 +103,10 @@ class Intake:
             if given is None:
                 raise SeriesError(NO_TEMPERATURE)
             return np.full(count, given)
-        if given is not None and not self._is_warm:
-            measured[~np.logical_or.accumulate(np.isfinite(measured))] = given
+        if given is not None and not self._is_measured:
+            not_yet = ~np.logical_or.accumulate(np.isfinite(measured))
+            measured[not_yet] = given
+            self._is_measured = bool(not not_yet.all())
         return measured
 
     def _scale(self, arrays: dict[str, Array]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import time
@@ -62,8 +63,10 @@ def run(
     try:
         with stores.appender(target) as writer:
             notify(f"READY=1\nSTATUS=following {place}")
+            warned: set[str] = set()
             while True:
-                _catch_up(place, rules, stream, writer, state, settle_s)
+                _catch_up(place, rules, stream, writer, state, settle_s, warned)
+                _say_silence(place, stream, warned)
                 _wait(every_s)
     except Stopped:
         notify("STOPPING=1")
@@ -73,7 +76,25 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
     raise Stopped
 
 
-def _catch_up(place: str, rules: Rules, stream: Stream, writer: Writer, state: Path, settle_s: float) -> None:
+def _say_silence(place: str, stream: Stream, warned: set[str]) -> None:
+    """Say why there is no estimate yet: once for each reason, and in the status."""
+    reason = stream.intake.silence()
+    if reason is not None:
+        _warn_once(f"{place}: {reason}", warned)
+        notify(f"WATCHDOG=1\nSTATUS=waiting: {reason}")
+
+
+def _warn_once(warning: str, warned: set[str]) -> None:
+    """Log a warning unless one with the same words, whatever its numbers, was logged."""
+    kind = re.sub(r"[0-9.]+", "", warning)
+    if kind not in warned:
+        warned.add(kind)
+        LOG.warning("%s", warning)
+
+
+def _catch_up(
+    place: str, rules: Rules, stream: Stream, writer: Writer, state: Path, settle_s: float, warned: set[str]
+) -> None:
     """Take in all that the place has by now; waits while it is away."""
 
     def pieces() -> Iterable[Results]:
@@ -86,6 +107,8 @@ def _catch_up(place: str, rules: Rules, stream: Stream, writer: Writer, state: P
                 _store(results, writer)
                 save(stream.beliefs, state)
                 _say(results)
+                for warning in results.warnings:
+                    _warn_once(f"{place}: {warning}", warned)
                 pause_s = PAUSE_LEAST_S
         except StoreDown as error:
             _complain(error, pause_s)
@@ -110,7 +133,8 @@ def _store(results: Results, writer: Writer) -> None:
 def _say(results: Results) -> None:
     z, low, high = (float(results.signals[name][-1]) for name in ("soc", "soc_lo", "soc_hi"))
     when = datetime.fromtimestamp(float(results.time_s[-1]), UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    notify(f"WATCHDOG=1\nSTATUS=soc {z:.3f} ({low:.3f} to {high:.3f}) at {when}")
+    warning = f"; warning: {results.warnings[0]}" if results.warnings else ""
+    notify(f"WATCHDOG=1\nSTATUS=soc {z:.3f} ({low:.3f} to {high:.3f}) at {when}{warning}")
 
 
 def _complain(error: SocError, pause_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from soc.belief import Belief
+from soc.belief import Belief, Memory
 from soc.cell import OCV, Tables
 from soc.errors import SeriesError
 from soc.estimator import SIGMAS, SOC_SD, Estimate, Estimator
@@ -77,8 +78,10 @@ class Stream:
             for name in names
         }
         last_s = max((belief.time_s for belief in known.values()), default=None if start is None else start.time_s)
+        temperatures = [float(belief.memory[Memory.TEMPERATURE]) for belief in known.values()]
+        self._last_degc = temperatures[0] if temperatures else math.nan
         self.intake = Intake(setup.cell, setup.pack, last_s, strict=strict)
-        self._warnings: list[str] = []
+        self._warnings: dict[str, str] = {}  # by kind: the newest evidence counts
 
     @property
     def beliefs(self) -> dict[str, Belief]:
@@ -93,25 +96,34 @@ class Stream:
         series, _ = taken
         found = {name: estimator.run(series) for name, estimator in self._estimators.items()}
         main = found[self.setup.filter]
-        self._warnings += [w for w in main.warnings if w not in self._warnings]
+        self._warnings |= {warning.partition(":")[0]: warning for warning in main.warnings}
         signals = {"soc": main.soc, "soc_lo": main.soc_lo, "soc_hi": main.soc_hi}
         if self.setup.full:
             signals |= {"soc_counted": found["coulomb"].soc, **self._more(series, main)}
-        return Results(main.time_s, signals, main.model, main.version)
+        return Results(main.time_s, signals, main.model, main.version, main.warnings)
 
     def finish(self) -> list[str]:
         """What is to be said about the whole recording. Raises `SeriesError` if it was too short."""
-        return [*self.intake.finish(), *self._warnings]
+        return [*self.intake.finish(), *self._warnings.values()]
 
     def _more(self, series: Series, found: Estimate) -> dict[str, Array]:
         """What the estimate says besides; voltages and currents are those of the whole battery again."""
         pack, tables = self.setup.pack, self._estimators[self.setup.filter].model.tables
+        temperature_degc = self._held(series.temperature_degc)
         return {
             "innovation_v": pack.series * found.innovation_v,
             "innovation_bound_v": pack.series * SIGMAS * found.innovation_sd_v,
             "current_offset_a": pack.parallel * found.offset_a,
-            "ocv_v": pack.series * ocv_at(tables, found.soc, series.temperature_degc),
+            "ocv_v": pack.series * ocv_at(tables, found.soc, temperature_degc),
         }
+
+    def _held(self, temperature_degc: Array) -> Array:
+        """The temperatures with the last known one where none was measured, as the filter holds it."""
+        known = np.isfinite(temperature_degc)
+        values = np.concatenate(([self._last_degc], temperature_degc))
+        place = np.maximum.accumulate(np.concatenate(([0], np.where(known, np.arange(1, len(values)), 0))))
+        self._last_degc = float(values[place[-1]])
+        return np.asarray(values[place[1:]])
 
 
 def run(recording: Recording, stream: Stream) -> Iterator[Results]:

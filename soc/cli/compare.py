@@ -65,6 +65,8 @@ def COMMAND(place: str, filters: tuple[str, ...], plot: Path | None, **taken: An
         extra[name] = {"µs/sample": round(1e6 * (time.perf_counter() - begun) / len(series), 2)}
         scores[name] = score(found.time_s, found.soc, found.sd, reference, found.innovation_v, found.innovation_sd_v)
         estimates[name] = found
+        for warning in found.warnings:
+            click.echo(f"soc: {name}: {warning}", err=True)
     if failures and not scores:
         raise failures[0]
     show(scores, "filter", extra, as_json=as_json)

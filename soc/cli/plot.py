@@ -40,6 +40,6 @@ def COMMAND(place: str, filter_name: str, out: Path, raw: bool, **taken: Any) ->
         drawing.save(drawing.recorded(series, title), out)
         return
     found = estimate(series, setup.cell, filter_name, soc0=setup.soc0, soc0_sd=setup.soc0_sd, **setup.options)
-    for warning in found.warnings:
+    for warning in (*recording.doubts, *found.warnings):
         click.echo(f"soc: {place}: {warning}", err=True)
     drawing.save(drawing.estimated(series, found, reference, f"{title} · {found.model} · {found.version}"), out)

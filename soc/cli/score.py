@@ -62,7 +62,7 @@ def scored(place: str, wish: Wishes, filter_name: str, *, trials: bool) -> dict[
     if trials:
         return _tried(place, setup, {name: make(series, reference) for name, make in TRIALS.items()})
     start = (float(reference[0]), 0.01) if setup.soc0 is None else (setup.soc0, setup.soc0_sd)
-    return {place: judged(Trial(series, reference, *start), setup)}
+    return {place: judged(Trial(series, reference, *start), setup, place)}
 
 
 def _tried(place: str, setup: Setup, trials: Mapping[str, Trial]) -> dict[str, Score]:
@@ -88,6 +88,8 @@ def referenced(place: str, wish: Wishes, filter_name: str, output: Path | None =
     from soc.stream import whole
 
     recording = stores.read(place, wish.rules())
+    for doubt in recording.doubts:
+        click.echo(f"soc: {place}: {doubt}", err=True)
     setup = wish.setup(recording, filter_name, output=output)
     series, reference = whole(recording, Intake(setup.cell, setup.pack))
     if not np.isfinite(reference[0]):
@@ -95,10 +97,12 @@ def referenced(place: str, wish: Wishes, filter_name: str, output: Path | None =
     return setup, series, reference
 
 
-def judged(trial: Trial, setup: Setup) -> Score:
-    """Return the score of the setup's filter in a trial."""
+def judged(trial: Trial, setup: Setup, place: str | None = None) -> Score:
+    """Return the score of the setup's filter in a trial; warnings are printed for a place."""
     from soc.estimator import estimate
     from soc.score import score
 
     found = estimate(trial.series, setup.cell, setup.filter, soc0=trial.soc0, soc0_sd=trial.soc0_sd, **setup.options)
+    for warning in found.warnings if place is not None else ():
+        click.echo(f"soc: {place}: {warning}", err=True)
     return score(found.time_s, found.soc, found.sd, trial.reference, found.innovation_v, found.innovation_sd_v)

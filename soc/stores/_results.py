@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,3 +34,5 @@ class Results:
     signals: Mapping[str, Array]
     model: str
     version: str = field(default="")
+    warnings: Sequence[str] = ()
+    """What contradicts the model in this piece, with evidence."""

@@ -2,7 +2,8 @@
 
 Instruments are joined as `_join` says, in windows of six hours; empty stretches are skipped.
 
-What is written: `soc` with the fields of `_results.SIGNALS` and the text fields `model` and `version`, tagged as the
+What is written: `soc` with the fields of `_results.SIGNALS`, the text fields `model` and `version` and, with the last
+point of a piece, the text field `warning`: what contradicts the model there, or nothing. Tagged as the
 place says, stamped to the microsecond. Writing the same again overwrites.
 """
 
@@ -151,10 +152,12 @@ def encode(results: Results, tags: Mapping[str, str]) -> Iterator[str]:
     tail = f'model="{_quoted(results.model)}",version="{_quoted(results.version)}"'
     names = sorted(results.signals)
     columns = [results.signals[name].tolist() for name in names]
-    for moment, *values in zip(results.time_s.tolist(), *columns, strict=True):
+    warning = f',warning="{_quoted("; ".join(results.warnings))}"'  # empty: nothing any more
+    last = len(results.time_s) - 1
+    for k, (moment, *values) in enumerate(zip(results.time_s.tolist(), *columns, strict=True)):
         present = [f"{n}={v!r}" for n, v in zip(names, values, strict=True) if np.isfinite(v)]
         if present:
-            yield f"{head} {','.join(present)},{tail} {ns(moment)}"
+            yield f"{head} {','.join(present)},{tail}{warning if k == last else ''} {ns(moment)}"
 
 
 def _escaped(word: str) -> str:

@@ -6,6 +6,7 @@ since 1970. Results are written as single precision, times as double.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
@@ -68,6 +69,7 @@ class Writer:
         self._path = path_of(place, "parquet")
         self._schema = pa.schema([("time_s", pa.float64()), *((name, pa.float32()) for name in columns)])
         self._stack = ExitStack()
+        self._warnings: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         """Begin the file."""
@@ -79,6 +81,7 @@ class Writer:
 
     def write(self, results: Results) -> None:
         """Add rows."""
+        self._warnings |= {warning.partition(":")[0]: warning for warning in results.warnings}
         columns: dict[str, Any] = {"time_s": results.time_s, **results.signals}
         table = [pa.array(columns[field.name].astype(field.type.to_pandas_dtype())) for field in self._schema]
         self._writer.write_table(pa.table(table, schema=self._schema))
@@ -86,5 +89,7 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the file; after an error there is none."""
+        """End the file, its warnings in the metadata; after an error there is none."""
+        if error is None:
+            self._writer.add_key_value_metadata({METADATA_KEY: json.dumps({"warnings": [*self._warnings.values()]})})
         self._stack.__exit__(kind, error, trace)
