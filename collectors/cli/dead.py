@@ -11,12 +11,12 @@ from typing import Any
 
 import click
 
-from collectors.errors import CollectorError, ConfigError
+from collectors.errors import CollectorError
 from collectors.shipper import config
 from collectors.shipper.answers import Verdict, judge
 from collectors.shipper.config import ShipConfig
 from collectors.shipper.delivery import Refusal
-from collectors.shipper.store import DeadLetter, Store
+from collectors.shipper.store import DeadLetter, Store, open_existing
 
 SHOWN = 100
 
@@ -40,10 +40,7 @@ def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _open(path: Path) -> tuple[ShipConfig, Store]:
     loaded = config.load(path)
-    file = loaded.ship.state_dir / "ship.db"
-    if not file.exists():
-        raise ConfigError(f"{file}: not there; nothing was ever shipped from this state folder")
-    return loaded, Store(file)
+    return loaded, open_existing(loaded.ship.state_dir / "ship.db")
 
 
 def _when(letter: DeadLetter) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -64,7 +65,10 @@ def _one_line(detail: str) -> str:
 
 def bench_of(state_dir: Path) -> str:
     """Return the one bench that the journals in this folder are of; ConfigError if there is none, or several."""
-    tags = [JournalReader(state_dir / name).tags() for name in collectors_of(state_dir)]
+    tags = []
+    for name in collectors_of(state_dir):
+        with suppress(JournalError):  # one that cannot be read, a newer version's say, must not stop a note
+            tags.append(JournalReader(state_dir / name).tags())
     benches = sorted({found["bench"] for found in tags if "bench" in found})
     if len(benches) != 1:
         raise ConfigError(f"{state_dir}: the journals here are of {', '.join(benches) or 'no bench'}; say --bench NAME")

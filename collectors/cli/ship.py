@@ -76,8 +76,6 @@ def _verify(loaded: ShipConfig, words: str, name: str | None, *, resend: bool, a
     chosen = [sink for sink in loaded.sinks if name in (None, sink.name)]
     if not chosen:
         raise ConfigError(f"{loaded.path}: no [[sink]] {name!r}; there are: {', '.join(s.name for s in loaded.sinks)}")
-    if not (loaded.ship.state_dir / "ship.db").exists():
-        raise ConfigError(f"{loaded.ship.state_dir}: no ship.db; nothing was ever shipped from this state folder")
     now_ns = clock_now(system_clock().look())
     wanted = parse_range(words, now_ns)
     shown = sys.stderr.isatty() and not as_json

@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from collectors.errors import JournalError, JournalNewer
+from collectors.errors import ConfigError, JournalError, JournalNewer
 from collectors.journal.records import ClockStep
 from collectors.journal.schema import sync_directory
 from collectors.journal.settings import MOST_CONFIRMED_DAYS
@@ -114,6 +114,20 @@ def _translating(path: Path) -> Iterator[None]:
         raise
     except sqlite3.Error as error:
         raise translated(error, path) from error
+
+
+def open_existing(path: Path) -> Store:
+    """Return the store for a command that is not the shipper: it makes no file, and puts none aside.
+
+    Raises ConfigError when there is none, JournalError with what to do when it is damaged.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: not there; nothing was ever shipped from this state folder")
+    try:
+        return Store(path)
+    except StoreDamaged as error:
+        words = "`collectors ship` puts it aside at its next start and sends everything again"
+        raise JournalError(f"{error}; {words}") from error
 
 
 def put_aside(path: Path) -> Path:

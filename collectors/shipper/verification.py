@@ -37,7 +37,7 @@ from collectors.shipper.delivery import BatchLimit, Refusal, Wait, deliver
 from collectors.shipper.post import Post
 from collectors.shipper.query import QueryClient, Rows, quoted, text
 from collectors.shipper.reading import collectors_of, told_by_person
-from collectors.shipper.store import UNSORTED, Marks, Store, StoreDamaged, StoreUnavailable, Verified
+from collectors.shipper.store import UNSORTED, Marks, Store, StoreDamaged, StoreUnavailable, Verified, open_existing
 
 NS = 10**9
 DAY_NS, HOUR_NS, MINUTE_NS = 86_400 * NS, 3600 * NS, 60 * NS
@@ -640,7 +640,7 @@ def verify(config: ShipConfig, sink: SinkConfig, wanted: Range, now_ns: int, say
     """Return what was found in one sink. Raises ConfigError for secrets, and what `Verification.run` raises."""
     secret_name = sink.password_file or sink.token_file
     with (
-        Store(config.ship.state_dir / "ship.db") as store,
+        open_existing(config.ship.state_dir / "ship.db") as store,
         QueryClient(config, sink) as client,
         Post(sink, config.secret(secret_name) if secret_name else "") as post,
     ):

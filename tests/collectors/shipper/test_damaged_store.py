@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from collectors.cli.status import COMMAND as STATUS
 from collectors.clock import ToldClock, tell
+from collectors.errors import JournalError
 from collectors.journal.reader import JournalReader
 from collectors.journal.settings import JournalSettings
 from collectors.journal.shipped import shipped_seq
@@ -23,7 +25,15 @@ from collectors.journal.writer import Writer
 from collectors.shipper import config as ship_config
 from collectors.shipper import service
 from collectors.shipper.delivery import Refusal
-from collectors.shipper.store import BAD_FILES_KEPT, Store, StoreDamaged, StoreUnavailable, put_aside
+from collectors.shipper.store import (
+    BAD_FILES_KEPT,
+    Store,
+    StoreDamaged,
+    StoreUnavailable,
+    open_existing,
+    put_aside,
+    translated,
+)
 from tests.collectors.journal.rig import rows
 from tests.influxdb2_stand_in import Api, serving
 
@@ -189,3 +199,55 @@ def test_a_journal_file_that_the_disk_does_not_give_back_holds_up_only_itself(
     with pytest.raises(Exception, match="Input/output error") as caught:
         reader.newest_seq()
     assert type(caught.value).__name__ == "JournalError"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("SQLITE_CORRUPT", StoreDamaged), ("SQLITE_NOTADB", StoreDamaged), ("SQLITE_IOERR_READ", StoreDamaged),
+        ("SQLITE_IOERR_SHORT_READ", StoreDamaged), ("SQLITE_FULL", StoreUnavailable), ("SQLITE_BUSY", StoreUnavailable),
+        ("SQLITE_IOERR_WRITE", StoreUnavailable), ("SQLITE_IOERR_FSYNC", StoreUnavailable),
+        ("SQLITE_READONLY", StoreUnavailable),
+    ],
+)  # fmt: skip
+def test_a_disk_that_does_not_give_back_is_damage_and_one_that_takes_nothing_is_not(
+    name: str, kind: type[Exception]
+) -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode, error.sqlite_errorname = getattr(sqlite3, name), name
+    assert type(translated(error, Path("ship.db"))) is kind
+
+
+def test_a_file_that_fails_while_it_is_used_is_put_aside_in_the_same_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, failed = Store.save, list[str]()
+
+    def fail_once(store: Store, *arguments: Any) -> None:
+        if not failed:
+            failed.append("disk I/O error")
+            raise StoreDamaged(f"{store.path}: damaged: disk I/O error (SQLITE_IOERR_READ)")
+        save(store, *arguments)
+
+    monkeypatch.setattr(Store, "save", fail_once)
+    bench.ship_once()
+    assert failed
+    assert (bench.state / "ship.db.bad-1").exists()
+    with Store(bench.ship_db, check=True) as store:
+        assert store.marks("lab")["mppt"].confirmed == COMMITS
+
+
+def test_a_disk_that_spoils_every_new_file_ends_the_shipper(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(store: Store, *_: Any) -> None:
+        raise StoreDamaged(f"{store.path}: damaged")
+
+    monkeypatch.setattr(Store, "save", fail)
+    with pytest.raises(StoreDamaged):
+        bench.ship_once()
+
+
+def test_commands_leave_a_damaged_file_to_the_shipper(tmp_path: Path) -> None:
+    (tmp_path / "ship.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(JournalError, match="next start"):
+        open_existing(tmp_path / "ship.db")
+    assert (tmp_path / "ship.db").exists()

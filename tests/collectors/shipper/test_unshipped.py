@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from collectors.cli.note import bench_of
 from collectors.cli.ship import COMMAND as SHIP
 from collectors.cli.status import COMMAND as STATUS
 from collectors.clock import ToldClock, tell
@@ -156,3 +157,9 @@ def test_commits_are_counted_over_files_and_parts_of_them(state: Path) -> None:
     assert reader.commits_between(2, newest) == newest - 2
     assert reader.commits_between(2, 5) == 3
     assert reader.commits_between(newest, 2**62) == 0
+
+
+def test_a_note_is_written_beside_a_journal_of_a_newer_version(state: Path) -> None:
+    journal(state, "mppt")
+    make_newer(journal(state, "load"))
+    assert bench_of(state) == "b"
