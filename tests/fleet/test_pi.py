@@ -12,6 +12,7 @@ from tests.fleet.site import WholeSite
 
 pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.xdist_group("fleet-site"), pytest.mark.timeout(1800)]
 PLAYBOOK = "playbooks/pi.yml"
+BEHIND_THE_GATE = {"bench_instruments": [], "tunnel_gate": "lab", "tunnel_port": 2209}
 
 
 def test_people_come_in_by_key_alone(site: WholeSite) -> None:
@@ -84,6 +85,62 @@ def test_a_bench_behind_a_router_is_reached_through_its_tunnel(site: WholeSite) 
     asked = ["ssh", *site.controller.lab.ssh_options, "-i", str(key), f"tunnel@{gate.address}", "id"]
     assert subprocess.run(asked, capture_output=True, text=True, check=False).returncode != 0, "its key opens no shell"
     assert "127.0.0.1:2201" in gate.run("ss -ltnH")
+    beyond = ["ssh", *site.controller.lab.ssh_options, "-i", str(key), "-W", "127.0.0.1:22", f"tunnel@{gate.address}"]
+    refused = subprocess.run(beyond, capture_output=True, text=True, check=False)
+    assert "stdio forwarding failed" in refused.stderr and "SSH-" not in refused.stdout
+    line = gate.run("cat /etc/battfleet/gate/authorized_keys")
+    assert line.count("\n") == 1 and line.strip().endswith(" bench")
+
+
+def test_the_gate_takes_a_host_name_for_what_it_is_and_forgets_benches_that_are_gone(site: WholeSite) -> None:
+    gate, keys = site.host("lab"), "/etc/battfleet/gate/authorized_keys"
+    own = gate.run(f"cat {keys}")
+    other, gone = own.replace(" bench\n", " benchXold\n"), own.replace(" bench\n", " gone\n")
+    gate.run(f"cat >>{keys}", other + gone)
+    site.controller.write({**site.groups, "benches": {**site.groups["benches"], "benchXold": BEHIND_THE_GATE}})
+    site.play(PLAYBOOK, "--limit", "bench", "--tags", "tunnel_configure")
+    assert gate.run(f"cat {keys}") == own + other
+    assert "PermitListen localhost:2201 localhost:2209" in gate.run("cat /etc/ssh/sshd_config.d/10-battfleet-gate.conf")
+    site.write()
+    site.play(PLAYBOOK, "--limit", "bench", "--tags", "tunnel_configure")
+    assert gate.run(f"cat {keys}") == own
+
+
+def test_nobody_comes_in_by_a_key_that_he_gave_himself_or_that_was_taken_away(site: WholeSite) -> None:
+    pi = site.bench.pi
+    enter = [word.replace("admin@", "ada@") for word in pi.ssh("true")]
+    pi.run("mkdir -p -m 0700 /home/ada/.ssh && cp /etc/ssh/authorized_keys.d/ada /home/ada/.ssh/authorized_keys")
+    pi.run("chown -R ada: /home/ada/.ssh && touch /etc/ssh/authorized_keys.d/left-behind")
+    site.write(bench={"access_users": []})
+    only = ("--limit", "bench", "--tags", "access_install,access_configure,access_run")
+    site.play(PLAYBOOK, *only)
+    assert subprocess.run(enter, capture_output=True, check=False).returncode == 255
+    assert pi.run("ls -A /etc/ssh/authorized_keys.d") == ""
+    assert "ada" not in pi.run("cat /etc/sudoers.d/battfleet")
+    site.write()
+    site.play(PLAYBOOK, *only)
+    assert subprocess.run(enter, capture_output=True, check=False).returncode == 0
+    pi.run("rm -r /home/ada/.ssh")
+    assert subprocess.run(enter, capture_output=True, check=False).returncode == 0
+
+
+def test_sudo_may_be_for_some_commands_alone(site: WholeSite) -> None:
+    pi = site.bench.pi
+    (key,) = pi.run("cat /etc/ssh/authorized_keys.d/ada | grep -v '^#'").splitlines()
+    narrow = {
+        "name": "ada",
+        "keys": [key],
+        "sudo": True,
+        "commands": ["/usr/bin/id -un", "/usr/bin/systemctl status *"],
+    }
+    site.write(bench={"access_users": [narrow]})
+    only = ("--limit", "bench", "--tags", "access_configure")
+    site.play(PLAYBOOK, *only)
+    command = [word.replace("admin@", "ada@") for word in pi.ssh("sudo", "-n")]
+    assert shell(*command, "id", "-un").strip() == "root"
+    assert subprocess.run([*command, "cat", "/etc/shadow"], capture_output=True, check=False).returncode != 0
+    site.write()
+    site.play(PLAYBOOK, *only)
 
 
 def test_can_and_bluetooth_are_switched_on_and_off_for_a_bench(site: WholeSite) -> None:

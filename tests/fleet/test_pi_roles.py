@@ -122,3 +122,36 @@ class Kernel:
         """Fill in the struct."""
         timex._obj.status = self.status  # what `byref` points at
         return 0
+
+
+CONNECT_AS = """
+import os, pwd, socket, sys
+server = socket.create_server(("127.0.0.1", 8088))
+os.setgroups([])
+os.setuid(pwd.getpwnam(sys.argv[1]).pw_uid)
+try:
+    socket.socket().connect(("127.0.0.1", 8088))
+    print("connected")
+except ConnectionRefusedError:
+    print("refused")
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "nft", "ip"))),
+    reason="needs root, nft, and a network of its own",
+)
+@pytest.mark.parametrize(
+    ("users", "user", "said"),
+    [(["root"], "root", "connected"), (["root"], "daemon", "refused"), (None, "daemon", "connected")],
+)
+def test_a_port_on_loopback_may_be_some_users_alone(
+    tmp_path: Path, users: list[str] | None, user: str, said: str
+) -> None:
+    rows = [{"port": 8088, "users": users}] if users else []
+    rules, program = tmp_path / "firewall.nft", tmp_path / "connect.py"
+    rules.write_text(render("access/templates/firewall.nft.j2", access_local_ports=rows), encoding="ascii")
+    program.write_text(CONNECT_AS, encoding="ascii")
+    script = f"set -e; ip link set lo up; nft -f {rules}; exec timeout 20 python3 {program} {user}"
+    done = subprocess.run(["unshare", "--net", "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == said, done.stderr
