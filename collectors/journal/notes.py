@@ -2,13 +2,14 @@
 
 It is a journal like any other: read, shipped and exported by the same code. Only nobody holds it open: whoever writes a
 note locks the folder, commits, and lets go. So the clock's table, which a collector keeps up itself, is kept up here by
-every collector and shipper that sees the clock's state change (`Follower`): a note written before the time was known
-gets its time as samples do. A note takes some 200 bytes, so the journal stays one file.
+every collector, and every shipper of the same user, that sees the clock's state change (`Follower`): a note written
+before the time was known gets its time as samples do. A note takes some 200 bytes, so the journal stays one file.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -112,6 +113,8 @@ class Follower:
 def follow_clock(state_dir: Path, clock: Clock) -> None:
     """Enter what the clock says now. A note that is just being written does that itself; other trouble is logged."""
     directory = state_dir / NAME
+    if not os.access(directory, os.W_OK):  # the shipper's user only reads it; collectors, whose it is, keep it up
+        return
     try:
         tags = JournalReader(directory).tags()
         writer = Writer(directory, tags, SETTINGS, clock, lambda kind, detail: log.warning("%s: %s", kind, detail))

@@ -261,3 +261,64 @@ def test_a_host_that_collects_nothing_notes_nothing(place: Place) -> None:
     (ship / "ship.toml").write_text('[ship]\nbench = "bench-2"\n', encoding="ascii")
     place.activate(ship)
     assert "|--bench|bench-2|" in place.notes()[0]
+
+
+def give(place: Place) -> Any:
+    """Let the state folder be of these users; return the settings. Only root may give files away."""
+    owners = place.module.Owners(collect=4001, ship=4002, group=4003)
+    state = place.folder / "lib" / "collectors"
+    state.parent.mkdir(exist_ok=True)
+    return dataclasses.replace(place.settings, state=state, owners=owners)
+
+
+def owners_in(state: Path) -> dict[str, tuple[int, int]]:
+    """Return whose each entry of a folder is, and whose the folder itself."""
+    entries = {str(path.relative_to(state)): path.lstat() for path in (state, *state.rglob("*"))}
+    return {name: (entry.st_uid, entry.st_gid) for name, entry in entries.items()}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_the_state_of_a_dynamic_user_is_moved_and_given_to_the_users_of_today(place: Place) -> None:
+    settings = give(place)
+    old = settings.state.parent / "private" / "collectors"
+    for name in ("a/j-1.db", "notes/j-1.db", "shipper/j-1.db", "ship.db", "ship.lock"):
+        (old / name).parent.mkdir(parents=True, exist_ok=True)
+        (old / name).write_text(name, encoding="ascii")
+    (old / "a" / "link").symlink_to("/etc/hostname")
+    elsewhere = Path("/etc/hostname").stat()
+    settings.state.symlink_to("private/collectors")
+    first = place.deployment("d1", {"a": "0.01"})
+    assert place.module.activate(first, settings)["restarted"] == ["collector@a.service"]
+    calls = (place.folder / "calls").read_text(encoding="ascii").splitlines()
+    assert calls.index("stop collector@*.service collectors-ship.service") < calls.index("restart collector@a.service")
+    assert not settings.state.is_symlink() and not old.exists()
+    assert settings.state.stat().st_mode & 0o7777 == 0o1770
+    collect, ship = (4001, 4003), (4002, 4003)
+    assert owners_in(settings.state) == {
+        ".": collect, "a": collect, "a/j-1.db": collect, "a/link": collect, "notes": collect, "notes/j-1.db": collect,
+        "shipper": ship, "shipper/j-1.db": ship, "ship.db": ship, "ship.lock": ship,
+    }  # fmt: skip
+    assert (settings.state / "a/j-1.db").read_text(encoding="ascii") == "a/j-1.db"
+    assert Path("/etc/hostname").stat().st_uid == elsewhere.st_uid
+    assert place.module.activate(first, settings)["restarted"] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_that_root_has_left_is_given_back_and_nothing_is_restarted(place: Place) -> None:
+    settings = give(place)
+    first = place.deployment("d1", {"a": "0.01"})
+    place.module.activate(first, settings)
+    (settings.state / "a").mkdir()
+    (settings.state / "a/clock-set.json").touch()
+    assert place.module.activate(first, settings)["restarted"] == []
+    assert set(owners_in(settings.state).values()) == {(4001, 4003)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_move_that_was_cut_off_goes_on(place: Place) -> None:
+    settings = give(place)
+    old = settings.state.parent / "private" / "collectors"
+    old.mkdir(parents=True)
+    (old / "kept").touch()  # the link is gone, and nothing in its place
+    place.module.activate(place.deployment("d1", {"a": "0.01"}), settings)
+    assert (settings.state / "kept").exists()

@@ -74,8 +74,8 @@ def test_a_deployment_without_samples_is_taken_back(site: WholeSite) -> None:
 def test_a_person_s_note_reaches_the_server_and_belongs_to_the_collectors(site: WholeSite) -> None:
     pi = site.bench.pi
     pi.run("collectors note calibration 'zeroed the clamp' --device t7")
-    owners = pi.run("stat -c %u /var/lib/private/collectors /var/lib/private/collectors/notes/*").split()
-    assert len(set(owners)) == 1
+    owners = pi.run("stat -c %U:%G /var/lib/collectors /var/lib/collectors/notes /var/lib/collectors/notes/*").split()
+    assert set(owners) == {"battfleet-collect:battfleet"}
     asked = "SELECT detail FROM event WHERE bench='bench' AND kind='calibration' AND device='t7'"
     await_true("the note", lambda: "zeroed the clamp" in str(site.as_admin().query(asked)), 30)
 
@@ -88,6 +88,57 @@ def test_secrets_are_roots_alone(site: WholeSite) -> None:
     main = pi.run("systemctl show --value -p MainPID collector@mppt").strip()
     seen = pi.try_run(f"nsenter -t {main} -m -- find /run/credentials /etc/battfleet/secrets -type f")
     assert seen.stdout.strip() == "", "a collector sees no secret"
+
+
+def test_no_collector_reaches_the_shipper(site: WholeSite) -> None:
+    """Each collector's user, groups and all, against the shipper's process: secrets, memory, environment, signals."""
+    pi = site.bench.pi
+    ship = pi.run("systemctl show --value -p MainPID collectors-ship").strip()
+    secret = f"/proc/{ship}/root/run/credentials/collectors-ship.service/lab-password"
+    assert pi.run(f"cat {secret}") == site.password("bench"), "this is where it is"
+    for name in NAMES:
+        main = pi.run(f"systemctl show --value -p MainPID collector@{name}").strip()
+        user, group = (pi.run(f"awk '/^{key}:/ {{ print $2 }}' /proc/{main}/status").strip() for key in ("Uid", "Gid"))
+        groups = ",".join(pi.run(f"awk '/^Groups:/ {{ $1 = \"\"; print }}' /proc/{main}/status").split())
+        become = f"setpriv --reuid={user} --regid={group} --groups={groups} --no-new-privs --bounding-set=-all"
+        for attack in (
+            f"cat {secret}",
+            f"cat /proc/{ship}/environ",
+            f"head -c 1 /proc/{ship}/mem",
+            f"ls /proc/{ship}/root/",
+            f"ls /proc/{ship}/fd/",
+            f"kill -0 {ship}",
+            "cat /etc/battfleet/secrets/lab-password",
+            "sh -c '>>/var/lib/collectors/ship.db'",
+        ):
+            done = pi.try_run(f"{become} {attack}")
+            assert done.returncode != 0 and done.stdout == "", f"{name}: {attack}"
+    assert pi.run(f"stat -c %U /proc/{ship}").strip() == "battfleet-ship"
+
+
+def test_the_shipper_reads_journals_and_changes_none(site: WholeSite) -> None:
+    pi = site.bench.pi
+    become = "setpriv --reuid=battfleet-ship --regid=battfleet --clear-groups --no-new-privs"
+    for attack in ("sh -c '>>/var/lib/collectors/mppt/lock'", "mv /var/lib/collectors/mppt /var/lib/collectors/x"):
+        assert pi.try_run(f"{become} {attack}").returncode != 0, attack
+    said = pi.run("journalctl --boot --output cat --no-pager -u collectors-ship")
+    assert not [line for line in said.splitlines() if "ermission denied" in line or "readonly" in line]
+
+
+def test_a_host_of_an_older_version_keeps_its_journals(site: WholeSite) -> None:
+    """Until version 0.1 a dynamic user had the folder: /var/lib/private/collectors, and a link to it."""
+    pi, state = site.bench.pi, "/var/lib/collectors"
+    before = site.bench.values("mppt")
+    pi.run("systemctl stop 'collector@*' collectors-ship")
+    pi.run(f"mkdir -p -m 0700 /var/lib/private && mv {state} /var/lib/private/ && ln -s private/collectors {state}")
+    pi.run("chown -R 61000:61000 /var/lib/private/collectors && chmod 0750 /var/lib/private/collectors")
+    site.play(PLAYBOOK)
+    assert pi.run(f"stat -c '%a %U %G %F' {state}").strip() == "1770 battfleet-collect battfleet directory"
+    assert pi.run(f"stat -c %U {state}/ship.db").strip() == "battfleet-ship"
+    after = site.bench.values("mppt")
+    assert {stamp: after.get(stamp) for stamp in before} == before
+    await_true("collecting again", site.bench.collects, 20)
+    await_true("sent", lambda: all(row["unsent"]["lab"] < 5 for row in site.bench.status().values()), 60)
 
 
 def test_a_pulled_cable_costs_only_the_time_it_was_out(site: WholeSite) -> None:

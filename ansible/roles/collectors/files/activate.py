@@ -5,12 +5,17 @@
     <home>/current, previous         links to deployments
     <home>/applied.json              unit -> fingerprint of what it was started with
 
+    <state>                          journals; owned by the users of the units, who share it by their group
+
 A unit's fingerprint is everything it runs on: code, configuration, unit file, secrets. A unit whose fingerprint is the
 applied one is left alone, so a play that was cut off in the middle is finished by the next. Standard library only.
 
     activate.py DEPLOYMENT           exit code 0: {"changed": …, "restarted": […], "stopped": […], "warning": …}
     activate.py --previous           the deployment before the current one
     activate.py DEPLOYMENT --plan    say what would be done, do nothing
+
+The state folder is given to its users before anything is restarted: also where older versions left it to a dynamic user
+(/var/lib/private/collectors), and where a command that root ran left files of root.
 
 What changed something is written down with `collectors note deploy`, also a way back; a note that cannot be written is
 a warning.
@@ -21,8 +26,11 @@ Exit code 1: it did not work, and what ran before runs again; 2: there is no suc
 from __future__ import annotations
 
 import argparse
+import grp
 import hashlib
 import json
+import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -38,12 +46,44 @@ LOOK_S = 1.0
 SETTLE_S = 3.0
 """A shipper that is still up after this long has read its configuration and its secrets."""
 MOST_LETTERS = 2000
+COLLECT_USER, SHIP_USER, GROUP = "battfleet-collect", "battfleet-ship", "battfleet"
+SHIPPERS = ("ship.", "shipper")
+"""What of the state folder is the shipper's: ship.db with what is put beside it, and its own journal."""
+STATE_MODE = 0o1770
+"""Both users make files there; the sticky bit keeps the shipper from removing what collectors have made."""
 NOTE_S = 30.0
 """A note that takes longer is given up."""
 
 
 class Failed(Exception):
     """The deployment does not work; the text says what is wrong."""
+
+
+@dataclass(frozen=True)
+class Owners:
+    """The numbers of the users and of their group."""
+
+    collect: int
+    ship: int
+    group: int
+
+    def of(self, name: str) -> int:
+        """Return whose this entry of the state folder is."""
+        return self.ship if name.startswith(SHIPPERS[0]) or name == SHIPPERS[1] else self.collect
+
+
+def known_owners() -> Owners:
+    """Return them, as this host knows them."""
+    return Owners(pwd.getpwnam(COLLECT_USER).pw_uid, pwd.getpwnam(SHIP_USER).pw_uid, grp.getgrnam(GROUP).gr_gid)
+
+
+def has_owners() -> bool:
+    """Return whether this host has the users; a rehearsal on a host of an older version has not made them."""
+    try:
+        known_owners()
+    except KeyError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -57,6 +97,8 @@ class Settings:
     timeout_s: float
     silent: frozenset[str]
     keep: int
+    owners: Owners | None = None
+    """None: leave the state folder as it is."""
 
 
 def unit_of(name: str) -> str:
@@ -138,8 +180,57 @@ def linked(name: str, settings: Settings) -> Path | None:
 def plan(deployment: Path, settings: Settings) -> tuple[list[str], list[str]]:
     """Return which units must be restarted, and which stopped."""
     wanted, before = fingerprints(deployment, settings), applied(settings)
-    restart = [unit for unit, mark in wanted.items() if before.get(unit) != mark or not is_up(unit)]
+    everything = state_is_not_theirs(settings)
+    restart = [unit for unit, mark in wanted.items() if everything or before.get(unit) != mark or not is_up(unit)]
     return sorted(restart), sorted(before.keys() - wanted.keys())
+
+
+def old_state(settings: Settings) -> Path | None:
+    """Return where older versions have left the state folder; None where it is in its place."""
+    private = settings.state.parent / "private" / settings.state.name  # systemd.exec(5), DynamicUser=
+    is_there = settings.state.is_dir() and not settings.state.is_symlink()
+    return private if private.is_dir() and not is_there else None
+
+
+def state_is_not_theirs(settings: Settings) -> bool:
+    """Return whether the state folder must be moved, made, or given to its users."""
+    if settings.owners is None:
+        return False
+    if old_state(settings) or not settings.state.is_dir():
+        return True
+    top = settings.state.stat()
+    wanted = (settings.owners.collect, settings.owners.group, STATE_MODE)
+    return (top.st_uid, top.st_gid, top.st_mode & 0o7777) != wanted
+
+
+def give_state(settings: Settings) -> None:
+    """Give the state folder, and all in it, to its users; Failed where it cannot be moved.
+
+    For a folder that is in its place already, nothing is stopped: then only files are given back that a command of
+    root's has left. No link is followed, as the folder belongs to users who have fewer rights than this program.
+    """
+    if settings.owners is None:
+        return
+    if state_is_not_theirs(settings):
+        old = old_state(settings)
+        if old is not None and old.stat().st_dev != settings.state.parent.stat().st_dev:
+            raise Failed(f"{old} is on a disk of its own: mount that disk at {settings.state}, with what is in {old}")
+        run("systemctl", "stop", "collector@*.service", SHIPPER)
+        if old is not None:
+            settings.state.unlink(missing_ok=True)
+            old.rename(settings.state)
+        settings.state.mkdir(parents=True, exist_ok=True)
+    for folder, folders, files, descriptor in os.fwalk(settings.state):
+        for name in (*folders, *files):
+            owner = settings.owners.of(Path(folder, name).relative_to(settings.state).parts[0])
+            try:
+                entry = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                if (entry.st_uid, entry.st_gid) != (owner, settings.owners.group):
+                    os.chown(name, owner, settings.owners.group, dir_fd=descriptor, follow_symlinks=False)
+            except FileNotFoundError:  # its program has removed it meanwhile
+                continue
+    os.chown(settings.state, settings.owners.collect, settings.owners.group)
+    settings.state.chmod(STATE_MODE)
 
 
 def is_up(unit: str) -> bool:
@@ -151,6 +242,7 @@ def apply(deployment: Path, settings: Settings) -> tuple[list[str], list[str]]:
     """Switch to it, stop and restart what must be; return what was restarted and stopped."""
     restart, stop = plan(deployment, settings)
     wanted = fingerprints(deployment, settings)
+    give_state(settings)
     link("current", deployment, settings)
     if stop:
         must("systemctl", "disable", "--quiet", "--now", *stop)
@@ -318,8 +410,9 @@ def main(arguments: Sequence[str]) -> int:
     """Do what the command line says; return the exit code."""
     asked = parse(arguments)
     settings = Settings(
-        asked.home, asked.state, asked.units, asked.secrets, asked.timeout_s, frozenset(asked.silent), asked.keep
-    )
+        asked.home, asked.state, asked.units, asked.secrets, asked.timeout_s, frozenset(asked.silent), asked.keep,
+        None if asked.plan and not has_owners() else known_owners(),
+    )  # fmt: skip
     named = settings.home / "deployments" / (asked.deployment or "")
     deployment = linked("previous", settings) if asked.previous else named
     if deployment is None or not (deployment / "venv").exists():
