@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,39 @@ def test_every_setting_is_used(role: Path) -> None:
     texts = [path.read_text(encoding="utf-8") for path in files if path.parent.name not in ("defaults", "meta")]
     unused = [name for name in read(role / "defaults/main.yml") or {} if not any(name in text for text in texts)]
     assert not unused
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda path: path.name)
+def test_no_role_uses_a_folder_that_everybody_writes(role: Path) -> None:
+    """A name in /tmp or /var/tmp may be somebody else's file or link, which root would then write or run."""
+    tasks = [path for path in role.rglob("*") if path.suffix in (".yml", ".j2", ".sh", ".service")]
+    wrong = [str(path) for path in tasks if re.search(r"/(var/)?tmp(/|\b(?!files))", code(path))]
+    assert wrong == []
+
+
+def code(path: Path) -> str:
+    """Return a file's lines but for comments."""
+    return "\n".join(
+        line for line in path.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")
+    )
+
+
+def test_a_vendor_s_key_is_fetched_whatever_its_date() -> None:
+    """An If-Modified-Since of the last download would skip a rotated key whose file is older than that."""
+    tasks = read(ROOT / "ansible/roles/vendor_apt/tasks/install.yml")
+    (fetch,) = [task["ansible.builtin.get_url"] for task in tasks if "ansible.builtin.get_url" in task]
+    assert fetch["force"] is True
+
+
+def test_the_vendor_s_installer_lies_where_only_root_comes() -> None:
+    (task,) = read(ROOT / "ansible/roles/ljm/tasks/install.yml")
+    _, folder, copied, ran = (
+        next(value for name, value in step.items() if name.startswith("ansible.builtin.")) for step in task["block"][:4]
+    )
+    assert (folder["owner"], folder["mode"]) == ("root", "0700")
+    assert copied["dest"].startswith(folder["path"]) and ran["chdir"] == folder["path"]
+    assert task["block"][3]["environment"] == {"TMPDIR": folder["path"]}, "the installer unpacks itself there"
+    assert task["always"][0]["ansible.builtin.file"]["state"] == "absent"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze, of Debian's systemd")
