@@ -18,9 +18,24 @@ AREAS = {0x08000000: "flash", 0x08080000: "eeprom"}
 SILENT = ("transport", "adapter", "reset_config", "init", "halt", "reset", "shutdown")
 
 
+def tcl_words(step: str) -> list[str]:
+    """Return the words of a Tcl command, as far as it has only blanks and backslashes; others would be commands."""
+    words, inside, letters = [""], False, iter(step)
+    for letter in letters:
+        if letter in '[]$;"{}\n':
+            sys.exit(f"the stand-in would run {step!r} as a program")
+        if letter == " ":
+            words, inside = [*words, ""] if inside else words, False
+        else:
+            following = next(letters) if letter == "\\" else letter
+            words[-1] += "\n" if letter == "\\" and following == "n" else following
+            inside = True
+    return words
+
+
 def do(step: str) -> None:
     """Do one step of a command line."""
-    name, *words = step.split()
+    name, *words = tcl_words(step)
     fail = FOLDER / "fail"
     if fail.exists() and step.startswith(fail.read_text()):
         sys.exit("Error: init mode failed (unable to connect to the target)")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import struct
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from collectors.signals import HUMAN_EVENTS
 from tests.fleet.conftest import ROOT
+from tests.fleet.modules import load
 from tests.line_protocol import parse
 
 FLASH = ROOT / "ansible/roles/flash/files/battfleet_flash.py"
@@ -177,3 +179,46 @@ def test_without_openocd_it_says_what_to_install(chip: Chip) -> None:
     done = chip.flash()
     assert done.returncode == 69
     assert "apt-get install openocd" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["with blank", "[exit]", "$x;y", '"quoted" {braces}', "back\\slash", "two\nlines", "#ä"]
+)
+def test_a_folder_of_any_name_is_a_name_and_no_command(chip: Chip, name: str) -> None:
+    chip.state = chip.folder / name
+    done = chip.flash()
+    assert done.returncode == 0, done.stderr
+    (kept,) = [path for path in chip.state.iterdir() if path.is_dir()]
+    assert (kept / "flash.bin").read_bytes() == chip.old["flash"]
+    assert (chip.folder / "flash").read_bytes().startswith(IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--probe", "066F; exec touch x"),
+        ("--probe", "[exec touch x]"),
+        ("--probe", "0 1"),
+        ("--unit", "--force"),
+        ("--unit", "a.service b.service"),
+        ("--bench", "b\nevent,kind=flash x=1"),
+        ("--device", "m\n"),
+    ],
+)
+def test_what_is_no_serial_number_unit_or_tag_is_refused_by_name(chip: Chip, option: str, value: str) -> None:
+    done = chip.flash(f"{option}={value}")
+    assert done.returncode == 2
+    assert f"argument {option}: expected" in done.stderr
+    assert chip.steps() == [] and not (chip.folder / "systemctl").exists()
+
+
+def test_tcl_reads_every_word_back() -> None:
+    tclsh = shutil.which("tclsh") or shutil.which("jimsh")
+    if tclsh is None:
+        pytest.skip("needs tclsh: apt-get install tcl")
+    flash = load("ansible/roles/flash/files/battfleet_flash.py")
+    codes = [9, 10, *range(32, 127)]
+    word = "".join(map(chr, codes))
+    script = f'foreach letter [split {flash.tcl(word)} {{}}] {{ puts -nonewline "[scan $letter %c] " }}'
+    said = subprocess.run([tclsh], input=script, capture_output=True, text=True, check=True).stdout
+    assert [int(code) for code in said.split()] == codes

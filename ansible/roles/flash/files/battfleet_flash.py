@@ -60,11 +60,44 @@ class Probe:
 
     def command(self, *steps: str) -> list[str]:
         """Return the command line that does these steps and ends."""
-        chosen = [f"adapter serial {self.serial}"] if self.serial else []
+        chosen = [f"adapter serial {tcl(self.serial)}"] if self.serial else []
         link = ["-f", "interface/stlink.cfg", *_each([*chosen, "transport select hla_swd"])]
         # The target's file has a speed of its own, so ours comes after it.
         begin = [f"adapter speed {self.khz}", "reset_config none", "init"]
         return ["openocd", *link, "-f", "target/stm32l0_dual_bank.cfg", *_each([*begin, *steps, "shutdown"])]
+
+
+PLAIN = re.compile(r"[A-Za-z0-9_./-]")
+PROBE_SERIAL = re.compile(r"[A-Za-z0-9]{1,64}")
+
+
+def tcl(word: object) -> str:
+    """Return the word as Tcl reads it back, whatever is in it: OpenOCD's steps are Tcl, where [ ] ; $ are commands.
+
+    Backslash substitution, tcl(n) rule 9: before what is neither letter nor digit it stands for that character itself.
+    """
+    return "".join("\\n" if c == "\n" else c if PLAIN.fullmatch(c) or ord(c) > 0x7F else f"\\{c}" for c in str(word))
+
+
+def probe_serial(text: str) -> str:
+    """Return the serial number of a probe; ArgumentTypeError if it is none."""
+    if text and not PROBE_SERIAL.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"expected letters and digits, as `st-info --probe` says them, got {text!r}")
+    return text
+
+
+def tag(text: str) -> str:
+    """Return a name that may be a tag; ArgumentTypeError if it is none."""
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError(f"expected printable letters, got {text!r}")
+    return text
+
+
+def unit_name(text: str) -> str:
+    """Return the name of a unit; ArgumentTypeError if it is none."""
+    if text and not re.fullmatch(r"[A-Za-z0-9:_.\\][A-Za-z0-9:_.\\@-]*\.service", text):
+        raise argparse.ArgumentTypeError(f"expected a unit such as collector@mppt.service, got {text!r}")
+    return text
 
 
 def _each(steps: Sequence[str]) -> list[str]:
@@ -79,12 +112,12 @@ def reads() -> list[str]:
 def dumps(folder: Path) -> list[str]:
     """Return the steps that copy what is there into files."""
     wanted = (("flash", FLASH, FLASH_BYTES), ("eeprom", EEPROM, EEPROM_BYTES))
-    return ["halt", *(f"dump_image {folder / name}.bin {start:#010x} {size:#x}" for name, start, size in wanted)]
+    return ["halt", *(f"dump_image {tcl(folder / name)}.bin {start:#010x} {size:#x}" for name, start, size in wanted)]
 
 
 def writes(image: Path) -> list[str]:
     """Return the steps that write, verify, and start the new firmware."""
-    at = f"{image} {FLASH:#010x}"
+    at = f"{tcl(image)} {FLASH:#010x}"
     return ["reset halt", f"flash write_image erase {at}", f"verify_image {at}", "reset run"]
 
 
@@ -239,11 +272,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="battfleet-flash", description="Flash an MPPT-1210-HUS by an ST-Link.")
     parser.add_argument("image", type=Path, help="a .bin file")
     parser.add_argument("--port", type=Path, help="the instrument's serial port; while it is held, nothing is flashed")
-    parser.add_argument("--unit", default="", help="stopped before and started after, e.g. collector@mppt.service")
-    parser.add_argument("--bench", default="", help="tag of the event")
-    parser.add_argument("--device", default="mppt", help="tag of the event")
+    parser.add_argument(
+        "--unit", default="", type=unit_name, help="stopped before and started after, e.g. collector@mppt.service"
+    )
+    parser.add_argument("--bench", default="", type=tag, help="tag of the event")
+    parser.add_argument("--device", default="mppt", type=tag, help="tag of the event")
     parser.add_argument("--note", action="store_true", help="write the event into the notes of this bench")
-    parser.add_argument("--probe", default="", help="serial number of the ST-Link, where there are several")
+    parser.add_argument(
+        "--probe", default="", type=probe_serial, help="serial number of the ST-Link, where there are several"
+    )
     parser.add_argument("--adapter-khz", type=int, default=500, help="500: an STM32L072 often fails above")
     parser.add_argument("--state", type=Path, default=STATE, help="where old images and the log are kept")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be run")
