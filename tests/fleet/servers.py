@@ -45,6 +45,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
         paths = {"/api/v1/provisioning/alert-rules": (200, rules)}
         if self.path == "/api/datasources/uid/battfleet/health":
             paths[self.path] = health()
+        paths["/forwarded"] = (200, sorted(self.headers.items()))
         status, found = paths.get(self.path, (200, {"database": "ok"}))
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -190,8 +191,12 @@ class Database:
         """Return what the web server gives a browser."""
         return self._ask("GET", path, "")[1]
 
+    def connect(self) -> http.client.HTTPSConnection:
+        """Return a new connection to its door."""
+        return http.client.HTTPSConnection(self._address, context=self._trust, timeout=30)
+
     def _ask(self, method: str, path: str, body: str) -> tuple[int, str]:
-        connection = http.client.HTTPSConnection(self._address, context=self._trust, timeout=30)
+        connection = self.connect()
         try:
             connection.request(method, path, body.encode(), self._headers)
             answer = connection.getresponse()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -42,6 +45,15 @@ def test_strangers_are_not_let_in(site: WholeSite) -> None:
     assert "*:8086" not in listening and "0.0.0.0:8086" not in listening
 
 
+def test_only_root_reaches_the_port_for_backups_that_takes_no_password(site: WholeSite) -> None:
+    server = site.host("lab")
+    connect = 'python3 -c \'import socket; s = socket.socket(); s.connect(("127.0.0.1", 8088)); print("connected")\''
+    assert server.run(connect).strip() == "connected"
+    for user in ("admin", "www-data", "grafana", "tunnel"):
+        refused = server.try_run(f"setpriv --reuid={user} --clear-groups {connect}")
+        assert "Connection refused" in refused.stderr and refused.stdout == "", user
+
+
 def test_the_door_is_tls_and_leads_to_writing_asking_and_pages_only(site: WholeSite) -> None:
     bench, server = site.as_user("bench"), site.host("lab")
     assert bench.request("/debug/vars", "")[0] == 404
@@ -52,6 +64,36 @@ def test_the_door_is_tls_and_leads_to_writing_asking_and_pages_only(site: WholeS
     plain.close()
     assert '{"database": "ok"}' in bench.page("/")
     assert "voltage" not in server.run("cat /var/log/nginx/battfleet.log")
+
+
+def test_the_door_says_itself_where_somebody_comes_from(site: WholeSite) -> None:
+    bench, server = site.as_user("bench"), site.host("lab")
+    connection = bench.connect()
+    lies = {"X-Forwarded-For": "192.0.2.66", "Forwarded": "for=192.0.2.66", "X-Real-IP": "192.0.2.66"}
+    connection.request("GET", "/forwarded", headers={**lies, "X-Forwarded-Host": "evil.example"})
+    answer = connection.getresponse()
+    told = {name.lower(): value for name, value in json.load(answer)}
+    connection.close()
+    assert "192.0.2.66" not in str(told) and "evil" not in str(told)
+    assert told["x-forwarded-for"] == site.controller.lab.gateway
+    assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert server.run("nginx -t 2>&1").count("successful") == 1
+
+
+def test_passwords_are_not_tried_at_any_speed(site: WholeSite) -> None:
+    guess = Database(site.host("lab"), "bench", "guessed")
+
+    def tried(_: int) -> int:
+        return guess.request("/query", "q=SHOW+DATABASES")[0]
+
+    with ThreadPoolExecutor(150) as pool:
+        answers = Counter(pool.map(tried, range(300)))
+    assert set(answers) == {401, 429} and answers[429] > 0
+    # The bench itself, one request after another, waits at most, and so does another user at the same address.
+    await_true("room for the next", lambda: guess.request("/query", "q=SHOW+DATABASES")[0] == 401, 30)
+    bench = site.as_user("bench")
+    line = "battery,bench=test voltage_v=13.2"
+    assert {bench.request("/write?db=bat&rp=raw", line)[0] for _ in range(60)} == {204}
 
 
 def environment_of_grafana(site: WholeSite) -> list[str]:
