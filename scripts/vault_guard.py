@@ -3,6 +3,8 @@
 
     scripts/vault_guard.py             all tracked files, as they are on the disk
     scripts/vault_guard.py --staged    what the next commit would hold; scripts/git-hooks/pre-commit does this
+    scripts/vault_guard.py --history   every file of every commit up to this one, as what was pushed stays known when a
+                                       later commit removes it; .ci/run does this
 
 Looks for: vault files that are not encrypted, values of vault_… variables outside of them, private keys, files with the
 vault's password, and literals of twelve or more letters behind a word such as token or password in configuration files.
@@ -74,6 +76,21 @@ def git(*arguments: str) -> bytes:
     return subprocess.run(["git", *arguments], check=True, capture_output=True).stdout
 
 
+def history() -> Iterator[tuple[str, bytes]]:
+    """Yield path and content of every file of every commit up to this one, each content once."""
+    listed = git("rev-list", "--objects", "HEAD")
+    named = dict(line.split(" ", 1) for line in listed.decode().splitlines() if " " in line)
+    with subprocess.Popen(["git", "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for number, path in named.items():
+            process.stdin.write(f"{number}\n".encode())
+            process.stdin.flush()
+            _, kind, size = process.stdout.readline().split()
+            content = process.stdout.read(int(size) + 1)[:-1]
+            if kind == b"blob":
+                yield path, content
+
+
 def files(staged: bool) -> Iterator[tuple[str, bytes]]:
     """Yield path and content of every file that is to be looked at."""
     asked = ["diff", "--cached", "--name-only", "--diff-filter=ACMR", "-z"] if staged else ["ls-files", "-z"]
@@ -86,12 +103,12 @@ def files(staged: bool) -> Iterator[tuple[str, bytes]]:
 
 def main(arguments: Sequence[str]) -> int:
     """Say what is wrong; return the exit code."""
-    if arguments not in ([], ["--staged"]):
+    if arguments not in ([], ["--staged"], ["--history"]):
         print(__doc__, file=sys.stderr)
         return 2
     found = [
         line
-        for path, content in files(staged=bool(arguments))
+        for path, content in (history() if arguments == ["--history"] else files(staged=bool(arguments)))
         for line in problems(path, content.decode("utf-8", "replace"))
     ]
     for line in found:

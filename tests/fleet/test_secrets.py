@@ -85,6 +85,29 @@ def test_the_hook_looks_at_what_is_staged_not_at_the_disk(checkout: Path) -> Non
     assert git(checkout, "commit", "-q", "-m", "encrypted").returncode == 0
 
 
+def test_a_secret_that_a_later_commit_removes_is_found(checkout: Path) -> None:
+    """What was pushed is known, whatever comes after it; a clone without the hook can push such commits."""
+    git(checkout, "config", "--unset", "core.hooksPath")
+    leak = checkout / "ship.toml"
+    for content in (f'token = "{RANDOM}"\n', 'token_file = "token"\n'):
+        leak.write_text(content)
+        git(checkout, "add", "-A")
+        assert git(checkout, "commit", "-q", "-m", "x").returncode == 0
+    command = [sys.executable, str(checkout / "scripts/vault_guard.py")]
+    now, ever = (
+        subprocess.run([*command, *more], cwd=checkout, capture_output=True, text=True, check=False)
+        for more in ([], ["--history"])
+    )
+    assert (now.returncode, now.stderr) == (0, "")
+    assert ever.returncode == 1
+    assert "ship.toml:1: what looks like a secret" in ever.stderr and RANDOM not in ever.stderr
+
+
+def test_every_check_and_every_run_of_ci_looks_for_secrets() -> None:
+    assert "scripts/vault_guard.py" in (ROOT / "scripts/check").read_text()
+    assert "scripts/vault_guard.py --history" in (ROOT / ".ci/run").read_text()
+
+
 def test_nothing_in_this_repository_is_a_secret() -> None:
     done = subprocess.run([sys.executable, GUARD], cwd=ROOT, capture_output=True, text=True, check=False)
     if "not a git repository" in done.stderr:
