@@ -23,6 +23,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests import influx, influx2
 from tests.fleet.modules import load
@@ -308,6 +310,27 @@ def command(server: Server, *arguments: str) -> int:
 def credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     return tmp_path / "admin"
+
+
+COUNTED = st.dictionaries(
+    st.sampled_from(["raw", "h1_mean"]),
+    st.dictionaries(
+        st.sampled_from(["battery", "cell"]), st.dictionaries(st.sampled_from("vi"), st.integers(1, 9), min_size=1)
+    ),
+)
+
+
+@given(COUNTED, COUNTED)
+def test_everything_that_is_counted_must_come_back(wanted: Any, found: Any) -> None:
+    missing = backup.missing_in(found, {"fields": wanted, "counts": {}}, [])
+    less = [
+        f"{policy}.{measurement}.{field}"
+        for policy, measurements in wanted.items()
+        for measurement, fields in measurements.items()
+        for field, number in fields.items()
+        if found.get(policy, {}).get(measurement, {}).get(field, 0) < number
+    ]
+    assert [words.partition(" ")[0] for words in missing] == less
 
 
 def test_2x_by_its_command(new: New, credential: Path, capsys: pytest.CaptureFixture[str]) -> None:
