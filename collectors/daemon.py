@@ -95,7 +95,8 @@ class Reporter:
 
     def _ping(self, poller: Poller, now_s: float) -> None:
         age = "no sample yet" if poller.last_good_s is None else f"last sample {now_s - poller.last_good_s:.1f} s ago"
-        status = status_line(f"{poller.state}; {age}; {self._committer.queue_rows} rows queued")
+        trouble = f"; {self._committer.trouble}" if self._committer.trouble else ""
+        status = status_line(f"{poller.state}; {age}; {self._committer.queue_rows} rows queued{trouble}")
         alive = now_s - self._committer.committed_at_s < COMMIT_PATIENCE_S
         notify(f"WATCHDOG=1\n{status}" if alive else status)
 

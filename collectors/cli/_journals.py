@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from collectors import config, throughput
 from collectors.errors import ConfigError, JournalError
+from collectors.journal.folder import unreadable
 from collectors.journal.reader import JournalReader
 from collectors.shipper.reading import collectors_of
 
@@ -68,3 +70,39 @@ def chosen_readers(state_dir: Path, names: tuple[str, ...]) -> list[JournalReade
         has = ", ".join(there) or "no journal"
         raise ConfigError(f"{state_dir}: no journal of {', '.join(missing) or 'any collector'}; there is: {has}")
     return [JournalReader(state_dir / name) for name in names or there]
+
+
+class Unreadable:
+    """Journals that cannot be read, and why: the others are served, then the command ends with exit code 74."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def without(self, readers: Sequence[JournalReader]) -> list[JournalReader]:
+        """Return the readers whose newest file can be read; the others are remembered."""
+        found = []
+        for reader in readers:
+            with self.remembering(reader):
+                reader.newest_seq()
+                found.append(reader)
+        return found
+
+    @contextmanager
+    def remembering(self, reader: JournalReader) -> Iterator[None]:
+        """Remember, instead of raising, what makes work with this journal impossible."""
+        try:
+            yield
+        except JournalError as error:
+            self.reasons.append(f"{reader.collector}: {error}")
+        except OSError as error:
+            self.reasons.append(f"{reader.collector}: {unreadable(reader.directory, error)}")
+
+    def warn(self) -> None:
+        """Name them on standard error now: a command that follows may not end by itself."""
+        for reason in self.reasons:
+            click.echo(reason, err=True)
+
+    def raise_if_any(self, others: str) -> None:
+        """Raise JournalError naming each; `others` says what came of the rest."""
+        if self.reasons:
+            raise JournalError("\n".join([*self.reasons, others]))

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from collectors import config
-from collectors.cli._journals import chosen_readers
-from collectors.clock import SET_BY_PERSON, SYNCHRONISED, Clock, system_clock
-from collectors.errors import ConfigError, JournalLocked
+from collectors.cli._journals import Unreadable, chosen_readers
+from collectors.clock import SET_BY_PERSON, SYNCHRONISED, Clock, Look, system_clock
+from collectors.errors import ConfigError, JournalError, JournalLocked
 from collectors.journal import request, when
 from collectors.journal.backlog import Work
 from collectors.journal.reader import JournalReader
@@ -19,6 +19,7 @@ from collectors.journal.records import Boot
 from collectors.journal.settings import JournalSettings
 from collectors.journal.timeline import resolve
 from collectors.journal.writer import Writer
+from collectors.owner import become_owner
 from collectors.shipper.reading import collectors_of
 
 WORDS = {0: "unknown", SYNCHRONISED: "synchronised", SET_BY_PERSON: "set by hand"}
@@ -55,6 +56,12 @@ def boot_object(boot: Boot, here: str) -> dict[str, Any]:
 def overview(state_dir: Path, clock: Clock) -> dict[str, Any]:
     """Return the machine's clock and every journal's boots as plain data."""
     look = clock.look()
+    unreadable = Unreadable()
+    boots: dict[str, list[dict[str, Any]]] = {}
+    for name in collectors_of(state_dir):
+        reader = JournalReader(state_dir / name)
+        with unreadable.remembering(reader):
+            boots[name] = [boot_object(boot, clock.boot_id) for boot in reader.boots()]
     return {
         "now": when.iso(look.boottime_ns + look.offset_ns, 3),
         "synchronised": look.state == SYNCHRONISED,
@@ -62,10 +69,8 @@ def overview(state_dir: Path, clock: Clock) -> dict[str, Any]:
         "boottime_s": look.boottime_ns / 1e9,
         "offset_ns": look.offset_ns,
         "max_error_us": look.max_error_us,
-        "collectors": {
-            name: [boot_object(boot, clock.boot_id) for boot in JournalReader(state_dir / name).boots()]
-            for name in collectors_of(state_dir)
-        },
+        "collectors": boots,
+        "unreadable": unreadable.reasons,
     }
 
 
@@ -78,6 +83,7 @@ def COMMAND(context: click.Context, state_dir: Path, as_json: bool) -> None:  # 
 
     Samples carry time since boot. Where no time service has set the clock, they wait in the journal; nothing is
     invented. `collectors clock set` says the time by hand. "frozen" marks what was shipped: it never changes again.
+    Exit 74 when a journal cannot be read: it is named, and the others are shown.
 
     \b
     collectors clock
@@ -90,7 +96,13 @@ def COMMAND(context: click.Context, state_dir: Path, as_json: bool) -> None:  # 
     found = overview(state_dir, system_clock())
     if as_json:
         click.echo(json.dumps(found, indent=2))
-        return
+    else:
+        _print(found)
+    if found["unreadable"]:
+        raise JournalError("\n".join(found["unreadable"]))
+
+
+def _print(found: dict[str, Any]) -> None:
     vouched = "synchronised" if found["synchronised"] else "not synchronised: no time service vouches for it"
     click.echo(f"now {found['now']}, {vouched}\nboot {found['boot_id']}, {found['boottime_s']:.3f} s ago")
     for name, boots in found["collectors"].items():
@@ -115,12 +127,16 @@ def set_(above: Path, time: str, names: tuple[str, ...], boot: str | None, yes: 
 
     TIME is what the time is now ("now": believe this machine's clock), or, with --boot, when that boot's first sample
     was taken. Without a zone it is UTC. It applies to the samples of the boot whose time is not known, and is kept
-    until a time service knows better. What was shipped stays as it was shipped.
+    until a time service knows better. What was shipped stays as it was shipped. Without names and --boot it also
+    reaches what begins later in this boot: collectors, the shipper, notes. Use sudo on a host whose collectors run as
+    a user of their own.
 
     \b
     collectors clock set now
     collectors clock set 2026-05-28T10:00:00+02:00 --yes
     collectors clock set 2026-05-27T08:12 --boot 3f0c91 mppt
+
+    Exit 74 when a journal cannot be read or written: it is named, and all others are set.
     """
     state_dir = state_dir or above
     clock = system_clock()
@@ -129,20 +145,47 @@ def set_(above: Path, time: str, names: tuple[str, ...], boot: str | None, yes: 
         said_ns = when.parse(time, look.boottime_ns + look.offset_ns)
     except ValueError as error:
         raise ConfigError(f"TIME {error}") from error
-    for reader in chosen_readers(state_dir, names):
-        known = _boot(reader, boot or clock.boot_id, optional=boot is None)
-        if known is None:
-            click.echo(f"{reader.collector}: nothing of this boot in the journal; nothing to do")
-            continue
-        if known.steps and known.steps[-1].state == SYNCHRONISED:
-            click.echo(f"{reader.collector}: boot {known.boot_id}: a time service has set it; nothing to do")
-            continue
-        at_ns = look.boottime_ns if known.boot_id == clock.boot_id and boot is None else known.first_ns
-        offset_ns = said_ns - at_ns
-        first = when.iso(known.first_ns + offset_ns, 3)
-        click.echo(f"{reader.collector}: boot {known.boot_id}: its first sample was then taken at {first}")
-        if yes or click.confirm("Is that right?", abort=True):
-            take(reader, clock, request.Request(known.boot_id, at_ns, offset_ns))
+    if not state_dir.is_dir():
+        raise JournalError(f"{state_dir}: no such folder; name the one of the journals with --state")
+    become_owner(state_dir)
+    is_for_all = not names and boot is None and look.state != SYNCHRONISED
+    unreadable = Unreadable()
+    has_any, was_asked = bool(names or boot or collectors_of(state_dir)), False
+    for reader in chosen_readers(state_dir, names) if has_any else []:
+        with unreadable.remembering(reader):
+            was_asked |= _set_one(reader, clock, look, said_ns, boot, yes)
+    if is_for_all:
+        wanted = request.Request(clock.boot_id, look.boottime_ns, said_ns - look.boottime_ns)
+        _set_host(state_dir, clock, wanted, yes or was_asked)
+    elif not has_any:
+        click.echo(f"{state_dir}: no journal here, and a time service has set this machine's clock; nothing to do")
+    unreadable.raise_if_any("the time of all others is set")
+
+
+def _set_one(reader: JournalReader, clock: Clock, look: Look, said_ns: int, boot: str | None, yes: bool) -> bool:
+    """Set the time of one journal's boot, if a person agrees; return whether there was anything to agree to."""
+    known = _boot(reader, boot or clock.boot_id, optional=boot is None)
+    if known is None:
+        click.echo(f"{reader.collector}: nothing of this boot in the journal; nothing to do")
+        return False
+    if known.steps and known.steps[-1].state == SYNCHRONISED:
+        click.echo(f"{reader.collector}: boot {known.boot_id}: a time service has set it; nothing to do")
+        return False
+    at_ns = look.boottime_ns if known.boot_id == clock.boot_id and boot is None else known.first_ns
+    offset_ns = said_ns - at_ns
+    first = when.iso(known.first_ns + offset_ns, 3)
+    click.echo(f"{reader.collector}: boot {known.boot_id}: its first sample was then taken at {first}")
+    if yes or click.confirm("Is that right?", abort=True):
+        take(reader, clock, request.Request(known.boot_id, at_ns, offset_ns))
+    return True
+
+
+def _set_host(state_dir: Path, clock: Clock, wanted: request.Request, yes: bool) -> None:
+    """Keep the time for whatever begins to write a journal later in this boot."""
+    now = when.iso(clock.boottime_ns() + wanted.offset_ns, 3)
+    click.echo(f"what begins later in this boot takes it, too: it is {now} now")
+    if yes or click.confirm("Is that right?", abort=True):
+        request.leave_for_host(state_dir, wanted)
 
 
 def _boot(reader: JournalReader, prefix: str, optional: bool) -> Boot | None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import click
 
-from collectors.cli._journals import chosen_readers, is_wanted, names_argument, self_option, state_option
+from collectors.cli._journals import Unreadable, chosen_readers, is_wanted, names_argument, self_option, state_option
 from collectors.clock import system_clock
-from collectors.errors import ConfigError, JournalError
+from collectors.errors import ClockUnknown, CollectorError, ConfigError, JournalError
 from collectors.journal import when
 from collectors.journal.reader import JournalReader
-from collectors.journal.records import UNSYNCHRONISED, Span
+from collectors.journal.records import UNSYNCHRONISED, Boot, Span
 from collectors.journal.timeline import resolve
 from collectors.tableout import STDOUT, Layout, opened
 
@@ -93,9 +93,10 @@ def COMMAND(  # noqa: N802
     """Write what the journals hold as CSV, Parquet or InfluxDB line protocol. No database is needed.
 
     Times are UTC unless they carry a zone. What collectors report about themselves comes with --self-metrics, or with
-    --measurement collector. Events and notes come with --measurement event, and with all others in line protocol.
-    Within a series rows come in order of time; a file appears when it is whole. Samples whose time is not known yet are
-    left out (see `collectors clock`). Exit 74 if damaged rows were left out.
+    --measurement collector. Events and notes come with --measurement event, with all others in line protocol, and where
+    there is nothing else. Within a series rows come in order of time; a file appears when it is whole. Samples whose
+    time is not known yet are left out (see `collectors clock`). Exit 69 if there is nothing else; 74 if damaged rows,
+    or a journal that cannot be read, were left out.
 
     \b
     collectors export -o all.parquet
@@ -104,7 +105,10 @@ def COMMAND(  # noqa: N802
     collectors export notes --measurement event
     collectors export --format lp | influx write --bucket bench
     """  # fmt: skip
-    readers = chosen_readers(state_dir, names)
+    unreadable = Unreadable()
+    readers = unreadable.without(chosen_readers(state_dir, names))
+    if not readers:
+        unreadable.raise_if_any("nothing is exported")
     if output != STDOUT:
         _refuse_inside_a_journal(output, state_dir)
     start_ns = 0 if start is None else point(start, "--from")
@@ -116,11 +120,11 @@ def COMMAND(  # noqa: N802
         if is_wanted(stream.measurement, measurement, self_metrics) and device in (None, stream.tags.get("device"))
     ]
     form = _form(form, output)
-    has_events = measurement == EVENT or (measurement is None and form == "lp")
+    has_events = measurement == EVENT or (measurement is None and (form == "lp" or not any(map(_has_rows, readers))))
     noted = _events(readers, start_ns, end_ns, device) if has_events else []
     wanted += [span.stream for span in noted]
     if not wanted:
-        raise ConfigError(f"{state_dir}: nothing has measurement {measurement or 'any'}, device {device or 'any'}")
+        raise _nothing(state_dir, readers, measurement, device)
     shown = sys.stderr.isatty() and output != STDOUT if progress is None else progress
     with opened(output, form, Layout.of(wanted)) as table, _progress(shown, start_ns, end_ns) as show:
         for event in noted:
@@ -132,6 +136,30 @@ def COMMAND(  # noqa: N802
                     table.write(span)
                     show(span)
     _warn(readers)
+    unreadable.raise_if_any("all others are exported")
+
+
+def _has_rows(reader: JournalReader) -> bool:
+    """Return whether the journal holds readings, or has ever; one with notes only does not."""
+    return bool(reader.streams())
+
+
+def _nothing(
+    state_dir: Path, readers: list[JournalReader], measurement: str | None, device: str | None
+) -> CollectorError:
+    """Return the error that says why there is nothing to export."""
+    waiting = [r.collector for r in readers if any(_is_unknown(boot) for boot in r.boots()) and r.newest_seq()]
+    if waiting and measurement in (None, EVENT):
+        return ClockUnknown(
+            f"{', '.join(waiting)}: the time of what is there is not known; see collectors clock, and set it by hand "
+            "with collectors clock set"
+        )
+    return ConfigError(f"{state_dir}: nothing has measurement {measurement or 'any'}, device {device or 'any'}")
+
+
+def _is_unknown(boot: Boot) -> bool:
+    """Return whether some samples of this boot have no known time."""
+    return any(segment.state == UNSYNCHRONISED for segment in resolve(boot.steps).segments)
 
 
 def _refuse_inside_a_journal(output: Path, state_dir: Path) -> None:
@@ -151,11 +179,7 @@ def _events(readers: list[JournalReader], start_ns: int, end_ns: int, device: st
 def _warn(readers: list[JournalReader]) -> None:
     """Say what is not in the export; JournalError if damage was the reason."""
     for reader in readers:
-        unknown = [
-            boot.boot_id
-            for boot in reader.boots()
-            if any(segment.state == UNSYNCHRONISED for segment in resolve(boot.steps).segments)
-        ]
+        unknown = [boot.boot_id for boot in reader.boots() if _is_unknown(boot)]
         for boot_id in unknown:
             click.echo(f"{reader.collector}: boot {boot_id}: some samples have no known time and are left out; "
                        "see collectors clock", err=True)  # fmt: skip

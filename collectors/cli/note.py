@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from collectors import config
+from collectors.cli._journals import Unreadable
 from collectors.clock import UNSYNCHRONISED, system_clock
 from collectors.errors import ConfigError, JournalError
 from collectors.journal import notes
@@ -64,12 +65,17 @@ def _one_line(detail: str) -> str:
 
 
 def bench_of(state_dir: Path) -> str:
-    """Return the one bench that the journals in this folder are of; ConfigError if there is none, or several."""
-    tags = []
+    """Return the one bench that the journals in this folder are of; ConfigError if there is none, or several.
+
+    JournalError if the journals that might say it cannot be read.
+    """
+    unreadable, tags = Unreadable(), list[Mapping[str, str]]()
     for name in collectors_of(state_dir):
-        with suppress(JournalError):  # one that cannot be read, a newer version's say, must not stop a note
-            tags.append(JournalReader(state_dir / name).tags())
+        reader = JournalReader(state_dir / name)
+        with unreadable.remembering(reader):
+            tags.append(reader.tags())
     benches = sorted({found["bench"] for found in tags if "bench" in found})
-    if len(benches) != 1:
-        raise ConfigError(f"{state_dir}: the journals here are of {', '.join(benches) or 'no bench'}; say --bench NAME")
-    return benches[0]
+    if len(benches) == 1:
+        return benches[0]
+    unreadable.raise_if_any("so the bench is not known; say --bench NAME")
+    raise ConfigError(f"{state_dir}: the journals here are of {', '.join(benches) or 'no bench'}; say --bench NAME")

@@ -10,10 +10,14 @@ from typing import Any
 import click
 
 from collectors import config, signals
-from collectors.clock import system_clock
+from collectors.clock import Clock, system_clock
 from collectors.errors import JournalError
-from collectors.journal import notes
+from collectors.journal import held, notes
+from collectors.journal.folder import unreadable
 from collectors.journal.reader import JournalReader
+from collectors.journal.retention import disk_is_low, free_bytes
+from collectors.journal.schema import get_meta
+from collectors.journal.settings import JournalSettings
 from collectors.shipper import overview
 from collectors.shipper.reading import collectors_of
 from collectors.shipper.service import OWN_NAME
@@ -54,11 +58,34 @@ def collector_status(directory: Path, sinks: list[overview.SinkState]) -> dict[s
             if row.is_loss and (n := sum(e.kind == kind for e in events))
         },
         "own": own,
+        "held": held_object(reader, clock),
+        "disk_free_bytes": free_bytes(directory),
+        "disk_is_low": disk_is_low(directory, JournalSettings()),
         "journal_files": len(reader.files()),
         "journal_bytes": sum(f.stat().st_size for f in directory.glob("j-*")),
         "newest_seq": newest_seq,
         "unsent": {s.sink: reader.commits_between(s.cursors.get(reader.collector, 0)) for s in sinks},
         "dead_letters": {s.sink: n for s in sinks if (n := s.dead_letters.get(reader.collector, 0))},
+    }
+
+
+def held_object(reader: JournalReader, clock: Clock) -> dict[str, Any] | None:
+    """Return what the disk did not take, as the collector noted it last; None while it takes everything."""
+    nothing: dict[str, Any] = {}
+    try:
+        record = held.read(reader.directory)
+    except OSError as error:
+        raise unreadable(reader.directory / held.NAME, error) from error
+    if record is None or record.id == reader.newest(get_meta, nothing).get(held.META):
+        return None
+    is_here = record.boot_id == clock.boot_id
+    return {
+        "rows": record.losses.row_count,
+        "events": record.losses.event_count,
+        "why": record.why,
+        "is_lost": record.is_final,
+        "noted_s_ago": (clock.boottime_ns() - record.at_ns) / 1e9 if is_here else None,
+        "since_s": (clock.boottime_ns() - record.since_ns) / 1e9 if is_here else None,
     }
 
 
@@ -116,6 +143,15 @@ def is_notes(name: str) -> bool:
     return name == notes.NAME
 
 
+def _held_line(found: dict[str, Any]) -> str:
+    what = f"{found['rows']} readings and {found['events']} events"
+    if found["is_lost"]:
+        return f"LOST at the last stop: {what}, the next start records it: {found['why']}"
+    if found["noted_s_ago"] is None:
+        return f"LOST in an earlier boot: at least {what}, the next start records it: {found['why']}"
+    return f"THE DISK TAKES NOTHING: {what} waited in memory {found['noted_s_ago']:.0f} s ago: {found['why']}"
+
+
 def _print(found: dict[str, Any]) -> None:
     for c in found["collectors"]:
         age = "no sample since boot" if c["last_sample_age_s"] is None else f"{c['last_sample_age_s']:.1f} s ago"
@@ -125,6 +161,10 @@ def _print(found: dict[str, Any]) -> None:
         click.echo(f"  {c['state'] or nothing}")
         megabytes = c["journal_bytes"] / 1e6
         click.echo(f"  journal {megabytes:.1f} MB in {c['journal_files']} files; clock {c['clock'] or 'unknown'}")
+        if c["held"]:
+            click.echo(f"  {_held_line(c['held'])}")
+        if c["disk_is_low"]:
+            click.echo(f"  disk nearly full: {c['disk_free_bytes'] / 1e6:.1f} MB free")
         for kind, count in c["recent_events"].items():
             click.echo(f"  {count} × {kind} lately")
         for sink, count in c["unsent"].items():

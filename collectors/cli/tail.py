@@ -10,7 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
-from collectors.cli._journals import chosen_readers, is_wanted, names_argument, self_option, state_option
+from collectors.cli._journals import Unreadable, chosen_readers, is_wanted, names_argument, self_option, state_option
 from collectors.clock import system_clock
 from collectors.journal.history import News
 from collectors.journal.reader import JournalReader
@@ -114,14 +114,17 @@ def COMMAND(  # noqa: N802
     """Show the newest readings of one, several or all collectors, straight from their journals.
 
     A row whose time is not known yet shows the time since boot. What collectors report about themselves is shown with
-    --self-metrics, or with --measurement collector.
+    --self-metrics, or with --measurement collector. Exit 74 when a journal cannot be read: it is named, and the others
+    are shown.
 
     \b
     collectors tail
     collectors tail mppt -n 10
     collectors tail --follow --measurement battery --json | jq .values.voltage_v
     """  # fmt: skip
-    readers = chosen_readers(state_dir, names)
+    unreadable = Unreadable()
+    readers = unreadable.without(chosen_readers(state_dir, names))
+    unreadable.warn()
 
     def wanted(chunk: Chunk) -> bool:
         return is_wanted(chunk.stream.measurement, measurement, self_metrics)
@@ -130,5 +133,6 @@ def COMMAND(  # noqa: N802
         for chunk in filter(wanted, reader.tail(rows) if rows else []):
             for row in row_objects(reader, chunk):
                 _say(row, as_json)
-    if follow or for_s is not None:
+    if readers and (follow or for_s is not None):
         _follow(readers, wanted, as_json, for_s)
+    unreadable.raise_if_any("all others are shown")

@@ -1,7 +1,9 @@
 """The runtime's only door to the journal: `put` at one end, commits in a thread at the other.
 
 put()      never waits. Rows and events go to the backlog.
-commit     when the oldest has waited `commit_window_s`, or `commit_bytes` wait, when REALTIME was set, and on stop
+commit     `commit_window_s` after the one before began, when `commit_bytes` wait, when REALTIME was set, and on stop.
+           So a sample is on the disk `commit_window_s` plus the time of one commit after `put`, at the latest; a commit
+           and the upkeep behind it that take longer than `commit_window_s` count instead of that
 disk full  what waits stays in memory, up to `queue_mib`; the ballast is given up; tried again every second
 I/O error  the file is put aside, what was not acknowledged is committed to a new one; if that fails, too, or nothing
            can be written at all, it waits in memory as for a full disk. No disk error ends a running collector
@@ -152,6 +154,8 @@ class Committer:
                 self._serve(writer)
             finally:
                 writer.close()
+        except DiskFull as error:  # from the beginning only; later samples wait in memory
+            self.failure = DiskFull(f"{error}; nothing is collected before there is space")
         except CollectorError as error:
             self.failure = error
         finally:
@@ -165,16 +169,21 @@ class Committer:
         if step_fd is not None:
             poll.register(step_fd, select.POLLIN)
         while not self._stopping:
+            began_s = self._clock.monotonic_s()
             self._commit(writer)
             if not self._trouble:
                 self._keep_up(writer)
-            wait_s = RETRY_S if self._trouble else self._settings.commit_window_s
+            wait_s = RETRY_S if self._trouble else self._rest_of_window_s(began_s)
             for fd, _ in poll.poll(wait_s * 1000):
                 if fd == step_fd:
                     self._clock.clear_step()
                 else:
                     os.eventfd_read(fd)
         self._finish(writer)
+
+    def _rest_of_window_s(self, began_s: float) -> float:
+        """Return how long to wait after a commit that began then: the next one begins when its window is over."""
+        return max(0.0, began_s + self._settings.commit_window_s - self._clock.monotonic_s())
 
     def _finish(self, writer: Writer) -> None:
         """Commit all that waits; JournalError saying how much is lost if the disk does not take it."""

@@ -48,17 +48,24 @@ def write(
     directory = state_dir / NAME
     happened_ns = clock.boottime_ns()
     noticed: list[tuple[str, str]] = []
-    writer = _opened(directory, bench, clock, lambda kind, detail: noticed.append((kind, detail)), wait_s)
+    try:
+        writer = _opened(directory, bench, clock, lambda kind, detail: noticed.append((kind, detail)), wait_s)
+    except DiskFull as error:
+        raise DiskFull(f"{error}; the note is not kept") from error
     try:
         known = JournalReader(directory).tags()
         own = {key: value for key, value in {"bench": bench, **tags}.items() if known.get(key) != value}
         note = EventAt(happened_ns, kind, detail, canonical(own) if own else "")
-        _commit(writer, Work(events=[*_events(noticed, clock), note]))
-        writer.upkeep()
-        _commit(writer, Work(events=_events(noticed, clock)))
+        try:
+            _commit(writer, Work(events=[*_events(noticed, clock), note]))
+        except DiskFull as error:
+            raise DiskFull(f"{error}; the note is not kept") from error
+        try:
+            writer.upkeep()
+            _commit(writer, Work(events=_events(noticed, clock)))
+        except (JournalError, OSError) as error:  # the note is on the disk; who comes next clears up
+            log.warning("the note is kept; %s is not cleared up: %s", directory, error)
         return writer.clock_state
-    except DiskFull as error:
-        raise JournalError(f"{directory}: the disk is full; the note is not kept") from error
     finally:
         writer.close()
 

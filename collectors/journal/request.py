@@ -3,17 +3,20 @@
 Only the collector writes its journal, so `collectors clock set` leaves a request; the collector takes it at its next
 look at the clock, at most `commit_window_s` later. Where no collector runs, `apply` does the same under the lock.
 Taking it twice does no harm: the second time changes nothing.
+
+`<state>/clock-set.json` is the same for the whole host: it stays, and whoever writes a journal in this boot, now or
+later, takes it, unless a person has said something since, or a time service knows better.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from collectors.clock import SET_BY_PERSON
+from collectors.clock import SET_BY_PERSON, SYNCHRONISED
 from collectors.journal.records import ClockStep
 from collectors.journal.tables import read_boots
 from collectors.journal.timeline import step_by_person
@@ -33,10 +36,36 @@ def leave(directory: Path, wanted: Request) -> None:
     """Leave a request for the collector; it replaces one about the same boot that is not taken yet."""
     path = directory / NAME
     others = [r for r in _read(path) if r.boot_id != wanted.boot_id] if path.exists() else []
+    _write(path, [*others, wanted])
+
+
+def _write(path: Path, requests: Sequence[Request]) -> None:
     draft = path.with_name(f"{NAME}.new")
-    draft.write_text(json.dumps([*others, wanted]), encoding="utf-8")
+    draft.write_text(json.dumps(requests), encoding="utf-8")
     draft.chmod(0o644)
     draft.replace(path)
+
+
+def leave_for_host(state_dir: Path, wanted: Request) -> None:
+    """Leave a person's word for every journal of this host, also for those that begin later in the same boot."""
+    _write(state_dir / NAME, [wanted])
+
+
+def for_host(state_dir: Path, boot_id: str, known: Sequence[ClockStep]) -> ClockStep | None:
+    """Return the row that the host's request adds to a boot's clock table; None if that says it, or better, already.
+
+    A file that cannot be parsed counts as none: it was written whole, and nothing depends on it.
+    """
+    if known and known[-1].state == SYNCHRONISED:
+        return None
+    path = state_dir / NAME
+    try:
+        found = [wanted for wanted in _read(path) if wanted.boot_id == boot_id] if path.exists() else []
+    except (OSError, ValueError):
+        return None
+    if not found or any(s.state == SET_BY_PERSON and s.boottime_ns >= found[-1].boottime_ns for s in known):
+        return None
+    return step_by_person(known, found[-1].boottime_ns, found[-1].offset_ns)
 
 
 def is_waiting(directory: Path) -> bool:

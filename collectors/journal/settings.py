@@ -18,7 +18,9 @@ class JournalSettings:
     sinks: tuple[str, ...] = field(
         default=(), metadata={"help": "names of the sinks that must have a sample before it may be deleted"}
     )
-    commit_window_s: float = field(default=1.0, metadata={"help": "the longest that a sample waits for its commit"})
+    commit_window_s: float = field(
+        default=1.0, metadata={"help": "the longest that a sample waits for its commit to begin"}
+    )
     commit_bytes: int = field(default=64 * 1024, metadata={"help": "commit earlier when so much waits"})
     queue_mib: float = field(default=8.0, metadata={"help": "memory for samples that the disk does not take"})
     compact_s: float = field(default=600.0, metadata={"help": "seconds between compactions"})

@@ -82,6 +82,7 @@ class Writer:
         self._meta: dict[str, str | float | None] = {}
         """Keys of the meta table that the next commit brings."""
         self._run = ""
+        self._has_request = False
         self._held: held.Held | None = None
         self._told: list[EventAt] = []
         """What the runs before left to tell; the next commit brings it."""
@@ -227,7 +228,7 @@ class Writer:
         seq = self._live.commit(Work(work.rows, [*self._told, *work.events]), steps, now_ns, self._meta)
         self._meta, self._told = {}, []
         self._forget_held()
-        if steps:
+        if self._has_request:
             with suppress(OSError):  # taken twice does no harm; the commit is done
                 request.done(self.directory)
         self._hot_bytes += sum(8 * (1 + len(r.values)) for rows in work.rows.values() for r in rows)
@@ -235,11 +236,16 @@ class Writer:
 
     def _clock_steps(self) -> list[tuple[str, ClockStep]]:
         """Return the rows that the clock table needs now, each with its boot."""
-        steps = request.pending(self.directory, self._live.connection, self._report)
-        mine = [step for boot_id, step in steps if boot_id == self._clock.boot_id]
-        last = mine[-1] if mine else self._live.steps[-1] if self._live.steps else None
-        step = step_after(last, self._clock.look())
-        return [*steps, *([(self._clock.boot_id, step)] if step else [])]
+        asked = request.pending(self.directory, self._live.connection, self._report)
+        self._has_request = bool(asked)
+        boot_id = self._clock.boot_id
+        new = [step for boot, step in asked if boot == boot_id]
+        if said := request.for_host(self.directory.parent, boot_id, [*self._live.steps, *new]):
+            new.append(said)
+        known = [*self._live.steps, *new]
+        if step := step_after(known[-1] if known else None, self._clock.look()):
+            new.append(step)
+        return [*((boot, step) for boot, step in asked if boot != boot_id), *((boot_id, step) for step in new)]
 
     def make_room(self) -> None:
         """Give up the ballast, then what every sink has."""

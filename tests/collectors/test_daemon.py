@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,6 +25,7 @@ from collectors.fakes.faults import parse_fault
 from collectors.fakes.serve import Server, Station, serving
 from collectors.journal import notes
 from collectors.journal.reader import JournalReader
+from tests.collectors.journal.rig import fill
 
 LIVENESS_S = 20.0
 WORLD = {"load.voltage_v": 13.2, "load.current_a": 6.0}
@@ -228,3 +231,70 @@ def test_a_read_only_disk_is_said_at_start(tmp_path: Path, load: Station) -> Non
         subprocess.run(["umount", str(state)], check=True)
     assert process.returncode == 74, log
     assert str(state) in log
+
+
+@pytest.fixture
+def small_state(tmp_path: Path) -> Iterator[Path]:
+    """A state folder on a disk of 1.5 MB."""
+    state = tmp_path / "state"
+    state.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1500k", "none", str(state)], check=False).returncode:
+        pytest.skip("this machine lets nobody mount")
+    yield state
+    subprocess.run(["umount", "-l", str(state)], check=True)
+
+
+def collectors(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "collectors", *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def status(state: Path) -> dict[str, Any]:
+    found = json.loads(collectors("status", "--json", "--state", str(state)).stdout)["collectors"]
+    return dict(next(row for row in found if row["collector"] == "load"))
+
+
+def test_a_stop_on_a_full_disk_is_a_failure_that_every_command_tells_the_truth_about(
+    small_state: Path, tmp_path: Path, load: Station
+) -> None:
+    path = write_config(tmp_path)
+    with running(path) as process:
+        wait_for(lambda: rows(tmp_path) >= 2)
+        filler = fill(small_state)
+        wait_for(lambda: (status(small_state)["held"] or {}).get("rows", 0) > 0)
+        shown = collectors("status", "--state", str(small_state)).stdout
+        assert "THE DISK TAKES NOTHING" in shown
+        assert "disk nearly full: 0.0 MB free" in shown
+        noted = collectors("note", "deploy", "x", "--state", str(small_state))
+        assert (noted.returncode, "disk full" in noted.stderr, "the note is not kept" in noted.stderr) == (
+            74,
+            True,
+            True,
+        )
+        assert "in memory" not in noted.stderr
+        process.terminate()
+        _, log = process.communicate(timeout=LIVENESS_S)
+    assert process.returncode == 74, log
+    lost = lost_readings(log)
+    assert "LOST at the last stop: " in collectors("status", "--state", str(small_state)).stdout
+    with running(path) as process:  # what it knows of the run before must survive this one, too
+        wait_for(lambda: "THE DISK TAKES NOTHING" in collectors("status", "--state", str(small_state)).stdout)
+        process.terminate()
+        _, log = process.communicate(timeout=LIVENESS_S)
+    assert process.returncode == 74, log
+    lost += lost_readings(log)
+    filler.unlink()
+    with running(path):
+        wait_for(lambda: "samples_dropped" in event_kinds(tmp_path))
+        assert status(small_state)["held"] is None
+    told = [e for e in JournalReader(small_state / "load").events_after(0) if e.kind == "samples_dropped"]
+    assert sum(int(e.detail.split()[0]) for e in told) == lost
+    lost_samples = sum(int(e.detail.split()[0]) for e in told if "rows of load " in e.detail)
+    assert 0 < lost_samples < len(load.sent.boottime_ns)
+
+
+def lost_readings(log: str) -> int:
+    said = re.search(r"(\d+) readings and \d+ events are lost; the next start tells of it", log)
+    assert said, log
+    return int(said[1])

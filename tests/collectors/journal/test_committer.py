@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from collectors.clock import SystemClock
+from collectors.clock import FakeClock, SystemClock
 from collectors.errors import JournalLocked, JournalNewer, JournalReadOnly
 from collectors.journal.backlog import Backlog, EventAt, Row
 from collectors.journal.committer import Committer
@@ -89,6 +89,17 @@ def test_much_waiting_is_committed_before_the_window_is_over(
     for i in range(100):
         committer.put(Reading("battery", i + 1, {"voltage_v": float(i)}))
     eventually(lambda: committer.acknowledged_seq > 0)
+
+
+def test_commits_begin_one_window_apart_however_long_each_takes(tmp_path: Path) -> None:
+    """So a sample that just missed a commit is on the disk after one window and one commit."""
+    clock = FakeClock(100 * 10**9)
+    committer = Committer(tmp_path, "load", TAGS, JournalSettings(commit_window_s=1.0), clock)
+    began_s = clock.monotonic_s()
+    clock.sleep_s(0.3)
+    assert committer._rest_of_window_s(began_s) == pytest.approx(0.7)
+    clock.sleep_s(5.0)
+    assert committer._rest_of_window_s(began_s) == 0.0
 
 
 def test_a_stopped_journal_is_readable_without_write_access(

@@ -284,6 +284,12 @@ def test_a_stop_on_a_full_disk_says_how_much_is_lost_and_the_next_start_records_
     assert Counter(e.kind for e in events(small_disk)) == kinds, "it is told once"
 
 
+def test_a_journal_that_finds_no_room_to_begin_does_not_speak_of_memory(small_disk: Path) -> None:
+    fill(small_disk)
+    with pytest.raises(JournalError, match=r"disk full .*; nothing is collected before there is space"):
+        collect(small_disk).start()
+
+
 def eventually_committed(committer: Committer) -> None:
     end_s = time.monotonic() + 20
     while committer.queue_rows:
