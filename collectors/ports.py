@@ -106,12 +106,13 @@ def _group(path: Path) -> str:
 def _users(proc: Path, devices: set[str]) -> dict[str, list[User]]:
     """Return who has which of these devices open, as far as this user may see it."""
     found: dict[str, list[User]] = {}
-    for folder in proc.glob("[0-9]*/fd"):
+    processes = [entry for entry in proc.iterdir() if entry.name.isdigit()] if proc.is_dir() else []
+    for process in processes:
         with suppress(OSError):  # the process has ended, or is another user's
-            opened = {str(link.readlink()) for link in folder.iterdir()}
+            opened = {str(link.readlink()) for link in (process / "fd").iterdir()}
             for device in opened & devices:
-                command = _read(folder.parent / "cmdline").replace("\0", " ").strip() or _read(folder.parent / "comm")
-                found.setdefault(device, []).append(User(int(folder.parent.name), command))
+                command = _read(process / "cmdline").replace("\0", " ").strip() or _read(process / "comm")
+                found.setdefault(device, []).append(User(int(process.name), command))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,15 @@ def test_permission_is_that_of_this_user(host: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_host_without_any_of_it_has_no_ports(tmp_path: Path) -> None:
     assert ports(tmp_path / "dev", tmp_path / "sys", tmp_path / "proc") == []
+
+
+def test_a_process_that_ends_while_it_is_looked_at_is_left_out(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    iterdir = Path.iterdir
+
+    def ended(path: Path) -> Iterator[Path]:
+        if path.parts[-2:] == ("41", "fd"):
+            raise ProcessLookupError(3, "No such process")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", ended)
+    assert found(host)["ttyUSB0"].users == (User(42, "minicom"),)
