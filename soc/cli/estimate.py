@@ -52,9 +52,12 @@ def COMMAND(places: tuple[str, ...], **taken: Any) -> None:  # noqa: N802 - ever
     \b
     soc estimate a.csv b.csv --cell lg_hg2 --out-dir results
     soc estimate log.csv --cell lg_hg2 --map current_a=-I_mA*0.001 --map voltage_v=U --temperature-degc 22
-    collectors export --from -2h | soc estimate - --cell my_cell.toml --series 4
-    soc estimate 'influx:http://localhost:8086/bat?device=t7&from=-1d' --cell lfp_1ah2 --series 4 --out day.csv
-    soc estimate --follow 'influx:http://localhost:8086/bat?device=t7&user=soc&password_file=pw' --cell my_cell.toml
+    collectors export mppt --from -2h --measurement battery | \\
+        soc estimate - --map time_s=time --cell my_cell.toml --series 4
+    soc estimate 'journal:/var/lib/collectors?device=mppt&from=-2h' --cell my_cell.toml --series 4
+    soc estimate 'influx:http://localhost:8086/bat?device=mppt&from=-1d' --cell my_cell.toml --series 4 --out day.csv
+    soc estimate --follow 'influx:http://localhost:8086/bat?device=t7&user=soc&password_file=pw' \\
+        --cell my_cell.toml --series 4 --temperature-degc 25 --state t7.json
     """
     from soc.stores import file_of
 
