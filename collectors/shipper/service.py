@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from collectors.clock import SYNCHRONISED, Clock, system_clock
-from collectors.errors import ClockUnknown, ConfigError, JournalError, JournalLocked, SinkHeld
+from collectors.errors import ClockUnknown, CollectorError, ConfigError, JournalError, JournalLocked, SinkHeld
 from collectors.host import resident_bytes, wifi
 from collectors.journal import notes, when
 from collectors.journal.committer import Committer
@@ -69,8 +69,11 @@ class Lane:
         def guarded() -> None:
             try:
                 job()
-            except BaseException as error:  # noqa: BLE001 - the main thread raises it again
+            except CollectorError as error:  # the main thread raises it again, without a trace here
                 self.failure = error
+            except BaseException as error:
+                self.failure = error
+                raise
 
         self.thread = threading.Thread(target=guarded, name=f"sink {self.sink.name}", daemon=True)
         self.thread.start()
