@@ -88,12 +88,12 @@ def test_a_bench_behind_a_router_is_reached_through_its_tunnel(site: WholeSite) 
     beyond = ["ssh", *site.controller.lab.ssh_options, "-i", str(key), "-W", "127.0.0.1:22", f"tunnel@{gate.address}"]
     refused = subprocess.run(beyond, capture_output=True, text=True, check=False)
     assert "stdio forwarding failed" in refused.stderr and "SSH-" not in refused.stdout
-    line = gate.run("cat /etc/battfleet/gate/authorized_keys")
+    line = gate.run("cat /etc/ssh/battfleet-gate.keys")
     assert line.count("\n") == 1 and line.strip().endswith(" bench")
 
 
 def test_the_gate_takes_a_host_name_for_what_it_is_and_forgets_benches_that_are_gone(site: WholeSite) -> None:
-    gate, keys = site.host("lab"), "/etc/battfleet/gate/authorized_keys"
+    gate, keys = site.host("lab"), "/etc/ssh/battfleet-gate.keys"
     own = gate.run(f"cat {keys}")
     other, gone = own.replace(" bench\n", " benchXold\n"), own.replace(" bench\n", " gone\n")
     gate.run(f"cat >>{keys}", other + gone)

@@ -155,7 +155,7 @@ def running_gate(folder: Path, limits: str) -> Iterator[Gate]:
     (folder / "authorized_keys").write_text(f"{options}{public} bench\n")
     (folder / "authorized_keys").chmod(0o644)
     text = render_config(listen) if limits != "key's options alone" else ""
-    text = text.replace("/etc/battfleet/gate/authorized_keys", str(folder / "authorized_keys"))
+    text = text.replace("/etc/ssh/battfleet-gate.keys", str(folder / "authorized_keys"))
     # All that sshd allows by default, and more; what follows must take it away.
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder / 'host'}\nPidFile none\nUsePAM no\nStrictModes no\n"
