@@ -7,14 +7,17 @@ inner call costs ten times what the arithmetic does. Callers bring arrays for re
 
 numba keys its cache on the file of the compiled function only; a change in a function that it calls, in another file,
 would go unseen. So the cache lies in a folder named after the content of all compiled sources. The folder is beside
-them, or under `XDG_CACHE_HOME` where that cannot be written; `NUMBA_CACHE_DIR` wins over both.
+them, or where that cannot be written under `CACHE_DIRECTORY` (systemd), `XDG_CACHE_HOME` or the home; `NUMBA_CACHE_DIR`
+wins over all. `soc compile` fills it beforehand.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -54,12 +57,45 @@ def _sources_digest() -> str:
 
 
 def _cache_folder() -> str:
-    given = os.environ.get("NUMBA_CACHE_DIR")
+    """The folder for compiled code: the first of the places that can be written to.
+
+    Where that is not beside the sources, what was compiled there when they were installed is copied, not made again.
+    """
+    name = f"kernels-{_sources_digest()}"
     beside = HERE / "__pycache__"
-    writable = os.access(beside if beside.exists() else HERE, os.W_OK)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "battfleet"
-    root = Path(given) if given else beside if writable else home
-    return str(root / f"kernels-{_sources_digest()}")
+    folder = next(root for root in _roots(beside) if _is_writable(root)) / name
+    installed = beside / name
+    if installed.is_dir() and not folder.exists():
+        part = folder.with_name(f"{name}.{os.getpid()}.part")
+        try:
+            shutil.copytree(installed, part)
+            part.rename(folder)
+        except OSError:  # another process was first, or the disk is full: compiled again then
+            shutil.rmtree(part, ignore_errors=True)
+    return str(folder)
+
+
+def _roots(beside: Path) -> Iterator[Path]:
+    """Where compiled code may lie, in order."""
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(os.environ["NUMBA_CACHE_DIR"])
+    yield beside
+    if os.environ.get("CACHE_DIRECTORY"):  # of a systemd unit
+        yield Path(os.environ["CACHE_DIRECTORY"].partition(":")[0])
+    if os.environ.get("XDG_CACHE_HOME"):
+        yield Path(os.environ["XDG_CACHE_HOME"]) / "battfleet"
+    yield Path(os.path.expanduser("~/.cache/battfleet"))  # noqa: PTH111 - Path.home() raises where there is none
+    yield Path(tempfile.mkdtemp(prefix="battfleet-"))  # kept for this process only
+
+
+def _is_writable(root: Path) -> bool:
+    """Whether files can be made in this folder, which is made where it can be."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            return True
+    except OSError:
+        return False
 
 
 CACHE = _cache_folder()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from soc import libraries
 from soc.errors import OptionError
 from soc.files import whole_file
-from soc.series import Series
+from soc.series import Series, gaps
 
 try:
     from matplotlib.axes import Axes
@@ -64,11 +64,13 @@ def recorded(series: Series, title: str = "") -> Figure:
 
 
 def estimated(series: Series, found: Estimated, reference: Array | None = None, title: str = "") -> Figure:
-    """Current, the estimate with its bounds (and the reference), and the innovations with theirs."""
-    figure, (current, soc, innovation) = _stack(3, title, (0.6, 1.6, 0.8))
+    """Current, voltage, the estimate with its bounds (and the reference), and the innovations with theirs."""
+    figure, (current, voltage, soc, innovation) = _stack(4, title, (0.6, 0.6, 1.6, 0.8))
     hours, rows = _hours(series.time_s)
     current.plot(hours, series.current_a[rows], color=MEASURED, linewidth=0.7)
     current.set_ylabel("current, A\n(+ charges)")
+    voltage.plot(hours, series.voltage_v[rows], color=MEASURED, linewidth=0.7)
+    voltage.set_ylabel("voltage, V")
     band(soc, found, "estimate ± 3σ")
     if reference is not None and np.isfinite(reference).any():
         soc.plot(hours, 100 * reference[rows], color=REFERENCE, linewidth=1.0, linestyle="--", label="reference")
@@ -78,6 +80,10 @@ def estimated(series: Series, found: Estimated, reference: Array | None = None, 
     innovation.fill_between(hours, -bound, bound, color=ESTIMATE, alpha=0.15, linewidth=0, label="± 3σ expected")
     innovation.plot(hours, 1e3 * found.innovation_v[rows], color=MEASURED, linewidth=0.6, label="measured − expected")
     innovation.set_ylabel("innovation, mV")
+    sizes = np.concatenate([bound, 1e3 * np.abs(found.innovation_v[rows])])
+    if np.isfinite(sizes).any():  # the few wide ones behind a gap must not make the rest a line
+        most = 1.3 * float(np.nanpercentile(sizes, 99.0))
+        innovation.set_ylim(-max(most, 1e-3), max(most, 1e-3))
     innovation.legend(loc="best", ncols=2)
     return figure
 
@@ -130,7 +136,17 @@ def _stack(count: int, title: str, heights: tuple[float, ...]) -> tuple[Figure, 
     return figure, axes
 
 
-def _hours(time_s: Array) -> tuple[Array, slice]:
-    """Hours since the start, and which rows are drawn of a long recording."""
-    rows = slice(None, None, max(1, len(time_s) // MOST_POINTS))
-    return (time_s[rows] - time_s[0]) / 3600.0, rows
+def _hours(time_s: Array) -> tuple[Array, NDArray[np.int64]]:
+    """Hours since the start, and which rows are drawn of a long recording.
+
+    Lines end at a gap: the row before it is drawn, too, and again with no time, which breaks every line there.
+    """
+    before = np.flatnonzero(gaps(time_s))
+    kept = np.unique(
+        np.concatenate([np.arange(0, len(time_s), max(1, len(time_s) // MOST_POINTS)), before, before + 1])
+    )
+    breaks = np.searchsorted(kept, before, side="right")
+    rows = np.insert(kept, breaks, before)
+    hours = (time_s[rows] - time_s[0]) / 3600.0
+    hours[breaks + np.arange(len(breaks))] = np.nan
+    return hours, rows

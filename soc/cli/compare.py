@@ -35,6 +35,7 @@ def COMMAND(place: str, filters: tuple[str, ...], plot: Path | None, **taken: An
     from soc import filters as known
     from soc.cli._tables import show
     from soc.cli.score import referenced
+    from soc.compilation import told
     from soc.estimator import estimate
     from soc.score import score
 
@@ -52,7 +53,8 @@ def COMMAND(place: str, filters: tuple[str, ...], plot: Path | None, **taken: An
     for name in filters or known.NAMES:
         try:
             # A first call with two samples: what is measured then is not the compilation.
-            estimate(series[:2], setup.cell, name, soc0=soc0, soc0_sd=soc0_sd, **setup.options)
+            with told():
+                estimate(series[:2], setup.cell, name, soc0=soc0, soc0_sd=soc0_sd, **setup.options)
             begun = time.perf_counter()
             found = estimate(series, setup.cell, name, soc0=soc0, soc0_sd=soc0_sd, **setup.options)
         except ImportError as error:

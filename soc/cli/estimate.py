@@ -70,7 +70,10 @@ def COMMAND(places: tuple[str, ...], **taken: Any) -> None:  # noqa: N802 - ever
     wish.refuse_overwriting(places, *(file_of(job.out) for job in jobs))
     if taken["out_dir"] is not None:
         taken["out_dir"].mkdir(parents=True, exist_ok=True)
-    failures = _run_all(jobs, wish, taken)
+    from soc.compilation import told
+
+    with told():
+        failures = _run_all(jobs, wish, taken)
     if failures:
         sys.exit(common_exit_code(failures))
 

@@ -26,6 +26,7 @@ def COMMAND(place: str, filter_name: str, out: Path, raw: bool, **taken: Any) ->
     """
     from soc import plot as drawing
     from soc import stores
+    from soc.compilation import told
     from soc.estimator import estimate
     from soc.intake import Intake
     from soc.stream import whole
@@ -39,7 +40,8 @@ def COMMAND(place: str, filter_name: str, out: Path, raw: bool, **taken: Any) ->
     if raw:
         drawing.save(drawing.recorded(series, title), out)
         return
-    found = estimate(series, setup.cell, filter_name, soc0=setup.soc0, soc0_sd=setup.soc0_sd, **setup.options)
+    with told():
+        found = estimate(series, setup.cell, filter_name, soc0=setup.soc0, soc0_sd=setup.soc0_sd, **setup.options)
     for warning in (*recording.doubts, *found.warnings):
         click.echo(f"soc: {place}: {warning}", err=True)
     drawing.save(drawing.estimated(series, found, reference, f"{title} · {found.model} · {found.version}"), out)

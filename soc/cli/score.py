@@ -99,10 +99,14 @@ def referenced(place: str, wish: Wishes, filter_name: str, output: Path | None =
 
 def judged(trial: Trial, setup: Setup, place: str | None = None) -> Score:
     """Return the score of the setup's filter in a trial; warnings are printed for a place."""
+    from soc.compilation import told
     from soc.estimator import estimate
     from soc.score import score
 
-    found = estimate(trial.series, setup.cell, setup.filter, soc0=trial.soc0, soc0_sd=trial.soc0_sd, **setup.options)
+    with told():
+        found = estimate(
+            trial.series, setup.cell, setup.filter, soc0=trial.soc0, soc0_sd=trial.soc0_sd, **setup.options
+        )
     for warning in found.warnings if place is not None else ():
         click.echo(f"soc: {place}: {warning}", err=True)
     return score(found.time_s, found.soc, found.sd, trial.reference, found.innovation_v, found.innovation_sd_v)

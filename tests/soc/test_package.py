@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -61,3 +62,41 @@ def test_compiled_code_cannot_allocate():
 
     with pytest.raises(TypingError, match="Only accept returning of array passed into the function"):
         allocating(3)
+
+
+def test_compiled_code_of_a_read_only_installation_is_copied_and_not_made_again(tmp_path, monkeypatch):
+    installed = tmp_path / "soc" / "__pycache__" / "kernels-1"
+    installed.mkdir(parents=True)
+    (installed / "filter.nbi").write_text("compiled")
+    monkeypatch.setattr(compiled, "HERE", tmp_path / "soc")
+    monkeypatch.setattr(compiled, "_sources_digest", lambda: "1")
+    monkeypatch.setattr(compiled, "_is_writable", lambda root: root.is_relative_to(tmp_path / "home"))
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.delenv("CACHE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "battfleet").mkdir(parents=True)
+    folder = Path(compiled._cache_folder())
+    assert folder == tmp_path / "home" / "battfleet" / "kernels-1"
+    assert (folder / "filter.nbi").read_text() == "compiled"
+
+
+def test_without_any_place_for_compiled_code_there_is_a_temporary_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(compiled, "_is_writable", lambda root: root.name.startswith("battfleet-"))
+    assert Path(compiled._cache_folder()).is_relative_to(tmp_path)
+
+
+def test_what_is_compiled_is_told_on_a_terminal_only(monkeypatch, capsys):
+    from soc.compilation import told
+
+    @numba.njit
+    def fresh(x):
+        return x + 1
+
+    with told():
+        fresh(1)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with told():
+        fresh(1.0)
+    assert "compiling, once: 1 functions" in capsys.readouterr().err

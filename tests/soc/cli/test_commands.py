@@ -27,7 +27,16 @@ def commands() -> list[click.Command]:
 
 
 def test_every_command_explains_itself_with_an_example(call: Call) -> None:
-    assert {c.name for c in commands()} == {"cells", "compare", "estimate", "identify", "plot", "score", "simulate"}
+    assert {c.name for c in commands()} == {
+        "cells",
+        "compare",
+        "compile",
+        "estimate",
+        "identify",
+        "plot",
+        "score",
+        "simulate",
+    }
     for command in commands():
         text = call(command.name, "--help").out
         assert f"\n  soc {command.name} " in text, f"{command.name}: no example in its help"
