@@ -17,7 +17,6 @@ def COMMAND(pairs: int) -> None:  # noqa: N802 - every module here offers COMMAN
 
     \b
     soc compile
-    soc compile --pairs 2
     """
     begun_s = time.monotonic()
     from soc.compilation import compile_filters, told
