@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ansible.parsing.dataloader import DataLoader  # type: ignore[import-untyped]
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tests.fleet.modules import ROOT
 
@@ -86,7 +86,9 @@ def test_the_vendor_s_installer_lies_where_only_root_comes() -> None:
 def test_services_are_hardened(unit: str, tmp_path: Path) -> None:
     template = ROOT / "ansible/roles" / HARDENED[unit]
     defaults = read(template.parents[1] / "defaults/main.yml")
-    environment = Environment(loader=FileSystemLoader(template.parent), trim_blocks=True, autoescape=False)
+    environment = Environment(
+        loader=FileSystemLoader(template.parent), trim_blocks=True, autoescape=False, undefined=StrictUndefined
+    )
     text = environment.get_template(template.name).render(
         defaults | {"ansible_managed": "", "collectors_secrets": {"lab": ""}, "tunnel_address": "gate.example"}
     )
