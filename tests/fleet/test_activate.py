@@ -290,7 +290,8 @@ def test_the_state_of_a_dynamic_user_is_moved_and_given_to_the_users_of_today(pl
     first = place.deployment("d1", {"a": "0.01"})
     assert place.module.activate(first, settings)["restarted"] == ["collector@a.service"]
     calls = (place.folder / "calls").read_text(encoding="ascii").splitlines()
-    assert calls.index("stop collector@*.service collectors-ship.service") < calls.index("restart collector@a.service")
+    stop = "stop collector@*.service collectors-ship.service collectors-verify.service"
+    assert calls.index(stop) < calls.index("restart collector@a.service")
     assert not settings.state.is_symlink() and not old.exists()
     assert settings.state.stat().st_mode & 0o7777 == 0o1770
     collect, ship = (4001, 4003), (4002, 4003)

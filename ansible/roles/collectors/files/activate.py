@@ -42,6 +42,7 @@ from pathlib import Path
 from typing import Any
 
 SHIPPER = "collectors-ship.service"
+VERIFICATION = "collectors-verify.service"
 LOOK_S = 1.0
 SETTLE_S = 3.0
 """A shipper that is still up after this long has read its configuration and its secrets."""
@@ -215,7 +216,7 @@ def give_state(settings: Settings) -> None:
         old = old_state(settings)
         if old is not None and old.stat().st_dev != settings.state.parent.stat().st_dev:
             raise Failed(f"{old} is on a disk of its own: mount that disk at {settings.state}, with what is in {old}")
-        run("systemctl", "stop", "collector@*.service", SHIPPER)
+        run("systemctl", "stop", "collector@*.service", SHIPPER, VERIFICATION)
         if old is not None:
             settings.state.unlink(missing_ok=True)
             old.rename(settings.state)
