@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import shutil
 import socket
 import socketserver
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -284,3 +286,23 @@ def test_the_options_of_the_key_reach_nothing_by_themselves() -> None:
     """RFC 6761: names below .invalid never resolve; without `permitopen` every address would be open."""
     assert 'permitopen="nowhere.invalid:1"' in rights(2201)
     assert 'permitlisten="localhost:2201"' in rights(2201)
+
+
+@pytest.mark.parametrize("bench", ["bench.1", "bench-1"])
+def test_a_name_in_the_gate_s_file_is_no_pattern(tmp_path: Path, bench: str) -> None:
+    """The task itself, played for a bench whose name, taken for a pattern, would be that of another one, too."""
+    (block,) = [task["block"] for task in read(ROLE / "tasks/configure.yml") if "block" in task]
+    (own,) = [task for task in block if task["name"] == "Let the key open one port there and nothing else"]
+    keys = tmp_path / "keys"
+    other = "bench-1" if bench == "bench.1" else "bench.1"
+    keys.write_text(f"options ssh-ed25519 OLD {bench}\noptions ssh-ed25519 AAAA {other}\n", encoding="ascii")
+    arguments = {**own["ansible.builtin.lineinfile"], "path": str(keys)}
+    command = [str(Path(sys.executable).with_name("ansible")), bench, "-i", f"{bench},", "-c", "local"]
+    command += ["-m", "ansible.builtin.lineinfile", "-a", json.dumps(arguments)]
+    command += ["-e", json.dumps({"tunnel_line": f"options ssh-ed25519 NEW {bench}"})]
+    command += ["-e", f"ansible_python_interpreter={sys.executable}"]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    assert keys.read_text(encoding="ascii").splitlines() == [
+        f"options ssh-ed25519 NEW {bench}",
+        f"options ssh-ed25519 AAAA {other}",
+    ]
