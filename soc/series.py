@@ -111,10 +111,11 @@ def gaps(time_s: ArrayLike) -> NDArray[np.bool_]:
     the sample that ends it says nothing about the charge that flowed meanwhile.
     """
     intervals_s = np.diff(np.asarray(time_s, dtype=np.float64))
-    if intervals_s.size == 0:
-        return np.zeros(0, dtype=np.bool_)
-    usual_s = float(np.percentile(intervals_s, 50, method="lower"))
-    return np.asarray((intervals_s > GAP_RATIO * usual_s) & (intervals_s > GAP_LEAST_S))
+    long = intervals_s > GAP_LEAST_S
+    if long.any():  # else there is nothing to compare with the usual interval, which takes a partial sort
+        middle = (intervals_s.size - 1) // 2
+        long &= intervals_s > GAP_RATIO * np.partition(intervals_s, middle)[middle]
+    return np.asarray(long)
 
 
 def counted_ah(series: Series) -> Array:
