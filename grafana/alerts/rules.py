@@ -235,11 +235,11 @@ EVERYWHERE: Mapping[str, Kind] = {
     ),
     "disk_free_bytes": Kind(
         "disk-low",
-        "A journal's disk fills up",
+        "A disk fills up",
         newest("collector", "disk_free_bytes", EACH),
         "lt",
         "bytes",
-        "Look what grew; journals are deleted only after they were sent.",
+        "Look what grew. Journals are deleted only after they were sent; a database without room loses points.",
         wait="5m",
         window_s=900,
     ),

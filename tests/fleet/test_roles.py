@@ -21,6 +21,7 @@ HARDENED = {
     "collector@mppt.service": "collectors/templates/collector@.service.j2",
     "collectors-ship.service": "collectors/templates/collectors-ship.service.j2",
     "collectors-verify.service": "collectors/templates/collectors-verify.service.j2",
+    "battfleet-disk-report.service": "disk_report/templates/battfleet-disk-report.service.j2",
     "battfleet-tunnel.service": "tunnel/templates/battfleet-tunnel.service.j2",
 }
 MOST_EXPOSED = 20  # systemd-analyze counts tenths: 2.0

@@ -36,6 +36,16 @@ def test_grafana_may_read_and_nothing_else(site: WholeSite) -> None:
     assert "error" in grafana.query("DROP DATABASE bat")
 
 
+def test_the_server_reports_its_own_disk_as_a_bench_does(site: WholeSite) -> None:
+    server = site.host("lab")
+    server.run("systemctl start battfleet-disk-report.service")
+    asked = "SELECT last(disk_free_bytes) FROM collector WHERE bench='lab' AND device='server'"
+    (series,) = site.as_user("grafana").query(asked)["series"]
+    free = int(server.run("stat -f -c '%a %S' /var/lib/influxdb | awk '{ print $1 * $2 }'"))
+    assert series["values"][0][1] == pytest.approx(free, rel=0.2)
+    assert server.run("systemctl is-active battfleet-disk-report.timer").strip() == "active"
+
+
 def test_strangers_are_not_let_in(site: WholeSite) -> None:
     server = site.host("lab")
     assert Database(server, "bench", "guessed").request("/query", "q=SHOW+DATABASES")[0] == 401
