@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from collectors.errors import JournalError
+from collectors.journal.reader import JournalReader
+
 RECORDING = Path(__file__).parents[4] / "shared/data/bench/bench-2021-05-28.csv"
 needs_recording = pytest.mark.skipif(not RECORDING.exists(), reason=f"the recording is not here: {RECORDING}")
 needs_influxd = pytest.mark.skipif(shutil.which("influxd") is None, reason="needs Debian's package influxdb")
@@ -103,9 +106,9 @@ def test_the_whole_recording_comes_back_from_journal_and_database() -> None:
 
 
 def test_a_killed_collector_comes_back_and_its_death_is_not_hidden(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "collectors", "bench", "--json", "--for", "9", "--influx", "none"]
+    command = [sys.executable, "-m", "collectors", "bench", "--json", "--for", "14", "--influx", "none"]
     process = subprocess.Popen([*command, "--state", str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    time.sleep(4)
+    await_rows(tmp_path / "t7", 41)
     [victim] = processes_with(f"{tmp_path}/t7.toml")
     os.kill(victim, signal.SIGKILL)
     out, _ = process.communicate(timeout=60)
@@ -145,6 +148,18 @@ def test_nothing_is_left_running_after_a_signal(tmp_path: Path) -> None:
     assert "samples kept" in out
     assert processes_with(str(tmp_path)) == []
     assert not list(tmp_path.glob("tty-*"))
+
+
+def await_rows(journal: Path, least: int) -> None:
+    """Wait until the journal holds so many measured rows; AssertionError after 60 s."""
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s:
+        with suppress(JournalError):
+            chunks = JournalReader(journal).tail(10_000)
+            if sum(len(c.boottime_ns) for c in chunks if c.stream.measurement == "battery") >= least:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"{journal} has fewer than {least} rows after 60 s")
 
 
 def processes_with(words: str) -> list[int]:
