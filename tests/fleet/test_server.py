@@ -41,8 +41,8 @@ def test_the_server_reports_its_own_disk_as_a_bench_does(site: WholeSite) -> Non
     server.run("systemctl start battfleet-disk-report.service")
     asked = "SELECT last(disk_free_bytes) FROM collector WHERE bench='lab' AND device='server'"
     (series,) = site.as_user("grafana").query(asked)["series"]
-    free = int(server.run("stat -f -c '%a %S' /var/lib/influxdb | awk '{ print $1 * $2 }'"))
-    assert series["values"][0][1] == pytest.approx(free, rel=0.2)
+    blocks, size = server.run("stat -f -c '%a %S' /var/lib/influxdb").split()
+    assert series["values"][0][1] == pytest.approx(int(blocks) * int(size), rel=0.2)
     assert server.run("systemctl is-active battfleet-disk-report.timer").strip() == "active"
 
 
