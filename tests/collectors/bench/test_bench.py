@@ -108,7 +108,7 @@ def test_the_whole_recording_comes_back_from_journal_and_database() -> None:
 def test_a_killed_collector_comes_back_and_its_death_is_not_hidden(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "collectors", "bench", "--json", "--for", "14", "--influx", "none"]
     process = subprocess.Popen([*command, "--state", str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    await_rows(tmp_path / "t7", 41)
+    await_rows(tmp_path / "state/t7", 41)
     [victim] = processes_with(f"{tmp_path}/t7.toml")
     os.kill(victim, signal.SIGKILL)
     out, _ = process.communicate(timeout=60)
