@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from collectors.journal.records import Chunk, Column, FieldSpec, Stream
-from collectors.lines import encode_columns, encode_plain
-from collectors.shipper.post import body_of
+from collectors.line_protocol import encode_columns, encode_plain
+from collectors.shipper.influxdb.client import body_of
 
 influxdb_client: Any = import_module("influxdb_client")  # it has no types
 ROWS, FIELDS, RUNS = 5000, 10, 5

@@ -29,7 +29,7 @@ from grafana.downsampling.install import install
 from grafana.downsampling.server import Server
 from tests.grafana import seed
 from tests.grafana.asking import Range, asked, auto, dashboards, fill_in
-from tests.influx import running
+from tests.testing.influx import running
 
 Array = npt.NDArray[np.float64]
 

@@ -23,12 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
-from collectors.clock import FakeClock
+from collectors.host.clock import FakeClock
 from collectors.journal.backlog import Row, Work
 from collectors.journal.reader import JournalReader
 from collectors.journal.schema import journal_files
 from collectors.journal.settings import JournalSettings
-from collectors.journal.writer import Writer
+from collectors.journal.writer import JournalWriter
 
 SECOND = 10**9
 WALL_0 = 1_700_000_000 * SECOND
@@ -100,7 +100,7 @@ def write(directory: Path, rows: Rows, compact_every: int = 600, roll_every: int
     """Write the rows, one commit for 60 of them, compacting and rolling as at 1 Hz; return the seconds it took."""
     clock = FakeClock(10 * SECOND, WALL_0)
     began = time.perf_counter()
-    writer = Writer(directory, {"device": "bench"}, QUIET, clock, lambda *_: None)
+    writer = JournalWriter(directory, {"device": "bench"}, QUIET, clock, lambda *_: None)
     for start in range(0, len(rows), 60):
         group = [Row(stamp, values) for stamp, values in rows[start : start + 60]]
         writer.commit(Work({("battery", '{"device":"bench"}'): group}))
@@ -201,7 +201,7 @@ def chart(root: Path, days: int) -> None:
 def commits(root: Path) -> None:
     """Print what one commit of one row costs, and one compaction of 600 rows of 10 fields."""
     rows = simulated(1200)
-    writer = Writer(root / "commits" / "bench", {}, QUIET, FakeClock(10 * SECOND, WALL_0), lambda *_: None)
+    writer = JournalWriter(root / "commits" / "bench", {}, QUIET, FakeClock(10 * SECOND, WALL_0), lambda *_: None)
     peer = sqlite3.connect(root / "commits.db", isolation_level=None)
     peer.execute("PRAGMA journal_mode=WAL")
     peer.execute("PRAGMA synchronous=FULL")

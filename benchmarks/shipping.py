@@ -18,19 +18,19 @@ from pathlib import Path
 
 import numpy as np
 
-from collectors.clock import FakeClock
+from collectors.host.clock import FakeClock
 from collectors.journal.committer import Committer
 from collectors.journal.reader import JournalReader
 from collectors.journal.settings import JournalSettings
 from collectors.reading import Reading as Sample
 from collectors.shipper.config import SinkConfig
-from collectors.shipper.courier import Courier
-from collectors.shipper.post import Post
-from collectors.shipper.reading import Reading
-from collectors.shipper.store import Store
+from collectors.shipper.cursors import ShipStore
+from collectors.shipper.influxdb.client import InfluxClient
+from collectors.shipper.journal_source import JournalSource
+from collectors.shipper.worker import SinkWorker
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.influx import Influx, running
+from tests.testing.influx import Influx, running
 
 ROWS, COMMIT_ROWS, GOAL, GOAL_MB = 300_000, 1000, 80_000, 45
 FIELDS = (
@@ -68,9 +68,9 @@ def ship(state: Path, influx: Influx, gzip_level: int) -> tuple[float, float, fl
     database = influx.create_database()
     sink = SinkConfig("lab", "influxdb1", influx.url, database, user="writer", password_file="-", gzip_level=gzip_level)
     (state / "ship.db").unlink(missing_ok=True)
-    store, post = Store(state / "ship.db"), Post(sink, influx.password)
-    courier = Courier("lab", store, post)
-    courier.add(Reading("mppt", JournalReader(state / "mppt"), store, "lab", courier.types))
+    store, post = ShipStore(state / "ship.db"), InfluxClient(sink, influx.password)
+    courier = SinkWorker("lab", store, post)
+    courier.add(JournalSource("mppt", JournalReader(state / "mppt"), store, "lab", courier.types))
     before = time.perf_counter(), time.process_time(), server_cpu_s(influx)
     courier.run_once()
     wall_s, cpu_s = time.perf_counter() - before[0], time.process_time() - before[1]

@@ -1,8 +1,8 @@
 """Accuracy of the estimators on recordings that the cell was not identified from: python benchmarks/soc_accuracy.py.
 
 For every drive cycle the cell is identified without that cycle (or without its temperature, where that is all there
-is), then estimated in every trial of `soc.score.TRIALS` by every filter with that one model. Prints a Markdown table;
-`--out FILE` keeps it, and the numbers as JSON. Errors are in % SOC after the first 10 min.
+is), then estimated in every trial of `soc.estimation.score.TRIALS` by every filter with that one model. Prints a
+Markdown table; `--out FILE` keeps it, and the numbers as JSON. Errors are in % SOC after the first 10 min.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from lab_data import CELLS, recipe
 
-from soc.estimator import estimate
+from soc.cell.parameters import CellParameters
+from soc.estimation.estimator import estimate
+from soc.estimation.score import TRIALS, Score, score
 from soc.identify import identify
-from soc.identify.identified import cells_without
+from soc.identify.result import cells_without
 from soc.identify.runs import Run
-from soc.parameters import CellParameters
-from soc.score import TRIALS, Score, score
 
 FILTERS = ("spkf", "ekf", "filterpy_ukf", "coulomb")
 QUICK_TRIALS = ("true start", "−30 %", "50 mA offset")

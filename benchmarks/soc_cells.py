@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab_data import CELLS, recipe
 
-from soc.cellfile import save
+from soc.cell.toml_file import save
 from soc.identify import identify
 
 SHIPPED = Path(__file__).resolve().parents[1] / "soc" / "cells"

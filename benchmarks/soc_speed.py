@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 
 import soc
-from soc.estimator import Estimator, Model, run_threaded
+from soc.estimation.estimator import Estimator, Model, run_threaded
 from soc.filters import Samples
-from soc.models.correct import OUTPUTS
-from soc.options import PLAIN, Options, options
+from soc.models.measurement_update import OUTPUTS
+from soc.models.options import PLAIN, Options, options
 
 HERE = Path(__file__).parent
 CURVE = [2.8, 3.15, 3.22, 3.26, 3.29, 3.30, 3.31, 3.33, 3.34, 3.36, 3.55]

@@ -24,10 +24,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from soc import shipped
-from soc.parameters import CellParameters
-from soc.profiles import solar
-from soc.simulation import Faults, measured, simulate
+from soc.cell import library
+from soc.cell.parameters import CellParameters
+from soc.simulation.profiles import solar
+from soc.simulation.simulate import Faults, measured, simulate
 
 DAY = 86_400
 PIECE_DAYS = 10
@@ -86,7 +86,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         recording, result = Path(folder, "year.parquet"), Path(folder, "out.parquet")
-        rows = write(recording, shipped.cell(asked.cell), asked.days)
+        rows = write(recording, library.cell(asked.cell), asked.days)
         print(
             f"{rows / 1e6:.1f} M samples, {recording.stat().st_size / 1e6:.0f} MB, {os.cpu_count()} processors",
             flush=True,

@@ -23,18 +23,18 @@ from pathlib import Path
 from statistics import fmean, pstdev
 
 from collectors import config, devices
-from collectors.clock import SystemClock
+from collectors.acquisition.poller import Poller
+from collectors.acquisition.session import Session
 from collectors.device import Output
-from collectors.devices import _labjack_t7_stream as stream
-from collectors.devices import _labjack_t7_volts as volts
-from collectors.devices._labjack_t7_options import Options
+from collectors.devices.labjack_t7 import calibration as volts
+from collectors.devices.labjack_t7 import stream_packets as stream
+from collectors.devices.labjack_t7.options import T7Options
 from collectors.fakes import labjack_t7 as fake
 from collectors.fakes.serve import Server, Station
 from collectors.fakes.wires import TcpWire
+from collectors.host.clock import SystemClock
 from collectors.journal.committer import Committer
-from collectors.poller import Poller
 from collectors.reading import Event
-from collectors.runner import Conversation
 from collectors.transports import open_link
 
 WARM_UP_S = 2.0
@@ -65,7 +65,9 @@ def serve(ready: Connection) -> None:
     """Serve the fake until this process is ended; send its link string first."""
     server = Server()
     world = {"battery.voltage_v": 13.2, "battery.current_a": -4.5}
-    station = server.add_tcp(Station("t7", fake.FAKE, lambda _time_s: world, fake.FakeOptions()), {"": 0, "stream": 0})
+    station = server.add_tcp(
+        Station("t7", fake.FAKE, lambda _time_s: world, fake.FakeT7Options()), {"": 0, "stream": 0}
+    )
     assert isinstance(station.wire, TcpWire)
     ready.send(station.wire.link)
     server.run()
@@ -129,7 +131,7 @@ def chain(settings: config.Config, seconds: float) -> bool:
 def capture(settings: config.Config, seconds: float) -> bytes:
     """Return what arrives on the stream's channel in this time."""
     link = open_link(settings.collector.link, settings.device)
-    conversation = Conversation(link, SystemClock())
+    conversation = Session(link, SystemClock())
     driver = settings.device.driver(settings.options)
     conversation.carry(driver.open())
     data = b""
@@ -141,7 +143,7 @@ def capture(settings: config.Config, seconds: float) -> bytes:
     return data
 
 
-def plain(data: bytes, options: Options) -> int:
+def plain(data: bytes, options: T7Options) -> int:
     """Decode packet by packet and sample by sample, the peer; return how many bins that gave."""
     channels, per_bin = len(options.channels), round(options.bin_s * options.scan_rate_hz)
     pslope, nslope, centre = volts.nominal(10.0)
@@ -163,7 +165,7 @@ def plain(data: bytes, options: Options) -> int:
     return len(bins) // channels
 
 
-def ours(data: bytes, options: Options) -> int:
+def ours(data: bytes, options: T7Options) -> int:
     """Decode the same with the driver's own parts, a tenth of a second at a time; return how many bins that gave."""
     tracker = stream.Tracker(len(options.channels))
     tables = [volts.table(volts.nominal(c.range_v), c.scaling) for c in options.channels]

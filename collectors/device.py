@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from collectors.dialogue import Dialogue
+from collectors.protocols.dialogue import Dialogue
 from collectors.reading import Event, Identity, Reading
 
 Output = Reading | Event

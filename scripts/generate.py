@@ -26,9 +26,9 @@ from collectors import transports
 from collectors.cli import devices as devices_command
 from collectors.cli.devices import table_of
 from collectors.config import Collector
-from collectors.devices._labjack_t7_options import Channel
+from collectors.devices.labjack_t7.options import Channel
+from collectors.devices.labjack_t7.scaling import Divider, Hall, Polynomial, Scaling
 from collectors.journal.settings import JournalSettings
-from collectors.scaling import Divider, Hall, Polynomial, Scaling
 from collectors.shipper.config import Ship, SinkConfig
 
 ROOT = Path(__file__).resolve().parent.parent

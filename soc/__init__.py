@@ -14,39 +14,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from soc.belief import Belief as Belief
-    from soc.cellfile import load as load
-    from soc.cellfile import save as save
+    from soc.cell.ocv import Ocv as Ocv
+    from soc.cell.parameters import CellParameters as CellParameters
+    from soc.cell.toml_file import load as load
+    from soc.cell.toml_file import save as save
     from soc.errors import SocError as SocError
-    from soc.estimator import Estimate as Estimate
-    from soc.estimator import Estimator as Estimator
-    from soc.estimator import estimate as estimate
-    from soc.ocv import Ocv as Ocv
-    from soc.options import Options as Options
-    from soc.parameters import CellParameters as CellParameters
+    from soc.estimation.estimator import Estimate as Estimate
+    from soc.estimation.estimator import Estimator as Estimator
+    from soc.estimation.estimator import estimate as estimate
+    from soc.models.options import Options as Options
+    from soc.models.state import StateEstimate as StateEstimate
     from soc.series import Series as Series
-    from soc.simulation import simulate as simulate
+    from soc.simulation.simulate import simulate as simulate
 
-_PLACES = {
-    "Belief": "belief",
-    "CellParameters": "parameters",
-    "Estimate": "estimator",
-    "Estimator": "estimator",
-    "Ocv": "ocv",
-    "Options": "options",
+_MODULES = {
+    "CellParameters": "cell.parameters",
+    "Estimate": "estimation.estimator",
+    "Estimator": "estimation.estimator",
+    "Ocv": "cell.ocv",
+    "Options": "models.options",
     "Series": "series",
     "SocError": "errors",
-    "estimate": "estimator",
-    "load": "cellfile",
-    "save": "cellfile",
-    "simulate": "simulation",
+    "StateEstimate": "models.state",
+    "estimate": "estimation.estimator",
+    "load": "cell.toml_file",
+    "save": "cell.toml_file",
+    "simulate": "simulation.simulate",
 }
-__all__ = sorted(_PLACES)
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'soc' has no attribute {name!r}")
-    value = getattr(import_module(f"soc.{_PLACES[name]}"), name)
+    value = getattr(import_module(f"soc.{_MODULES[name]}"), name)
     globals()[name] = value
     return value

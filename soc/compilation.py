@@ -14,8 +14,8 @@ from typing import Any
 import numba.core.event as numba_event
 
 import soc
+from soc.cell.parameters import CellParameters
 from soc.filters import NAMES
-from soc.parameters import CellParameters
 
 PAIRS = 3
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.influx import INFLUXD, MISSING, Influx, running
+from tests.testing.influx import INFLUXD, MISSING, Influx, running
 
 
 @pytest.fixture(scope="session")

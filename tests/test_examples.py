@@ -16,16 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from tests import examples, sandbox
-from tests.examples import Example
-from tests.influx import INFLUXD, MISSING
+from tests.testing import examples, sandbox
+from tests.testing.examples import Example
+from tests.testing.influx import INFLUXD, MISSING
 
 EXAMPLES = [*examples.of_help(), *examples.of_pages()]
 LINES = [example for example in EXAMPLES if not example.is_inline]
 
 NOT_HERE = {
-    r"ansible-(playbook|vault) ": "changes hosts: tests/fleet runs the playbooks on booted hosts",
-    r"battfleet-backup |influx -host|install -d|tar -xf|systemctl ": "on the server: tests/fleet restores a backup",
+    r"ansible-(playbook|vault) ": "changes hosts: tests/ansible runs the playbooks on booted hosts",
+    r"battfleet-backup |influx -host|install -d|tar -xf|systemctl ": "on the server: tests/ansible restores a backup",
     r"(ssh|scp|ssh-keygen) ": "needs another host",
     r"sudo (tar|mkdir|cp|sed|env) ": "moves a card's journals on a bench as root",
     r"git |for group in|done$|cp group_vars|\$\{EDITOR": "edits this checkout",

@@ -26,8 +26,11 @@ def imports(path: Path, *, outermost: bool = False) -> Iterator[str]:
 @pytest.mark.parametrize("kind", devices.KINDS)
 def test_no_instrument_knows_another(kind: str) -> None:
     others = {f"collectors.devices.{other}" for other in devices.KINDS if other != kind}
-    found = [name for name in imports(ROOT / "collectors" / "devices" / f"{kind}.py") if name in others]
-    assert not found, "share a module whose name starts with '_' instead"
+    package = ROOT / "collectors" / "devices" / kind
+    files = sorted(package.rglob("*.py")) if package.is_dir() else [package.with_suffix(".py")]
+    used = {name for file in files for name in imports(file)}
+    found = {name for name in used for other in others if name == other or name.startswith(f"{other}.")}
+    assert not found, "share a package whose name starts with '_' instead"
 
 
 def test_only_commands_and_tools_draw() -> None:
@@ -42,8 +45,8 @@ def test_only_commands_and_tools_draw() -> None:
         assert not found, f"{path.relative_to(ROOT)} imports {found}"
 
 
-OUTERMOST = {"collectors/cli/__init__.py", "soc/cli/__init__.py"}
-"""Where a command ends: what is left is a bug, told with its trace and its own exit code."""
+OUTERMOST = {"collectors/cli/__init__.py", "collectors/shipper/service.py", "soc/cli/__init__.py"}
+"""Where a command or a sink's thread ends: a bug ends the process, with its traceback and its own exit code."""
 
 
 def test_nothing_catches_everything_but_the_outermost_frame() -> None:

@@ -21,20 +21,20 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple, Self
 
 from collectors.bench import influx
+from collectors.bench.comparison import check_replay, compare_database
 from collectors.bench.influx import DATABASE, Access, Influx, PrivateInflux
-from collectors.bench.ledger import Gap, Journal, account, gaps
 from collectors.bench.processes import Worker
-from collectors.bench.readback import check_replay, read_back
+from collectors.bench.reconciliation import Gap, Journal, gaps, reconcile
 from collectors.bench.replay import Replay, Stall
-from collectors.bench.rig import SINK, Place, Recorded, Source, build, collector_toml, ship_toml
 from collectors.bench.sensors import Agreement, agreement
-from collectors.bench.summary import ReplayReport, Report, Summary, problems_of
-from collectors.clock import SYNCHRONISED, TOLD_BY, UNSYNCHRONISED, system_clock, tell
+from collectors.bench.setup import SINK, InstrumentPosition, Recorded, Source, build, collector_toml, ship_toml
+from collectors.bench.summary import ReplayReport, RunReport, Summary, problems_of
 from collectors.errors import ConfigError
 from collectors.fakes.faults import AMOUNTS, Fault
 from collectors.fakes.serve import Server, serving
+from collectors.host.clock import MANUAL_CLOCK_SOURCE, SYNCHRONISED, UNSYNCHRONISED, system_clock, write_clock_file
 from collectors.journal.reader import JournalReader
-from collectors.shipper.store import Health, Store
+from collectors.shipper.cursors import Health, ShipStore
 
 BENCH_FAULTS: Mapping[str, Mapping[str, float]] = {"clock": {"reset": -3600.0}, "database": {"stop": 0.0}}
 """Faults that are not an instrument's: the clock loses its setting (amount: by how many s it is off then), the private
@@ -110,7 +110,7 @@ class Bench:
     def __init__(self, settings: Settings) -> None:
         check_faults(settings)
         self.settings = settings
-        self.places: Sequence[Place] = settings.source.places
+        self.places: Sequence[InstrumentPosition] = settings.source.places
         self.journals: dict[str, Journal] = {}
         self.workers: dict[str, Worker] = {}
         self.shipper: Worker | None = None
@@ -127,7 +127,7 @@ class Bench:
         self._switches: list[Switch] = []
         self._stack = ExitStack()
         self._server: Server
-        self._store: Store | None = None
+        self._store: ShipStore | None = None
 
     def __enter__(self) -> Self:
         """Start everything."""
@@ -155,7 +155,7 @@ class Bench:
             self._start_collector(stack, place)
         self._plan_faults()
 
-    def _start_collector(self, stack: ExitStack, place: Place) -> None:
+    def _start_collector(self, stack: ExitStack, place: InstrumentPosition) -> None:
         state = self.settings.folder / "state"
         config = self.settings.folder / f"{place.name}.toml"
         link = self._server.stations[place.name].wire.link
@@ -172,7 +172,7 @@ class Bench:
         state.mkdir(exist_ok=True)
         config = self.settings.folder / "ship.toml"
         config.write_text(ship_toml(state, database.sink(DATABASE, secrets)), encoding="utf-8")
-        self._store = Store(state / "ship.db")
+        self._store = ShipStore(state / "ship.db")
         stack.callback(self._store.close)
         self.shipper = self._start_worker(stack, "ship", ["ship", str(config)])
 
@@ -194,18 +194,18 @@ class Bench:
             self.kept_because = f"it could not be dropped: {error}"
 
     def _start_worker(self, stack: ExitStack, name: str, arguments: Sequence[str]) -> Worker:
-        worker = Worker(name, arguments, self.settings.folder / f"{name}.log", {TOLD_BY: str(self._clock)})
+        worker = Worker(name, arguments, self.settings.folder / f"{name}.log", {MANUAL_CLOCK_SOURCE: str(self._clock)})
         stack.callback(worker.await_end)
         stack.callback(worker.ask_to_stop)
         worker.start()
         return worker
 
     def _tell_clock(self) -> None:
-        tell(self._clock, state=SYNCHRONISED)
+        write_clock_file(self._clock, state=SYNCHRONISED)
 
     def _reset_clock(self, by_s: float) -> None:
         offset_ns = time.time_ns() - boottime_ns() + round(by_s * 1e9)
-        tell(self._clock, offset_ns, UNSYNCHRONISED)
+        write_clock_file(self._clock, offset_ns, UNSYNCHRONISED)
 
     def _plan_faults(self) -> None:
         for target, fault in self.settings.faults:
@@ -336,7 +336,7 @@ class Bench:
             instruments={n: self._report(n, journal, until_ns, exit_codes[n]) for n, journal in journals.items()},
             agreement=self.agreement(journals),
             database=self.database_text(),
-            read_back=read_back(list(journals.values()), boot_id, database, DATABASE) if database else None,
+            read_back=compare_database(list(journals.values()), boot_id, database, DATABASE) if database else None,
             replay=self._check_replay(journals, stalls, rows),
         )
         problems = [*problems_of(summary), *([] if caught_up else ["the database did not take everything in time"])]
@@ -352,12 +352,12 @@ class Bench:
         self.shipper.ask_to_stop()
         self.shipper.await_end()
         log, config = self.settings.folder / "ship.log", str(self.settings.folder / "ship.toml")
-        last = Worker("ship", ["ship", config, "--once"], log, {TOLD_BY: str(self._clock)})
+        last = Worker("ship", ["ship", config, "--once"], log, {MANUAL_CLOCK_SOURCE: str(self._clock)})
         return last.run(CATCH_UP_S) == 0
 
-    def _report(self, name: str, journal: Journal, until_ns: int, exit_code: int | None) -> Report:
-        return Report(
-            account=account(self._server.stations[name].sent, journal.stamps(), journal.up_ns(), until_ns),
+    def _report(self, name: str, journal: Journal, until_ns: int, exit_code: int | None) -> RunReport:
+        return RunReport(
+            account=reconcile(self._server.stations[name].sent, journal.stamps(), journal.up_ns(), until_ns),
             rows=journal.rows,
             events=dict(Counter(event.kind for event in journal.events)),
             gaps=self.gaps(name, journal),

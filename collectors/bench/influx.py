@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from collectors.bench.ledger import SeriesKey
 from collectors.bench.processes import DIE_WITH_PARENT
+from collectors.bench.reconciliation import SeriesKey
 from collectors.errors import ConfigError, LinkDown
-from collectors.shipper.detect import detect
+from collectors.shipper.influxdb.detect import detect
 
 LOCAL = "http://127.0.0.1:8086"
 DATABASE = "battfleet_bench"

@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from collectors.bench.bench import Bench
-from collectors.bench.ledger import Journal
-from collectors.bench.rig import Place
+from collectors.bench.reconciliation import Journal
 from collectors.bench.sensors import Agreement
-from collectors.bench.summary import Report, Summary
+from collectors.bench.setup import InstrumentPosition
+from collectors.bench.summary import RunReport, Summary
 from collectors.signals import VOCABULARY
 
 SHOWN = (
@@ -79,7 +79,7 @@ def _heading(width: int) -> str:
     return "instrument" if width >= NARROW_COLUMNS else ""
 
 
-def _called(place: Place, width: int) -> str:
+def _called(place: InstrumentPosition, width: int) -> str:
     return f"{place.name} ({place.kind})" if width >= WIDE_COLUMNS else place.name
 
 
@@ -203,7 +203,7 @@ def _summary(summary: Summary) -> Iterator[str]:
         yield "  nothing was lost"
 
 
-def _account(report: Report) -> str:
+def _account(report: RunReport) -> str:
     account = report.account
     intact = account.kept + account.lost
     share = f"{100 * account.kept / intact:.2f} %" if intact else "nothing"
@@ -212,7 +212,7 @@ def _account(report: Report) -> str:
     return f"{account.kept} of {intact} samples kept ({share}){touched}{opening}; {report.restarts} restarts"
 
 
-def _gap_lines(report: Report) -> Iterator[str]:
+def _gap_lines(report: RunReport) -> Iterator[str]:
     for cause, number in Counter(gap.cause for gap in report.gaps).most_common():
         seconds = sum(gap.seconds for gap in report.gaps if gap.cause == cause)
         yield f"{number} gaps, {seconds:.2f} s in all: {cause}"

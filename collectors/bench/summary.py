@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from collectors.bench.ledger import Account, Gap
-from collectors.bench.readback import ReadBack, ReplayCheck
+from collectors.bench.comparison import DatabaseComparison, ReplayCheck
+from collectors.bench.reconciliation import Gap, Reconciliation
 from collectors.bench.replay import Stall
 from collectors.bench.sensors import Agreement
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class RunReport:
     """One instrument's run."""
 
-    account: Account
+    account: Reconciliation
     rows: int
     events: Mapping[str, int]
     gaps: Sequence[Gap]
@@ -43,11 +43,11 @@ class Summary:
     """The whole run. `problems` is empty when nothing was lost."""
 
     seconds: float
-    instruments: Mapping[str, Report]
+    instruments: Mapping[str, RunReport]
     agreement: Mapping[str, Agreement]
     database: str
     """Its address, or why there is none."""
-    read_back: ReadBack | None
+    read_back: DatabaseComparison | None
     replay: ReplayReport | None
     problems: Sequence[str] = ()
 

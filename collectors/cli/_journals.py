@@ -12,9 +12,9 @@ from click.shell_completion import CompletionItem
 
 from collectors import config, throughput
 from collectors.errors import ConfigError, JournalError
-from collectors.journal.folder import unreadable
+from collectors.journal.directory_view import unreadable
 from collectors.journal.reader import JournalReader
-from collectors.shipper.reading import collectors_of
+from collectors.shipper.journal_source import collectors_of
 
 SELF = ("collector", throughput.MEASUREMENT)
 """The measurements that collectors and shipper write, and no instrument."""

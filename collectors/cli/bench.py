@@ -20,7 +20,7 @@ from collectors.errors import ConfigError, LinkDown
 
 if TYPE_CHECKING:
     from collectors.bench.bench import Bench
-    from collectors.bench.rig import Source
+    from collectors.bench.setup import Source
     from collectors.bench.summary import Summary
 
 LIVELY_SEED = 11
@@ -136,7 +136,7 @@ def _token(url: str, file: Path | None) -> str:
 def _source(replay: Path | None, rows: int | None, maps: tuple[str, ...], speed: float | None, seed: int) -> Source:
     """Return where the truth comes from; ConfigError for a recording that cannot be used."""
     from collectors.bench.replay import COLUMNS, Recording, parse_map, read
-    from collectors.bench.rig import Recorded, Simulated
+    from collectors.bench.setup import Recorded, Simulated
 
     if replay is None:
         if maps or rows:

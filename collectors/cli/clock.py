@@ -10,17 +10,17 @@ import click
 
 from collectors import config
 from collectors.cli._journals import Unreadable, chosen_readers
-from collectors.clock import SET_BY_PERSON, SYNCHRONISED, Clock, Look, system_clock
 from collectors.errors import ConfigError, JournalError, JournalLocked
-from collectors.journal import request, when
+from collectors.host.clock import SET_BY_PERSON, SYNCHRONISED, Clock, ClockReading, system_clock
+from collectors.host.privileges import become_owner
+from collectors.journal import clock_request, timestamps
 from collectors.journal.backlog import Work
 from collectors.journal.reader import JournalReader
 from collectors.journal.records import Boot
 from collectors.journal.settings import JournalSettings
 from collectors.journal.timeline import resolve
-from collectors.journal.writer import Writer
-from collectors.owner import become_owner
-from collectors.shipper.reading import collectors_of
+from collectors.journal.writer import JournalWriter
+from collectors.shipper.journal_source import collectors_of
 
 WORDS = {0: "unknown", SYNCHRONISED: "synchronised", SET_BY_PERSON: "set by hand"}
 TAKEN_S = 10.0
@@ -42,7 +42,7 @@ def boot_object(boot: Boot, here: str) -> dict[str, Any]:
         "segments": [
             {
                 "from_boottime_s": segment.start_ns / 1e9,
-                "from": when.iso(segment.start_ns + segment.offset_ns, 3) if segment.state else None,
+                "from": timestamps.iso(segment.start_ns + segment.offset_ns, 3) if segment.state else None,
                 "offset_ns": segment.offset_ns if segment.state else None,
                 "seen_offset_ns": step.offset_ns,
                 "time": WORDS[segment.state],
@@ -63,7 +63,7 @@ def overview(state_dir: Path, clock: Clock) -> dict[str, Any]:
         with unreadable.remembering(reader):
             boots[name] = [boot_object(boot, clock.boot_id) for boot in reader.boots()]
     return {
-        "now": when.iso(look.boottime_ns + look.offset_ns, 3),
+        "now": timestamps.iso(look.boottime_ns + look.offset_ns, 3),
         "synchronised": look.state == SYNCHRONISED,
         "boot_id": clock.boot_id,
         "boottime_s": look.boottime_ns / 1e9,
@@ -142,7 +142,7 @@ def set_(above: Path, time: str, names: tuple[str, ...], boot: str | None, yes: 
     clock = system_clock()
     look = clock.look()
     try:
-        said_ns = when.parse(time, look.boottime_ns + look.offset_ns)
+        said_ns = timestamps.parse(time, look.boottime_ns + look.offset_ns)
     except ValueError as error:
         raise ConfigError(f"TIME {error}") from error
     if not state_dir.is_dir():
@@ -155,14 +155,16 @@ def set_(above: Path, time: str, names: tuple[str, ...], boot: str | None, yes: 
         with unreadable.remembering(reader):
             was_asked |= _set_one(reader, clock, look, said_ns, boot, yes)
     if is_for_all:
-        wanted = request.Request(clock.boot_id, look.boottime_ns, said_ns - look.boottime_ns)
+        wanted = clock_request.ClockRequest(clock.boot_id, look.boottime_ns, said_ns - look.boottime_ns)
         _set_host(state_dir, clock, wanted, yes or was_asked)
     elif not has_any:
         click.echo(f"{state_dir}: no journal here, and a time service has set this machine's clock; nothing to do")
     unreadable.raise_if_any("the time of all others is set")
 
 
-def _set_one(reader: JournalReader, clock: Clock, look: Look, said_ns: int, boot: str | None, yes: bool) -> bool:
+def _set_one(
+    reader: JournalReader, clock: Clock, look: ClockReading, said_ns: int, boot: str | None, yes: bool
+) -> bool:
     """Set the time of one journal's boot, if a person agrees; return whether there was anything to agree to."""
     known = _boot(reader, boot or clock.boot_id, optional=boot is None)
     if known is None:
@@ -173,19 +175,19 @@ def _set_one(reader: JournalReader, clock: Clock, look: Look, said_ns: int, boot
         return False
     at_ns = look.boottime_ns if known.boot_id == clock.boot_id and boot is None else known.first_ns
     offset_ns = said_ns - at_ns
-    first = when.iso(known.first_ns + offset_ns, 3)
+    first = timestamps.iso(known.first_ns + offset_ns, 3)
     click.echo(f"{reader.collector}: boot {known.boot_id}: its first sample was then taken at {first}")
     if yes or click.confirm("Is that right?", abort=True):
-        take(reader, clock, request.Request(known.boot_id, at_ns, offset_ns))
+        take(reader, clock, clock_request.ClockRequest(known.boot_id, at_ns, offset_ns))
     return True
 
 
-def _set_host(state_dir: Path, clock: Clock, wanted: request.Request, yes: bool) -> None:
+def _set_host(state_dir: Path, clock: Clock, wanted: clock_request.ClockRequest, yes: bool) -> None:
     """Keep the time for whatever begins to write a journal later in this boot."""
-    now = when.iso(clock.boottime_ns() + wanted.offset_ns, 3)
+    now = timestamps.iso(clock.boottime_ns() + wanted.offset_ns, 3)
     click.echo(f"what begins later in this boot takes it, too: it is {now} now")
     if yes or click.confirm("Is that right?", abort=True):
-        request.leave_for_host(state_dir, wanted)
+        clock_request.leave_for_host(state_dir, wanted)
 
 
 def _boot(reader: JournalReader, prefix: str, optional: bool) -> Boot | None:
@@ -199,13 +201,13 @@ def _boot(reader: JournalReader, prefix: str, optional: bool) -> Boot | None:
     raise ConfigError(f"{reader.collector}: --boot {prefix}: {len(found)} boots begin so; there are: {listed}")
 
 
-def take(reader: JournalReader, clock: Clock, wanted: request.Request) -> None:
+def take(reader: JournalReader, clock: Clock, wanted: clock_request.ClockRequest) -> None:
     """Have the request taken: by the collector if it runs, else here under its lock."""
-    request.leave(reader.directory, wanted)
+    clock_request.leave(reader.directory, wanted)
     try:
         told: list[str] = []
         settings = JournalSettings(ballast_mib=0.0)
-        writer = Writer(reader.directory, reader.tags(), settings, clock, lambda _, detail: told.append(detail))
+        writer = JournalWriter(reader.directory, reader.tags(), settings, clock, lambda _, detail: told.append(detail))
         try:
             writer.commit(Work())
         finally:
@@ -214,7 +216,7 @@ def take(reader: JournalReader, clock: Clock, wanted: request.Request) -> None:
             click.echo(detail, err=True)
     except JournalLocked:
         end_s = clock.monotonic_s() + TAKEN_S
-        while request.is_waiting(reader.directory) and clock.monotonic_s() < end_s:
+        while clock_request.is_waiting(reader.directory) and clock.monotonic_s() < end_s:
             clock.sleep_s(0.1)
-    taken = "waits for the collector" if request.is_waiting(reader.directory) else "done"
+    taken = "waits for the collector" if clock_request.is_waiting(reader.directory) else "done"
     click.echo(f"{reader.collector}: {taken}")

@@ -13,10 +13,10 @@ import click
 
 from collectors.errors import CollectorError
 from collectors.shipper import config
-from collectors.shipper.answers import Verdict, judge
 from collectors.shipper.config import ShipConfig
-from collectors.shipper.delivery import Refusal
-from collectors.shipper.store import DeadLetter, Store, open_existing
+from collectors.shipper.cursors import DeadLetter, ShipStore, open_existing
+from collectors.shipper.influxdb.responses import Outcome, classify
+from collectors.shipper.retry import Refusal
 
 SHOWN = 100
 
@@ -38,7 +38,7 @@ def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _open(path: Path) -> tuple[ShipConfig, Store]:
+def _open(path: Path) -> tuple[ShipConfig, ShipStore]:
     loaded = config.load(path)
     return loaded, open_existing(loaded.ship.state_dir / "ship.db")
 
@@ -122,7 +122,7 @@ def resend_letters(
         sys.exit(76)
 
 
-def _resend(loaded: ShipConfig, store: Store, name: str, letters: Sequence[DeadLetter]) -> int:
+def _resend(loaded: ShipConfig, store: ShipStore, name: str, letters: Sequence[DeadLetter]) -> int:
     """Return how many the sink has taken; CollectorError when it does not answer as a database would."""
     from collectors.shipper.service import open_post
 
@@ -130,14 +130,14 @@ def _resend(loaded: ShipConfig, store: Store, name: str, letters: Sequence[DeadL
     with open_post(loaded, name) as post:
         for letter in letters:
             answer = post.ask([letter.line])
-            verdict = judge(answer, len(letter.line))
-            if verdict is Verdict.STORED:
+            verdict = classify(answer, len(letter.line))
+            if verdict is Outcome.STORED:
                 stored += 1
-                store.dig_out([letter.id])
+                store.remove_dead([letter.id])
                 store.forget_types(name, letter.line.partition(" ")[0].partition(",")[0])
-            elif verdict in (Verdict.REFUSED, Verdict.EXPIRED):
+            elif verdict in (Outcome.REFUSED, Outcome.EXPIRED):
                 refusal = Refusal(letter.line, answer.status, verdict.name.lower(), answer.text)
-                store.bury(name, letter.collector, letter.seq, [refusal])
+                store.add_dead(name, letter.collector, letter.seq, [refusal])
             else:
                 words = f"{answer.status or 'no answer'}: {answer.text}"
                 raise CollectorError(f"sink {name}: {words}; {stored} stored before that")
@@ -159,5 +159,5 @@ def delete_letters(
         letters = store.dead(sink, collector, reason, ids)
         if letters and not yes:
             click.confirm(f"Delete {len(letters)} refused lines for good?", abort=True)
-        store.dig_out([letter.id for letter in letters])
+        store.remove_dead([letter.id for letter in letters])
     click.echo(json.dumps({"deleted": len(letters)}) if as_json else f"{len(letters)} deleted")

@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 
 from collectors.cli._journals import Unreadable, chosen_readers, is_wanted, names_argument, self_option, state_option
-from collectors.clock import system_clock
 from collectors.errors import ClockUnknown, CollectorError, ConfigError, JournalError
-from collectors.journal import when
+from collectors.host.clock import system_clock
+from collectors.journal import timestamps
 from collectors.journal.reader import JournalReader
-from collectors.journal.records import UNSYNCHRONISED, Boot, Span
+from collectors.journal.records import UNSYNCHRONISED, Boot, RowRange
 from collectors.journal.timeline import resolve
-from collectors.tableout import STDOUT, Layout, opened
+from collectors.table_export import STDOUT, Layout, opened
 
 SUFFIXES = {".csv": "csv", ".parquet": "parquet", ".lp": "lp"}
 EVER_NS = 2**63 - 1
@@ -33,13 +33,13 @@ def _form(form: str | None, output: Path) -> str:
 def point(text: str, option: str) -> int:
     look = system_clock().look()
     try:
-        return when.parse(text, look.boottime_ns + look.offset_ns)
+        return timestamps.parse(text, look.boottime_ns + look.offset_ns)
     except ValueError as error:
         raise ConfigError(f"{option} {error}") from error
 
 
 @contextmanager
-def _progress(shown: bool, start_ns: int, end_ns: int) -> Iterator[Callable[[Span], None]]:
+def _progress(shown: bool, start_ns: int, end_ns: int) -> Iterator[Callable[[RowRange], None]]:
     """Give a function that takes each span; draws a bar on standard error, along the time that is exported."""
     if not shown:
         yield lambda _: None
@@ -53,7 +53,7 @@ def _progress(shown: bool, start_ns: int, end_ns: int) -> Iterator[Callable[[Spa
         task = progress.add_task("exporting", total=end_ns - start_ns if known else None, rows=0)
         rows = 0
 
-        def show(span: Span) -> None:
+        def show(span: RowRange) -> None:
             nonlocal rows
             rows += len(span.wall_ns)
             progress.update(task, completed=int(span.wall_ns[-1]) - start_ns if known else None, rows=rows)
@@ -170,7 +170,7 @@ def _refuse_inside_a_journal(output: Path, state_dir: Path) -> None:
         raise ConfigError(f"{output}: lies in the folder of a journal, {inside[0]}; choose another place")
 
 
-def _events(readers: list[JournalReader], start_ns: int, end_ns: int, device: str | None) -> list[Span]:
+def _events(readers: list[JournalReader], start_ns: int, end_ns: int, device: str | None) -> list[RowRange]:
     """Return the events of all these journals, which are few."""
     found = [span for reader in readers for span in reader.event_spans(start_ns, end_ns)]
     return [span for span in found if device in (None, span.stream.tags.get("device"))]

@@ -43,7 +43,7 @@ def COMMAND(  # noqa: N802 - every module here offers COMMAND
     collectors fake ea_el3000a --port /tmp/ttyLOAD --fault garble@10+5=0.05
     collectors fake labjack_t7 --port tcp:1502
     """
-    from collectors.bench.rig import Simulated, place_of
+    from collectors.bench.setup import Simulated, place_of
     from collectors.fakes.faults import parse_fault
     from collectors.fakes.serve import Server, Station
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from collectors import config, devices, template
+from collectors import config, config_template, devices
 from collectors.device import Device
 from collectors.errors import ConfigError
 from collectors.journal.settings import JournalSettings
@@ -129,13 +129,13 @@ def instrument_toml(
     device: Device, collector: Mapping[str, Any], options: Mapping[str, Any], path: str
 ) -> tuple[str, list[str]]:
     """Return the configuration's text and its blanks."""
-    lines = [*(f"# {line}" for line in wrap(f"{device.title}. {device.notes}", template.WIDTH)), "#"]
+    lines = [*(f"# {line}" for line in wrap(f"{device.title}. {device.notes}", config_template.WIDTH)), "#"]
     lines += ["# A line that begins with `# key =` shows a default."]
     lines += [f"# collectors check {path}    says whether it is complete", ""]
     tables = [
-        template.table(config.Collector, "collector", collector),
-        template.table(device.options, "device", options),
-        template.table(JournalSettings, "journal", {}),
+        config_template.table(config.Collector, "collector", collector),
+        config_template.table(device.options, "device", options),
+        config_template.table(JournalSettings, "journal", {}),
     ]
     parts = [part for part, _ in tables]
     if "link" not in collector:
@@ -147,6 +147,6 @@ def instrument_toml(
 
 
 def _found_links(device: Device) -> list[str]:
-    from collectors.ports import ports
+    from collectors.host.serial_ports import ports
 
     return [f"# found here: {port.link}" for port in ports()] if "serial" in device.links else []

@@ -9,12 +9,12 @@ import click
 
 from collectors import config
 from collectors.cli._journals import Unreadable
-from collectors.clock import UNSYNCHRONISED, system_clock
 from collectors.errors import ConfigError, JournalError
+from collectors.host.clock import UNSYNCHRONISED, system_clock
+from collectors.host.privileges import become_owner
 from collectors.journal import notes
 from collectors.journal.reader import JournalReader
-from collectors.owner import become_owner
-from collectors.shipper.reading import collectors_of
+from collectors.shipper.journal_source import collectors_of
 from collectors.signals import HUMAN_EVENTS
 
 MOST_LETTERS = 2000

@@ -11,11 +11,11 @@ from typing import Any
 import click
 
 from collectors import config, signals, transports
-from collectors.clock import system_clock
+from collectors.acquisition.session import Session, identify
 from collectors.device import Driver, Output
 from collectors.errors import FrameError, NoReply, Refused, WrongDevice
+from collectors.host.clock import system_clock
 from collectors.reading import Identity, Reading
-from collectors.runner import Conversation, introduce
 
 TURNS = 20
 
@@ -24,9 +24,9 @@ def one_turn(loaded: config.Config) -> tuple[Identity, list[Output]]:
     """Return who answers and what its first turn that brings readings gives; NoReply when none does."""
     link = transports.open_link(loaded.collector.link, loaded.device)
     try:
-        conversation = Conversation(link, system_clock())
+        conversation = Session(link, system_clock())
         driver: Driver = loaded.device.driver(loaded.options)
-        identity = introduce(conversation, driver, loaded.device)
+        identity = identify(conversation, driver, loaded.device)
         try:
             for _ in range(TURNS):
                 if outputs := conversation.carry(driver.poll()):

@@ -16,7 +16,7 @@ from collectors.cli._journals import chosen_readers, names_argument, state_optio
 from collectors.cli.export import point
 from collectors.errors import ConfigError
 from collectors.journal.reader import JournalReader
-from collectors.journal.when import iso
+from collectors.journal.timestamps import iso
 from collectors.signals import VOCABULARY
 
 GAP_PERIODS = 2.5

@@ -7,7 +7,7 @@ import json
 
 import click
 
-from collectors.ports import Port, ports
+from collectors.host.serial_ports import Port, ports
 
 
 @click.command("ports")

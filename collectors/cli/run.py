@@ -20,8 +20,8 @@ def COMMAND(path: Path) -> None:  # noqa: N802 - every module here offers COMMAN
     collectors run /etc/battfleet/collectors/mppt.toml
     """
     loaded = config.load(path)
-    from collectors import daemon
+    from collectors.acquisition import service
 
     name, state_dir = loaded.collector.name, loaded.collector.state_dir.absolute()
     click.echo(f"{name}: {loaded.device.kind} on {loaded.collector.link}; stored in {state_dir / name}", err=True)
-    daemon.run(loaded)
+    service.run(loaded)

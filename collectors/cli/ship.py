@@ -14,7 +14,7 @@ from collectors.shipper import config
 from collectors.shipper.config import ShipConfig
 
 if TYPE_CHECKING:
-    from collectors.shipper.verification import Report
+    from collectors.shipper.verification import VerificationReport
 
 MOST_SERIES = 20
 """So many series with something missing are listed for people; --json has all."""
@@ -69,8 +69,8 @@ def COMMAND(path: Path, once: bool, verified: str | None, name: str | None, rese
 
 def _verify(loaded: ShipConfig, words: str, name: str | None, *, resend: bool, as_json: bool) -> int:
     """Return the exit code."""
-    from collectors.clock import system_clock
-    from collectors.shipper.query import NotReadable, QueryFailed
+    from collectors.host.clock import system_clock
+    from collectors.shipper.influxdb.query import NotReadable, QueryFailed
     from collectors.shipper.verification import clock_now, parse_range, verify
 
     chosen = [sink for sink in loaded.sinks if name in (None, sink.name)]
@@ -99,7 +99,7 @@ def _verify(loaded: ShipConfig, words: str, name: str | None, *, resend: bool, a
     return code
 
 
-def _print(report: Report, *, resend: bool) -> None:
+def _print(report: VerificationReport, *, resend: bool) -> None:
     facts = report.facts()
     sink, missing, still = report.sink, facts["missing"], facts["still_missing"]
     click.echo(f"{sink}: {facts['from']} to {facts['to']}: {facts['values']} values compared")

@@ -10,12 +10,12 @@ from typing import cast
 
 import click
 
-from collectors import template
+from collectors import config_template
 from collectors.cli.init import STDOUT, default_bench, problems_of, unfilled, write_new
 from collectors.errors import ConfigError, LinkDown
 from collectors.shipper import config
 from collectors.shipper.config import ShipConfig, SinkConfig
-from collectors.shipper.detect import Detected, Dialect, detect
+from collectors.shipper.influxdb.detect import Detected, Dialect, detect
 
 
 @click.group("sink")
@@ -99,8 +99,8 @@ def ship_toml(given: Mapping[str, str], dialect: str | None, path: str) -> tuple
         sink["password_file"] = f"{sink['name']}-password"
     version = f", which is {found.version}" if found.version else ""
     parts = [
-        template.table(config.Ship, "ship", ship),
-        template.table(config.SinkConfig, "[sink]", sink, foreign, needed),
+        config_template.table(config.Ship, "ship", ship),
+        config_template.table(config.SinkConfig, "[sink]", sink, foreign, needed),
     ]
     lines = [f"# Ships the journals of this host to {sink['url']}{version}.", "#"]
     lines += ["# A line that begins with `# key =` shows a default."]
@@ -131,7 +131,7 @@ def setup(
     a token made here before is made anew when it may not write there any more; any other in that file is left alone.
     A second run changes nothing and says so. Exit 69: no answer; 76: the database refused; 78: configuration.
     """
-    from collectors.shipper.setting_up import Admin, duration_s, set_up
+    from collectors.shipper.influxdb.provisioning import Admin, duration_s, set_up
 
     loaded = config.load(path)
     try:
@@ -158,7 +158,7 @@ def check(path: Path, name: str | None, as_json: bool) -> None:
 
     Exit 0: all is well. 69: something is not.
     """
-    from collectors.shipper.setting_up import check_sink
+    from collectors.shipper.influxdb.provisioning import check_sink
 
     loaded = config.load(path)
     good = True

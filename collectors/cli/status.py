@@ -10,23 +10,23 @@ from typing import Any
 import click
 
 from collectors import config, signals
-from collectors.clock import Clock, system_clock
 from collectors.errors import JournalError
-from collectors.journal import held, notes
-from collectors.journal.folder import unreadable
+from collectors.host.clock import Clock, system_clock
+from collectors.journal import held_losses, notes
+from collectors.journal.directory_view import unreadable
 from collectors.journal.reader import JournalReader
 from collectors.journal.retention import disk_is_low, free_bytes
 from collectors.journal.schema import get_meta
 from collectors.journal.settings import JournalSettings
-from collectors.shipper import overview
-from collectors.shipper.reading import collectors_of
+from collectors.shipper import sink_status
+from collectors.shipper.journal_source import collectors_of
 from collectors.shipper.service import OWN_NAME
 
 STALE_S = 60.0
 CLOCK_WORDS = signals.VOCABULARY["collector"]["clock_state"].codes or {}
 
 
-def collector_status(directory: Path, sinks: list[overview.SinkState]) -> dict[str, Any]:
+def collector_status(directory: Path, sinks: list[sink_status.SinkState]) -> dict[str, Any]:
     """Return what the journal of one collector tells about it, as plain data."""
     reader = JournalReader(directory)
     clock = system_clock()
@@ -73,10 +73,10 @@ def held_object(reader: JournalReader, clock: Clock) -> dict[str, Any] | None:
     """Return what the disk did not take, as the collector noted it last; None while it takes everything."""
     nothing: dict[str, Any] = {}
     try:
-        record = held.read(reader.directory)
+        record = held_losses.read(reader.directory)
     except OSError as error:
-        raise unreadable(reader.directory / held.NAME, error) from error
-    if record is None or record.id == reader.newest(get_meta, nothing).get(held.META):
+        raise unreadable(reader.directory / held_losses.NAME, error) from error
+    if record is None or record.id == reader.newest(get_meta, nothing).get(held_losses.META):
         return None
     is_here = record.boot_id == clock.boot_id
     return {
@@ -92,9 +92,9 @@ def held_object(reader: JournalReader, clock: Clock) -> dict[str, Any] | None:
 def status(state_dir: Path) -> dict[str, Any]:
     """Return the host's whole state as plain data; what cannot be read is named, and all the rest is there."""
     found: dict[str, Any] = {"collectors": [], "sinks": [], "unreadable": {}}
-    sinks: list[overview.SinkState] = []
+    sinks: list[sink_status.SinkState] = []
     try:
-        sinks = overview.sinks(state_dir)
+        sinks = sink_status.sinks(state_dir)
     except JournalError as error:
         found["unreadable"]["ship.db"] = str(error)
     for name in collectors_of(state_dir):

@@ -11,11 +11,11 @@ import click
 import numpy as np
 
 from collectors.cli._journals import Unreadable, chosen_readers, is_wanted, names_argument, self_option, state_option
-from collectors.clock import system_clock
+from collectors.host.clock import system_clock
 from collectors.journal.history import News
 from collectors.journal.reader import JournalReader
 from collectors.journal.records import Chunk, EventRecord
-from collectors.journal.when import iso
+from collectors.journal.timestamps import iso
 
 LOOK_S = 0.5
 """Between looks for new rows: the collectors commit once a second."""

@@ -27,8 +27,8 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from collectors.device import Device, Line, Output
-from collectors.devices._ea_load import LoadOptions, Report, insist
-from collectors.devices._ea_telegram import (
+from collectors.devices._ea.load import LoadOptions, LoadReport, insist
+from collectors.devices._ea.telegram import (
     ACKNOWLEDGE,
     ERROR_OBJECT,
     ERRORS,
@@ -44,9 +44,9 @@ from collectors.devices._ea_telegram import (
     take,
     text,
 )
-from collectors.dialogue import Ask, Dialogue, Reply
 from collectors.errors import FrameError, NoReply, Refused, WrongDevice
-from collectors.fields import Field, decode
+from collectors.protocols.dialogue import Ask, Dialogue, Reply
+from collectors.protocols.fields import Field, decode
 from collectors.reading import Event, Identity
 
 TYPE, SERIAL, NOMINAL_V, NOMINAL_A, NOMINAL_W, ARTICLE, FIRMWARE, CHARGE, STATUS, ACTUAL = (
@@ -104,8 +104,8 @@ def actual_fields(nominal: Nominal) -> tuple[Field, ...]:
     )
 
 
-class Driver:
-    """Reads one load; see `collectors.device.Driver`."""
+class El3000ADriver:
+    """Reads one load; see `collectors.device.El3000ADriver`."""
 
     def __init__(self, options: LoadOptions) -> None:
         self._options = options
@@ -113,7 +113,7 @@ class Driver:
         self._extras: dict[int, Sequence[Field]] = {CHARGE: CHARGE_FIELDS}
         if options.status:
             self._extras[STATUS] = STATUS_FIELDS
-        self._report = Report(options)
+        self._report = LoadReport(options)
 
     def open(self) -> Dialogue[Identity]:
         """Return who answers, having read what its words must be scaled with."""
@@ -301,7 +301,7 @@ DEVICE = Device(
     title="EA Elektro-Automatik EL 3000 A electronic load",
     links=("serial", "tcp"),
     options=LoadOptions,
-    driver=Driver,
+    driver=El3000ADriver,
     signals={
         "load": (
             *("voltage_v", "current_a", "power_w", "charge_ah", "charge_step_ah"),

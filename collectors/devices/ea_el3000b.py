@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 
-from collectors.checks import crc16_modbus
 from collectors.device import Device, Line, Output
-from collectors.devices._ea_load import LoadOptions, Report, insist
-from collectors.dialogue import Ask, Cut, Dialogue, Reply
+from collectors.devices._ea.load import LoadOptions, LoadReport, insist
 from collectors.errors import FrameError, NoReply, WrongDevice
+from collectors.protocols.checksums import crc16_modbus
+from collectors.protocols.dialogue import Ask, Cut, Dialogue, Reply
 from collectors.reading import Event, Identity, Value
 from collectors.signals import LOAD_TEST_STATES
 
@@ -137,7 +137,7 @@ TEST_COUNTERS = Question(
 
 
 @dataclass(frozen=True, slots=True)
-class Options(LoadOptions):
+class El3000BOptions(LoadOptions):
     """The [device] table."""
 
     pause_s: float = field(default=0.015, metadata={"help": "least pause between an answer and the next question"})
@@ -148,10 +148,10 @@ class Options(LoadOptions):
     )
 
 
-class Driver:
-    """Reads one load; see `collectors.device.Driver`."""
+class El3000BDriver:
+    """Reads one load; see `collectors.device.El3000BDriver`."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: El3000BOptions) -> None:
         self._options = options
         # Two answers of one form never follow each other, so that a late one is not taken for the next.
         self._questions = [
@@ -161,7 +161,7 @@ class Driver:
             *([TEST_STATE, TEST_COUNTERS] if options.battery_test else []),
         ]
         self._news: list[Event] = []
-        self._report = Report(options)
+        self._report = LoadReport(options)
 
     def open(self) -> Dialogue[Identity]:
         """Return who answers, having found out which optional questions it knows."""
@@ -322,8 +322,8 @@ DEVICE = Device(
     kind="ea_el3000b",
     title="EA Elektro-Automatik EL 3000 B electronic load",
     links=("serial", "tcp"),
-    options=Options,
-    driver=Driver,
+    options=El3000BOptions,
+    driver=El3000BDriver,
     signals={
         "load": (
             *("voltage_v", "current_a", "power_w", "charge_ah", "charge_step_ah", "energy_wh", "test_time_s"),

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from collectors.devices import _labjack_t7_stream as stream
-from collectors.devices._labjack_t7_volts import Calibration
+from collectors.devices.labjack_t7 import stream_packets as stream
+from collectors.devices.labjack_t7.calibration import Calibration
 
 Floats = npt.NDArray[np.float64]
 VoltsOver = Callable[[str, float, float, int], Floats | None]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from itertools import pairwise
 
-from collectors.devices._libresolar_objects import ITEMS, SETTINGS
+from collectors.devices.libresolar_mppt.objects import ITEMS, SETTINGS
 from collectors.fakes import World
 
 Signals = dict[str, float | None]

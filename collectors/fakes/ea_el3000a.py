@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from collectors.devices._ea_telegram import (
+from collectors.devices._ea.telegram import (
     CHECKSUM_WRONG,
     DELIMITER_WRONG,
     ERROR_OBJECT,
@@ -41,14 +41,14 @@ from collectors.devices.ea_el3000a import (
 from collectors.errors import BadChecksum, FrameError
 from collectors.fakes import FakeKind, Out, World
 from collectors.fakes._ea_load import OnlyAnswers, Terminals
-from collectors.fields import encode
+from collectors.protocols.fields import encode
 
 PARTIAL_S = 0.2
 """A telegram that stays unfinished for this long is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class FakeEl3000AOptions:
     """The unit and its habits; the default is the one of the captures."""
 
     model: str = field(default="EL 3160-60A", metadata={"help": "device type, object 0"})
@@ -69,10 +69,10 @@ MOST_RAW = 0xFFFF
 """What a word holds: the display stays there."""
 
 
-class Load(OnlyAnswers):
+class FakeEl3000A(OnlyAnswers):
     """One load as seen from the wire; see `collectors.fakes.Fake`."""
 
-    def __init__(self, world: World, options: Options) -> None:
+    def __init__(self, world: World, options: FakeEl3000AOptions) -> None:
         super().__init__()
         self._options = options
         self._terminals = Terminals(world)
@@ -150,4 +150,4 @@ def _string(text: str) -> bytes:
     return text.encode("latin-1", "replace")[:15] + b"\0"
 
 
-FAKE = FakeKind("ea_el3000a", Options, Load)
+FAKE = FakeKind("ea_el3000a", FakeEl3000AOptions, FakeEl3000A)

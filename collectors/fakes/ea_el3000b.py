@@ -16,7 +16,7 @@ MOST_ERRORS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class FakeEl3000BOptions:
     """The unit and its habits."""
 
     maker: str = field(default="EA Elektro-Automatik GmbH&Co.KG", metadata={"help": "first part of *IDN?"})
@@ -33,10 +33,10 @@ class Options:
     min_pause_s: float = field(default=0.0, metadata={"help": "a question sooner than this after an answer is lost"})
 
 
-class Load(OnlyAnswers):
+class FakeEl3000B(OnlyAnswers):
     """One load as seen from the wire; see `collectors.fakes.Fake`."""
 
-    def __init__(self, world: World, options: Options) -> None:
+    def __init__(self, world: World, options: FakeEl3000BOptions) -> None:
         super().__init__()
         self._options = options
         self._terminals = Terminals(world)
@@ -112,4 +112,4 @@ def _test_counters(values: Mapping[str, float]) -> str:
     return f"{values.get('charge_ah', 0.0):.2f}Ah, {values.get('energy_wh', 0.0):.2f}Wh, {clock}"
 
 
-FAKE = FakeKind("ea_el3000b", Options, Load)
+FAKE = FakeKind("ea_el3000b", FakeEl3000BOptions, FakeEl3000B)

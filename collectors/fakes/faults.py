@@ -115,14 +115,14 @@ def parse_fault(text: str, kinds: Mapping[str, float] = AMOUNTS) -> tuple[str, F
     return found["target"], Fault(kind, start_s, seconds, amount)
 
 
-class Piece(NamedTuple):
+class FaultedBytes(NamedTuple):
     """Bytes that arrive together, `delay_s` after they would have without faults."""
 
     data: bytes
     delay_s: float
 
 
-class Mischief:
+class FaultInjector:
     """The faults of one fake, and what they make of its messages."""
 
     def __init__(self, seed: int = 0) -> None:
@@ -143,7 +143,7 @@ class Mischief:
         edges = [edge for f in self._faults for edge in (f.start_s, f.start_s + f.seconds) if edge > now_s]
         return min(edges, default=None)
 
-    def spoil(self, data: bytes, now_s: float) -> list[Piece]:
+    def spoil(self, data: bytes, now_s: float) -> list[FaultedBytes]:
         """Return what becomes of a message sent now; the message itself, at once, when no fault acts."""
         for kind, change in BYTES.items():
             fault = self.on(kind, now_s)
@@ -153,8 +153,8 @@ class Mischief:
         delay_s = late.amount if late else 0.0
         apart = self.on("split", now_s)
         if not apart:
-            return [Piece(data, delay_s)] if data else []
-        return [Piece(data[i : i + 1], delay_s + i * apart.amount) for i in range(len(data))]
+            return [FaultedBytes(data, delay_s)] if data else []
+        return [FaultedBytes(data[i : i + 1], delay_s + i * apart.amount) for i in range(len(data))]
 
     def noise(self, count: int) -> bytes:
         """Return random bytes: what a line at another speed makes of `count` bytes."""

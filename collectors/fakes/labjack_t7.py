@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from collectors import modbus_tcp
-from collectors.devices._labjack_t7_options import SINGLE_ENDED, STREAM_ONE
-from collectors.devices._labjack_t7_registers import Register, at, register, walk
-from collectors.devices._labjack_t7_volts import Calibration, nominal, to_flash
+from collectors.devices.labjack_t7.calibration import Calibration, nominal, to_flash
+from collectors.devices.labjack_t7.options import SINGLE_ENDED, STREAM_ONE
+from collectors.devices.labjack_t7.registers import Register, at, register, walk
+from collectors.devices.labjack_t7.scaling import Divider, Hall, Scaling
 from collectors.errors import FrameError
 from collectors.fakes import FakeKind, Out, World
 from collectors.fakes._labjack_t7_stream import StreamSource
-from collectors.scaling import Divider, Hall, Scaling
+from collectors.protocols import modbus
 
 NOISE_UV = (316.0, 223.0, 158.0, 112.0, 84.6, 64.1, 45.3, 36.8, 26.0, 14.0, 8.0, 7.5)
 """RMS at ±10 V by resolution index 1 to 12."""
@@ -38,7 +38,7 @@ FLASH_CALIBRATION = 0x3C4000
 
 
 @dataclass(frozen=True, slots=True)
-class Wire:
+class T7Wire:
     """What one analog input is connected to."""
 
     input: str = field(metadata={"help": "AIN0 to AIN13"})
@@ -47,16 +47,16 @@ class Wire:
 
 
 USUAL_WIRES = (
-    Wire("AIN0", "battery.voltage_v", Scaling(divider=Divider(r1_ohm=3000.0, r2_ohm=1000.0))),
-    Wire("AIN1", "battery.current_a", Scaling(hall=Hall(burden_ohm=100.0))),
+    T7Wire("AIN0", "battery.voltage_v", Scaling(divider=Divider(r1_ohm=3000.0, r2_ohm=1000.0))),
+    T7Wire("AIN1", "battery.current_a", Scaling(hall=Hall(burden_ohm=100.0))),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class FakeOptions:
+class FakeT7Options:
     """Which T7 it is, and what is wired to it."""
 
-    wires: tuple[Wire, ...] = field(default=USUAL_WIRES, metadata={"help": "what each input is connected to"})
+    wires: tuple[T7Wire, ...] = field(default=USUAL_WIRES, metadata={"help": "what each input is connected to"})
     serial_number: int = field(default=470012345, metadata={"help": "what SERIAL_NUMBER says"})
     firmware: float = field(default=1.0425, metadata={"help": "what FIRMWARE_VERSION says"})
     pro: bool = field(default=False, metadata={"help": "a T7-Pro, with the high-resolution converter"})
@@ -69,7 +69,7 @@ class FakeOptions:
 class FakeT7:
     """One device. `power_cycle`, `overflow`, `end_stream` and `lose_packets` make it misbehave."""
 
-    def __init__(self, world: World, options: FakeOptions) -> None:
+    def __init__(self, world: World, options: FakeT7Options) -> None:
         self._world = world
         self._options = options
         self._wires = {wire.input: wire for wire in options.wires}
@@ -115,7 +115,7 @@ class FakeT7:
         buffer = self._buffers.get(channel, b"") + data
         outs: list[Out] = []
         try:
-            while taken := modbus_tcp.take(buffer):
+            while taken := modbus.take(buffer):
                 frame, used = taken
                 buffer = buffer[used:]
                 answer = self._answer(frame, now_s)
@@ -134,20 +134,20 @@ class FakeT7:
         """Return when the next packets are complete; None without a stream."""
         return self.stream.next_s
 
-    def _answer(self, frame: modbus_tcp.Frame, now_s: float) -> bytes:
+    def _answer(self, frame: modbus.Frame, now_s: float) -> bytes:
         try:
-            if frame.function == modbus_tcp.READ:
+            if frame.function == modbus.READ:
                 address, count = struct.unpack(">HH", frame.body)
                 data = self._read(address, count, now_s)
-                return modbus_tcp.encode(frame.transaction, frame.function, bytes([len(data)]) + data) if data else b""
-            if frame.function == modbus_tcp.WRITE:
+                return modbus.encode(frame.transaction, frame.function, bytes([len(data)]) + data) if data else b""
+            if frame.function == modbus.WRITE:
                 address, count, _ = struct.unpack_from(">HHB", frame.body)
                 self._write(address, count, frame.body[5:], now_s)
-                return modbus_tcp.encode(frame.transaction, frame.function, frame.body[:4])
+                return modbus.encode(frame.transaction, frame.function, frame.body[:4])
             raise _Exception(1, 0)
         except _Exception as problem:
             self._last_error = problem.detail
-            return modbus_tcp.encode(frame.transaction, frame.function | modbus_tcp.EXCEPTION, bytes([problem.code]))
+            return modbus.encode(frame.transaction, frame.function | modbus.EXCEPTION, bytes([problem.code]))
 
     def _read(self, address: int, count: int, now_s: float) -> bytes:
         """Return the registers' bytes; none when an input has no value, so that there is no answer at all."""
@@ -288,7 +288,7 @@ class _Exception(Exception):
 
 FAKE = FakeKind(
     kind="labjack_t7",
-    options=FakeOptions,
+    options=FakeT7Options,
     make=FakeT7,
     channels={"": 502, "stream": 702},
     period_s=1.0,

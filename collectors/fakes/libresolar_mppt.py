@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from collectors.devices._libresolar_objects import (
+from collectors.devices.libresolar_mppt.objects import (
     AUTHENTICATION,
     CODES_0_2,
     IDENTITY,
@@ -32,7 +32,7 @@ from collectors.devices._libresolar_objects import (
 from collectors.fakes import Fake, FakeKind, Out, World
 from collectors.fakes._libresolar_plant import Plant
 from collectors.fakes._zephyr_shell import ZephyrShell
-from collectors.thingset import STATUS, STATUS_0_2, Json
+from collectors.protocols.thingset import STATUS, STATUS_0_2, Json
 
 PUBLISHED = (
     *("charger.uptime_s", "battery.voltage_v", "battery.current_a", "battery.soc", "charger.state"),
@@ -66,7 +66,7 @@ _LONGEST_PASSWORD = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class FakeMpptOptions:
     """Which device it is."""
 
     generation: Literal["0.2", "0.3", "0.4", "0.5", "0.6"] = field(default="0.3", metadata={"help": "of the firmware"})
@@ -88,7 +88,7 @@ class Options:
     maker_password: str = field(default="", metadata={"help": "empty: no password is right"})
 
 
-class Request(NamedTuple):
+class ParsedRequest(NamedTuple):
     """One line, taken apart."""
 
     verb: str
@@ -103,7 +103,7 @@ class Request(NamedTuple):
 class FakeMppt:
     """The device. Time is the caller's; `restart` is what its reset button does."""
 
-    def __init__(self, world: World, options: Options) -> None:
+    def __init__(self, world: World, options: FakeMpptOptions) -> None:
         self._options = options
         self._generation = options.generation
         self._plant = Plant(world, options.period_s, options.uptime_s, has_sensor=options.external_sensor)
@@ -228,7 +228,7 @@ class FakeMppt:
         )
         return text + self._answer(request, now_s), self._options.store_s if stores else self._options.reply_s
 
-    def _answer(self, request: Request, now_s: float) -> str:
+    def _answer(self, request: ParsedRequest, now_s: float) -> str:
         """Return the answer to a request with a verb that this generation has."""
         if not request.ok:
             return self._status(0xA0, 35)
@@ -248,7 +248,7 @@ class FakeMppt:
             return self._list(group)
         return self._read(group, request.payload, now_s)
 
-    def _answer_0_2(self, request: Request, now_s: float) -> str:
+    def _answer_0_2(self, request: ParsedRequest, now_s: float) -> str:
         if request.path == "pub":
             channels = '["Serial_1s","EmonCMS_10s","CAN_1s"]'
             return self._switch(request) if request.given else self._status(0x85, 0, channels)
@@ -301,7 +301,7 @@ class FakeMppt:
             for name in names
         }
 
-    def _write(self, request: Request) -> str:
+    def _write(self, request: ParsedRequest) -> str:
         """Write settings, switches or counters: all of them or none."""
         if not isinstance(request.payload, dict):
             return self._status(0xA0, 35)
@@ -321,7 +321,7 @@ class FakeMppt:
         self._plant.store(changes)
         return self._status(0x84, 0)
 
-    def _switch(self, request: Request) -> str:
+    def _switch(self, request: ParsedRequest) -> str:
         """Switch publications, where this build has the switch."""
         path, name = SWITCHES[self._generation][-1 if self._options.names_2022 else 0]
         if request.path != path or not isinstance(request.payload, dict) or list(request.payload) != [name]:
@@ -329,7 +329,7 @@ class FakeMppt:
         self._publishes = bool(request.payload[name])
         return self._status(0x84, 0)
 
-    def _change_members(self, request: Request) -> str:
+    def _change_members(self, request: ParsedRequest) -> str:
         """List, add to or remove from what is published."""
         full = {full_name(self._generation, *place): signal for signal, place in self._places.items()}
         if request.verb == "?":
@@ -352,13 +352,13 @@ class FakeMppt:
         return self._status(0x83, 43 if self._rights == "user" else 0)
 
 
-def _take_apart(line: str) -> Request:
+def _take_apart(line: str) -> ParsedRequest:
     path, blank, text = line[1:].partition(" ")
     try:
         lenient = re.sub(r",(?=\s*[\]}]\s*$)", "", text)  # so is the firmware's reader; python-thingset relies on it
-        return Request(line[0], path, bool(blank), json.loads(lenient) if blank else None, True)
+        return ParsedRequest(line[0], path, bool(blank), json.loads(lenient) if blank else None, True)
     except ValueError:
-        return Request(line[0], path, True, None, False)
+        return ParsedRequest(line[0], path, True, None, False)
 
 
 def _object(members: Mapping[str, str]) -> str:
@@ -369,10 +369,10 @@ def _array(texts: Iterable[str]) -> str:
     return "[" + ",".join(texts) + "]"
 
 
-def make(world: World, options: Options) -> Fake:
+def make(world: World, options: FakeMpptOptions) -> Fake:
     """Return the device, behind a shell if that is wanted."""
     fake = FakeMppt(world, options)
     return ZephyrShell(fake, log_lines=bool(options.debug_text)) if options.shell else fake
 
 
-FAKE = FakeKind(kind="libresolar_mppt", options=Options, make=make)
+FAKE = FakeKind(kind="libresolar_mppt", options=FakeMpptOptions, make=make)

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from collectors.device import Line
 from collectors.fakes import Fake, FakeKind, Out, World
-from collectors.fakes.faults import Fault, Mischief, Piece
+from collectors.fakes.faults import Fault, FaultedBytes, FaultInjector
 from collectors.fakes.wires import MAX_UNSENT, PtyWire, TcpWire, Wire
 
 LOOK_S = 0.02
@@ -58,7 +58,7 @@ class _Watched(Mapping[str, float | None]):
         return len(self._values)
 
 
-class Witness:
+class SentObserver:
     """A world that knows whether a message was made of what it said."""
 
     def __init__(self, world: World, counted: frozenset[str]) -> None:
@@ -143,7 +143,7 @@ class Station:
         """`counted`: keys of the world that make a message a sample; none: any."""
         self.name = name
         self.sent = SentLog()
-        self.mischief = Mischief(seed)
+        self.mischief = FaultInjector(seed)
         self.lost_bytes = 0
         """Bytes for which the wire had no room because the collector did not fetch what came before."""
         self.mark: Callable[[], int] = lambda: 0
@@ -151,7 +151,7 @@ class Station:
         self.on_sent: Callable[[int], None] = lambda _mark: None
         """Called with the mark right after a message with measured values has gone out whole."""
         self.wire: Wire
-        self._witness = Witness(world, counted)
+        self._witness = SentObserver(world, counted)
         self._fake: Fake = kind.make(self._witness, options)
         self._now_s: Callable[[], float]
         self._queue: list[_Waiting] = []
@@ -245,10 +245,10 @@ class Station:
                 )
                 heappush(self._queue, waiting)
 
-    def _spoil(self, data: bytes, now_s: float) -> tuple[list[Piece], bool]:
+    def _spoil(self, data: bytes, now_s: float) -> tuple[list[FaultedBytes], bool]:
         """Return what is left of a message, in at least one piece, and whether a fault touched it."""
         clear = data if self.wire.is_clear() else self.mischief.noise(len(data))
-        pieces = self.mischief.spoil(clear, now_s) or [Piece(b"", 0.0)]
+        pieces = self.mischief.spoil(clear, now_s) or [FaultedBytes(b"", 0.0)]
         return pieces, b"".join(p.data for p in pieces) != data or self.mischief.on("delay", now_s) is not None
 
     def _deliver(self, now_s: float) -> float:

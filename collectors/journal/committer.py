@@ -22,13 +22,13 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from collectors.clock import UNSYNCHRONISED, Clock
 from collectors.errors import CollectorError, JournalError
+from collectors.host.clock import UNSYNCHRONISED, Clock
 from collectors.journal.backlog import Backlog, EventAt, Row
+from collectors.journal.row_mapping import canonical
 from collectors.journal.schema import DiskFull, FileSuspect, translated_os
 from collectors.journal.settings import MIB, JournalSettings
-from collectors.journal.tables import canonical
-from collectors.journal.writer import Writer
+from collectors.journal.writer import JournalWriter
 from collectors.reading import Event, Reading
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class Committer:
     def _run(self) -> None:
         """Work until stopped. Expected errors are told by `failure` alone; a bug leaves its trace, too."""
         try:
-            writer = Writer(self.directory, self._tags, self._settings, self._clock, self._report)
+            writer = JournalWriter(self.directory, self._tags, self._settings, self._clock, self._report)
             try:
                 writer.begin_run()
                 self._publish(writer)
@@ -162,7 +162,7 @@ class Committer:
             self.failure = self.failure or sys.exc_info()[1]
             self._ready.set()
 
-    def _serve(self, writer: Writer) -> None:
+    def _serve(self, writer: JournalWriter) -> None:
         poll = select.poll()
         poll.register(self._wake_fd, select.POLLIN)
         step_fd = self._clock.step_fd()
@@ -185,7 +185,7 @@ class Committer:
         """Return how long to wait after a commit that began then: the next one begins when its window is over."""
         return max(0.0, began_s + self._settings.commit_window_s - self._clock.monotonic_s())
 
-    def _finish(self, writer: Writer) -> None:
+    def _finish(self, writer: JournalWriter) -> None:
         """Commit all that waits; JournalError saying how much is lost if the disk does not take it."""
         for _ in range(LAST_TRIES):
             if self._commit(writer):
@@ -204,7 +204,7 @@ class Committer:
             f"The disk did not take them: {self.trouble}"
         )
 
-    def _commit(self, writer: Writer) -> bool:
+    def _commit(self, writer: JournalWriter) -> bool:
         """Commit what waits and return True; where the disk does not take it, all of it goes on waiting."""
         try:
             self._commit_surely(writer)
@@ -218,7 +218,7 @@ class Committer:
         self._publish(writer)
         return True
 
-    def _commit_surely(self, writer: Writer) -> None:
+    def _commit_surely(self, writer: JournalWriter) -> None:
         """Commit, in a new file if the disk failed under the live one."""
         try:
             self._commit_once(writer)
@@ -226,7 +226,7 @@ class Committer:
             writer.replace_live(error)
             self._commit_once(writer)
 
-    def _keep_up(self, writer: Writer) -> None:
+    def _keep_up(self, writer: JournalWriter) -> None:
         """Do the upkeep. It can wait: what is not done now is done later, and commits go on meanwhile."""
         try:
             writer.upkeep()
@@ -242,7 +242,7 @@ class Committer:
         else:
             self._upkeep_fails = False
 
-    def _commit_once(self, writer: Writer) -> None:
+    def _commit_once(self, writer: JournalWriter) -> None:
         work = self._backlog.take()
         try:
             writer.commit(work)
@@ -251,7 +251,7 @@ class Committer:
             raise
         self._backlog.done()
 
-    def _hold(self, writer: Writer, error: JournalError) -> None:
+    def _hold(self, writer: JournalWriter, error: JournalError) -> None:
         """Let everything wait, say so once, and do what may help."""
         if isinstance(error, FileSuspect):
             writer.condemn(error)
@@ -269,13 +269,13 @@ class Committer:
             writer.note_held(self._backlog.outstanding(), self._since_ns, self.trouble, is_final=False)
         self.committed_at_s = self._clock.monotonic_s()  # alive and trying: a restart would lose what waits
 
-    def _make_room(self, writer: Writer) -> None:
+    def _make_room(self, writer: JournalWriter) -> None:
         try:
             writer.make_room()
         except (JournalError, OSError) as error:
             log.warning("%s: no room could be made: %s", self.directory, error)
 
-    def _publish(self, writer: Writer) -> None:
+    def _publish(self, writer: JournalWriter) -> None:
         self.acknowledged_seq = writer.seq
         self.clock_state = writer.clock_state
         self.journal_bytes, self.disk_free_bytes = writer.journal_bytes, writer.disk_free_bytes

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from collectors.journal.codec import CODEC, Undecodable, decode_block, encode_block
-from collectors.journal.records import Chunk, Column, Damage, FloatArray, IntArray
-from collectors.journal.tables import BLK, HOT, Lookup, checksum
+from collectors.journal.records import Chunk, Column, Corruption, FloatArray, IntArray
+from collectors.journal.row_mapping import BLK, HOT, Lookup, checksum
 
 BLOCK_ROWS = 3600
 RESOLUTIONS_S = (60, 3600)
@@ -40,7 +40,7 @@ class Bins(NamedTuple):
     total: FloatArray
 
 
-def compact(connection: sqlite3.Connection, file: str) -> list[Damage]:
+def compact(connection: sqlite3.Connection, file: str) -> list[Corruption]:
     """Turn all hot rows into blocks and roll-ups; return the rows that were damaged and are lost.
 
     Must run inside the caller's transaction. Memory: one block at a time.
@@ -48,7 +48,7 @@ def compact(connection: sqlite3.Connection, file: str) -> list[Damage]:
     (last,) = connection.execute("SELECT max(seq) FROM hot").fetchone()
     if last is None:
         return []
-    lookup, damage = Lookup(connection), list[Damage]()
+    lookup, damage = Lookup(connection), list[Corruption]()
     for stream, boot in connection.execute("SELECT DISTINCT stream, boot FROM hot ORDER BY stream, boot").fetchall():
         query = f"SELECT {HOT} FROM hot WHERE stream=? AND boot=? ORDER BY bt0, seq"  # noqa: S608 - constants
         chunks = _decoded(connection.execute(query, (stream, boot)), lookup, file, damage)
@@ -60,12 +60,12 @@ def compact(connection: sqlite3.Connection, file: str) -> list[Damage]:
     return damage
 
 
-def _decoded(rows: sqlite3.Cursor, lookup: Lookup, file: str, damage: list[Damage]) -> Iterator[Chunk]:
+def _decoded(rows: sqlite3.Cursor, lookup: Lookup, file: str, damage: list[Corruption]) -> Iterator[Chunk]:
     for row in rows:
         try:
             yield lookup.hot(row)
         except Undecodable as error:
-            damage.append(Damage(file, "hot", row[0], str(error)))
+            damage.append(Corruption(file, "hot", row[0], str(error)))
 
 
 def _take_short_block(connection: sqlite3.Connection, stream: int, boot: int, lookup: Lookup) -> list[Chunk]:
@@ -118,7 +118,7 @@ def store_block(
     boot: int,
     group: Sequence[Chunk],
     file: str,
-    damage: list[Damage],
+    damage: list[Corruption],
     counted: int = 0,
 ) -> None:
     """Insert the chunks, which are of this stream and boot, as one block, and count them in the roll-ups.
@@ -186,7 +186,7 @@ def concatenate(parts: Sequence[Bins]) -> Bins:
 
 
 def _add_to_roll(
-    connection: sqlite3.Connection, key: tuple[int, int, int, int], bins: Bins, file: str, damage: list[Damage]
+    connection: sqlite3.Connection, key: tuple[int, int, int, int], bins: Bins, file: str, damage: list[Corruption]
 ) -> None:
     """Put the bins together with those that the row `key`, (stream, res, boot, bt), holds already."""
     query = "SELECT rowid, n, crc, payload FROM roll WHERE stream=? AND res=? AND boot=? AND bt=?"
@@ -196,7 +196,7 @@ def _add_to_roll(
         try:
             bins = concatenate([decode_bins(key, n, crc, payload, len(bins.counts)), bins])
         except Undecodable as error:
-            damage.append(Damage(file, "roll", rowid, str(error)))
+            damage.append(Corruption(file, "roll", rowid, str(error)))
     payload = encode_block(bins.start_ns, _bin_columns(bins))
     crc = checksum(key[0], key[2], key[3], len(bins.start_ns), payload)
     query = "INSERT OR REPLACE INTO roll (stream, res, boot, bt, n, crc, payload) VALUES (?,?,?,?,?,?,?)"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from collectors.journal.codec import Undecodable
 from collectors.journal.compact import GROUP_BINS, NS, Bins, bins_of, concatenate, decode_bins, join
-from collectors.journal.folder import ALL, Folder
+from collectors.journal.directory_view import ALL, DirectoryView
 from collectors.journal.records import (
     SET_BY_PERSON,
     Chunk,
@@ -21,11 +21,11 @@ from collectors.journal.records import (
     FieldSpec,
     IntArray,
     RollUp,
-    Span,
+    RowRange,
     Stream,
 )
+from collectors.journal.row_mapping import BLK, HOT, Lookup, canonical
 from collectors.journal.schema import connect_reader, snapshot
-from collectors.journal.tables import BLK, HOT, Lookup, canonical
 from collectors.journal.timeline import Timeline
 
 PAGE_BLOCKS = 64
@@ -34,7 +34,7 @@ PAGE_BLOCKS = 64
 TimelineOf = Callable[[str], Timeline]
 
 
-class Window(NamedTuple):
+class TimeRange(NamedTuple):
     """What is wanted: rows of [start_ns, end_ns) in wall time, of one measurement or of all; one field or all."""
 
     start_ns: int
@@ -43,7 +43,7 @@ class Window(NamedTuple):
     field: str | None = None
 
 
-class Series(NamedTuple):
+class SeriesRows(NamedTuple):
     """One field of one set of tags: what a chart draws as one line."""
 
     measurement: str
@@ -51,7 +51,7 @@ class Series(NamedTuple):
     field: FieldSpec
 
 
-class Cut(NamedTuple):
+class ChunkPart(NamedTuple):
     """The rows of a chunk that lie in a window and whose time is known."""
 
     chunk: Chunk
@@ -60,13 +60,13 @@ class Cut(NamedTuple):
     """Which stamps rest on a person's word."""
 
 
-def spans(folder: Folder, timeline_of: TimelineOf, window: Window) -> Iterator[Span]:
+def spans(folder: DirectoryView, timeline_of: TimelineOf, window: TimeRange) -> Iterator[RowRange]:
     """Yield the window's rows, file by file, blocks before hot rows."""
     for cut in cuts(folder, timeline_of, window):
-        yield Span(cut.chunk.stream, cut.wall_ns, cut.chunk.columns)
+        yield RowRange(cut.chunk.stream, cut.wall_ns, cut.chunk.columns)
 
 
-def cuts(folder: Folder, timeline_of: TimelineOf, window: Window, upto_seq: int = ALL) -> Iterator[Cut]:
+def cuts(folder: DirectoryView, timeline_of: TimelineOf, window: TimeRange, upto_seq: int = ALL) -> Iterator[ChunkPart]:
     """Yield the window's rows as `spans` does; a chunk that ends after `upto_seq` is left out, whole."""
     times, news = _Times(timeline_of), News()
     for path in folder.files():
@@ -120,7 +120,9 @@ class _Times(dict[str, Timeline]):
         return self[boot_id]
 
 
-def _page(folder: Folder, path: Path, after: int, times: _Times, window: Window) -> tuple[list[Chunk], int | None]:
+def _page(
+    folder: DirectoryView, path: Path, after: int, times: _Times, window: TimeRange
+) -> tuple[list[Chunk], int | None]:
     """Return the chunks of the next blocks after id `after`, and where to go on; None: that was all of the file.
 
     The last page holds the hot rows, too, from the same view: a compaction in between neither hides nor doubles any.
@@ -142,11 +144,11 @@ def _page(folder: Folder, path: Path, after: int, times: _Times, window: Window)
     return folder.retrying(fetch)
 
 
-def _of(chunks: Sequence[Chunk | None], window: Window) -> list[Chunk]:
+def _of(chunks: Sequence[Chunk | None], window: TimeRange) -> list[Chunk]:
     return [c for c in chunks if c is not None and window.measurement in (None, c.stream.measurement)]
 
 
-def _hot(folder: Folder, path: Path, connection: sqlite3.Connection, lookup: Lookup) -> list[Chunk | None]:
+def _hot(folder: DirectoryView, path: Path, connection: sqlite3.Connection, lookup: Lookup) -> list[Chunk | None]:
     """Return the hot rows, each run of one stream and boot joined into one chunk."""
     query = f"SELECT {HOT} FROM hot ORDER BY stream, boot, bt0"  # noqa: S608 - constants
     chunks = [folder.decoded(path, "hot", row[0], lookup.hot, row) for row in connection.execute(query)]
@@ -163,7 +165,7 @@ def joined(chunks: Sequence[Chunk]) -> Chunk:
     return replace(chunks[-1], lo=chunks[0].lo, boottime_ns=stamps, columns=columns)
 
 
-def _touching(lookup: Lookup, times: _Times, window: Window, first: str, last: str) -> tuple[str, list[int]]:
+def _touching(lookup: Lookup, times: _Times, window: TimeRange, first: str, last: str) -> tuple[str, list[int]]:
     """Return an SQL condition, and its arguments, for rows whose [first, last] touches the window in any boot."""
     terms, arguments = ["0"], list[int]()
     for boot, boot_id in lookup.boot_ids.items():
@@ -173,7 +175,7 @@ def _touching(lookup: Lookup, times: _Times, window: Window, first: str, last: s
     return " OR ".join(terms), arguments
 
 
-def _cut(chunk: Chunk, timeline: Timeline, window: Window) -> Cut | None:
+def _cut(chunk: Chunk, timeline: Timeline, window: TimeRange) -> ChunkPart | None:
     """Return the chunk's rows that lie in the window and whose time is known."""
     wall_ns, known = timeline.to_wall(chunk.boottime_ns)
     inside = known & (wall_ns >= window.start_ns) & (wall_ns < window.end_ns)
@@ -181,11 +183,11 @@ def _cut(chunk: Chunk, timeline: Timeline, window: Window) -> Cut | None:
         return None
     by_person = timeline.states(chunk.boottime_ns) == SET_BY_PERSON
     if inside.all():
-        return Cut(chunk, wall_ns, by_person)
-    return Cut(pick(chunk, inside), wall_ns[inside], by_person[inside])
+        return ChunkPart(chunk, wall_ns, by_person)
+    return ChunkPart(pick(chunk, inside), wall_ns[inside], by_person[inside])
 
 
-def rollups(folder: Folder, timeline_of: TimelineOf, window: Window, resolution_s: int) -> list[RollUp]:
+def rollups(folder: DirectoryView, timeline_of: TimelineOf, window: TimeRange, resolution_s: int) -> list[RollUp]:
     """Return every field's bins that begin in the window, those of rows that are not compacted yet included."""
     times = _Times(timeline_of)
     parts: dict[tuple[str, str, str], list[tuple[Stream, Bins]]] = {}
@@ -197,16 +199,16 @@ def rollups(folder: Folder, timeline_of: TimelineOf, window: Window, resolution_
         for stream, boot_id, bins in folder.retrying(fetch):
             key = (stream.measurement, canonical(stream.tags), boot_id)
             parts.setdefault(key, []).append((stream, bins))
-    found: dict[Series, list[tuple[Stream, npt.NDArray[Any]]]] = {}
+    found: dict[SeriesRows, list[tuple[Stream, npt.NDArray[Any]]]] = {}
     for (measurement, tags, boot_id), pieces in parts.items():
         for field, stream, bins in _by_field(pieces):
             table = _in_window(bins, times[boot_id], window)
-            found.setdefault(Series(measurement, tags, field), []).append((stream, table))
+            found.setdefault(SeriesRows(measurement, tags, field), []).append((stream, table))
     return [r for series, tables in found.items() if len((r := _roll_up(series, tables)).wall_ns)]
 
 
 def _bins_in_file(
-    folder: Folder, path: Path, times: _Times, window: Window, resolution_s: int
+    folder: DirectoryView, path: Path, times: _Times, window: TimeRange, resolution_s: int
 ) -> list[tuple[Stream, str, Bins]]:
     if not path.exists():
         return []
@@ -262,14 +264,14 @@ def _by_field(pieces: Sequence[tuple[Stream, Bins]]) -> Iterator[tuple[FieldSpec
         yield field, parts[-1][0], concatenate([bins for _, bins in parts])
 
 
-def _in_window(bins: Bins, timeline: Timeline, window: Window) -> npt.NDArray[Any]:
+def _in_window(bins: Bins, timeline: Timeline, window: TimeRange) -> npt.NDArray[Any]:
     """Return (5, k): wall time as int64 seen as float64 bits, count, least, greatest, sum of bins in the window."""
     wall_ns, known = timeline.to_wall(bins.start_ns)
     inside = known & (wall_ns >= window.start_ns) & (wall_ns < window.end_ns) & (bins.counts[0] > 0)
     return np.vstack([wall_ns[inside].view(np.float64), *(matrix[:, inside] for matrix in bins[1:])])
 
 
-def _roll_up(series: Series, tables: Sequence[tuple[Stream, npt.NDArray[Any]]]) -> RollUp:
+def _roll_up(series: SeriesRows, tables: Sequence[tuple[Stream, npt.NDArray[Any]]]) -> RollUp:
     table = np.concatenate([part for _, part in tables], axis=1)
     wall_ns = np.ascontiguousarray(table[0]).view(np.int64)
     order = np.argsort(wall_ns, kind="stable")
@@ -277,7 +279,7 @@ def _roll_up(series: Series, tables: Sequence[tuple[Stream, npt.NDArray[Any]]]) 
     return RollUp(tables[-1][0], series.field, wall_ns[order], count.astype(np.int64), least, greatest, total / count)
 
 
-def tail(folder: Folder, rows: int) -> list[Chunk]:
+def tail(folder: DirectoryView, rows: int) -> list[Chunk]:
     """Return the newest rows of each stream, at most so many, from the live file and the one before it."""
     found: dict[tuple[str, str], Chunk] = {}
     for path in folder.files()[:-3:-1]:
@@ -295,7 +297,7 @@ def tail(folder: Folder, rows: int) -> list[Chunk]:
 
 
 def _newest(
-    folder: Folder, path: Path, connection: sqlite3.Connection, lookup: Lookup, stream: int, rows: int
+    folder: DirectoryView, path: Path, connection: sqlite3.Connection, lookup: Lookup, stream: int, rows: int
 ) -> list[Chunk]:
     """Return chunks with the stream's newest `rows` rows of this file or more, oldest first."""
     found, count = list[Chunk](), 0

@@ -2,8 +2,9 @@
 
 It is a journal like any other: read, shipped and exported by the same code. Only nobody holds it open: whoever writes a
 note locks the folder, commits, and lets go. So the clock's table, which a collector keeps up itself, is kept up here by
-every collector, and every shipper of the same user, that sees the clock's state change (`Follower`): a note written
-before the time was known gets its time as samples do. A note takes some 200 bytes, so the journal stays one file.
+every collector, and every shipper of the same user, that sees the clock's state change (`TailingReader`): a note
+written before the time was known gets its time as samples do. A note takes some 200 bytes, so the journal stays one
+file.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from collectors.clock import Clock
 from collectors.errors import JournalError, JournalLocked
+from collectors.host.clock import Clock
 from collectors.journal.backlog import EventAt, Work
 from collectors.journal.reader import JournalReader
 from collectors.journal.retention import Report
+from collectors.journal.row_mapping import canonical
 from collectors.journal.schema import DiskFull, FileSuspect
 from collectors.journal.settings import JournalSettings
-from collectors.journal.tables import canonical
-from collectors.journal.writer import Writer
+from collectors.journal.writer import JournalWriter
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +71,12 @@ def write(
         writer.close()
 
 
-def _opened(directory: Path, bench: str, clock: Clock, report: Report, wait_s: float) -> Writer:
+def _opened(directory: Path, bench: str, clock: Clock, report: Report, wait_s: float) -> JournalWriter:
     """Return the folder's writer as soon as nobody else is; JournalLocked when that takes too long."""
     until_s = clock.monotonic_s() + wait_s
     while True:
         try:
-            return Writer(directory, {"bench": bench}, SETTINGS, clock, report)
+            return JournalWriter(directory, {"bench": bench}, SETTINGS, clock, report)
         except JournalLocked as error:
             if clock.monotonic_s() >= until_s:
                 raise JournalLocked(
@@ -91,7 +92,7 @@ def _events(noticed: list[tuple[str, str]], clock: Clock) -> list[EventAt]:
     return found
 
 
-def _commit(writer: Writer, work: Work) -> None:
+def _commit(writer: JournalWriter, work: Work) -> None:
     """Commit; in a new file if the disk failed under the old one."""
     try:
         writer.commit(work)
@@ -100,7 +101,7 @@ def _commit(writer: Writer, work: Work) -> None:
         writer.commit(work)
 
 
-class Follower:
+class TailingReader:
     """Brings the notes' clock table up to date at its first call and whenever the clock's state has changed."""
 
     def __init__(self, state_dir: Path, clock: Clock) -> None:
@@ -124,7 +125,9 @@ def follow_clock(state_dir: Path, clock: Clock) -> None:
         return
     try:
         tags = JournalReader(directory).tags()
-        writer = Writer(directory, tags, SETTINGS, clock, lambda kind, detail: log.warning("%s: %s", kind, detail))
+        writer = JournalWriter(
+            directory, tags, SETTINGS, clock, lambda kind, detail: log.warning("%s: %s", kind, detail)
+        )
         try:
             _commit(writer, Work())
         finally:

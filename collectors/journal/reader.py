@@ -23,28 +23,28 @@ import numpy as np
 import numpy.typing as npt
 
 from collectors.journal import history
-from collectors.journal.folder import ALL, Folder
+from collectors.journal.directory_view import ALL, DirectoryView
 from collectors.journal.records import (
-    Batch,
     Boot,
     Chunk,
+    Chunks,
     ClockStep,
     Column,
     EventRecord,
     FieldSpec,
     IntArray,
     RollUp,
-    Span,
+    RowRange,
     Stream,
     event_stamp_ns,
 )
+from collectors.journal.row_mapping import BLK, HOT, Lookup, canonical, read_boots, read_streams
 from collectors.journal.schema import EVENT_TAGS, connect_reader, get_meta, newest_seq, snapshot
-from collectors.journal.shipped import read_frozen, ship_db
-from collectors.journal.tables import BLK, HOT, Lookup, canonical, read_boots, read_streams
+from collectors.journal.shipper_state import read_frozen, ship_db
 from collectors.journal.timeline import Timeline, resolve, with_frozen
 
 
-class JournalReader(Folder):
+class JournalReader(DirectoryView):
     """Reads `<state>/<collector>`. Any thread, any user with read access; opens nothing until asked."""
 
     def __init__(self, directory: Path) -> None:
@@ -91,7 +91,7 @@ class JournalReader(Folder):
 
     # Behind a cursor ------------------------------------------------------------------------------------------------
 
-    def after(self, seq: int, max_rows: int = 5000) -> Batch:
+    def after(self, seq: int, max_rows: int = 5000) -> Chunks:
         """Return chunks and events behind `seq`, about `max_rows` rows, and where the cursor stands after them.
 
         At least one chunk or event if there is any; an empty batch has `hi` = `seq`.
@@ -115,7 +115,7 @@ class JournalReader(Folder):
                 break
         return found
 
-    def _after(self, seq: int, max_rows: int) -> Batch:
+    def _after(self, seq: int, max_rows: int) -> Chunks:
         chunks, events, hi = list[Chunk](), list[EventRecord](), seq
         for path in self.files_after(seq):
             with snapshot(connect_reader(path)) as connection:
@@ -127,7 +127,7 @@ class JournalReader(Folder):
                 hi = max(hi, found[-1].seq if cut else min(upto, newest_seq(connection)))
             if upto < ALL or cut:
                 break
-        return Batch([c for c in chunks if c.hi <= hi], events, hi)
+        return Chunks([c for c in chunks if c.hi <= hi], events, hi)
 
     def _chunks(self, connection: sqlite3.Connection, path: Path, seq: int, max_rows: int) -> tuple[list[Chunk], int]:
         """Return the file's chunks behind `seq`, and the seq up to which that is everything (ALL: to its end)."""
@@ -189,18 +189,18 @@ class JournalReader(Folder):
                 found.setdefault((stream.measurement, canonical(stream.tags), tuple(stream.fields)), stream)
         return list(found.values())
 
-    def range(self, start_ns: int, end_ns: int, measurement: str | None = None) -> Iterator[Span]:
+    def range(self, start_ns: int, end_ns: int, measurement: str | None = None) -> Iterator[RowRange]:
         """Yield all rows whose wall time lies in [start_ns, end_ns), piece by piece, in bounded memory.
 
         Within a stream time rises, unless the clock was set back. Rows whose time is not known are left out.
         """
-        return history.spans(self, self.timeline, history.Window(start_ns, end_ns, measurement))
+        return history.spans(self, self.timeline, history.TimeRange(start_ns, end_ns, measurement))
 
-    def cuts(self, start_ns: int, end_ns: int, upto_seq: int = ALL) -> Iterator[history.Cut]:
+    def cuts(self, start_ns: int, end_ns: int, upto_seq: int = ALL) -> Iterator[history.ChunkPart]:
         """Yield the rows of `range` as parts of chunks; chunks that end after `upto_seq` are left out."""
-        return history.cuts(self, self.timeline, history.Window(start_ns, end_ns), upto_seq)
+        return history.cuts(self, self.timeline, history.TimeRange(start_ns, end_ns), upto_seq)
 
-    def event_spans(self, start_ns: int, end_ns: int) -> Iterator[Span]:
+    def event_spans(self, start_ns: int, end_ns: int) -> Iterator[RowRange]:
         """Yield each event whose wall time lies in [start_ns, end_ns), with the stamp that it is shipped with."""
         after, tags = 0, self.tags()
         timelines: dict[str, Timeline] = {}
@@ -212,7 +212,7 @@ class JournalReader(Folder):
                 if known[0] and start_ns <= wall_ns[0] < end_ns:
                     stream = Stream(0, "event", {**tags, **event.tags, "kind": event.kind}, [FieldSpec("detail", "s")])
                     stamp = np.array([event_stamp_ns(event, int(wall_ns[0]))], dtype=np.int64)
-                    yield Span(stream, stamp, [Column([event.detail])])
+                    yield RowRange(stream, stamp, [Column([event.detail])])
 
     def rollups(
         self, start_ns: int, end_ns: int, resolution_s: int, measurement: str | None = None, field: str | None = None
@@ -221,7 +221,7 @@ class JournalReader(Folder):
 
         Asking for one `field` is several times quicker than picking it out.
         """
-        window = history.Window(start_ns, end_ns, measurement, field)
+        window = history.TimeRange(start_ns, end_ns, measurement, field)
         return history.rollups(self, self.timeline, window, resolution_s)
 
     def tail(self, rows: int = 1) -> list[Chunk]:

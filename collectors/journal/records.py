@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from collectors.clock import SET_BY_PERSON as SET_BY_PERSON
-from collectors.clock import SYNCHRONISED as SYNCHRONISED
-from collectors.clock import UNSYNCHRONISED as UNSYNCHRONISED
+from collectors.host.clock import SET_BY_PERSON as SET_BY_PERSON
+from collectors.host.clock import SYNCHRONISED as SYNCHRONISED
+from collectors.host.clock import UNSYNCHRONISED as UNSYNCHRONISED
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -99,7 +99,7 @@ def event_stamp_ns(event: EventRecord, wall_ns: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Chunks:
     """Everything between two positions of a cursor."""
 
     chunks: Sequence[Chunk]
@@ -111,7 +111,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class RowRange:
     """Rows of one stream in wall time."""
 
     stream: Stream
@@ -145,7 +145,7 @@ class Boot:
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
+class Corruption:
     """A row that is in the file but cannot be trusted, and was left out."""
 
     file: str

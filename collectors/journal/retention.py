@@ -17,8 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from collectors.journal.live import COPIED
+from collectors.journal.active_file import COPIED
 from collectors.journal.records import SYNCHRONISED
+from collectors.journal.row_mapping import read_steps
 from collectors.journal.schema import (
     FileSuspect,
     bad_files,
@@ -36,8 +37,7 @@ from collectors.journal.schema import (
     snapshot,
 )
 from collectors.journal.settings import MIB, JournalSettings
-from collectors.journal.shipped import confirmed_seq, ship_db
-from collectors.journal.tables import read_steps
+from collectors.journal.shipper_state import confirmed_seq, ship_db
 from collectors.journal.timeline import resolve
 
 MOST_CAP_BYTES = 8 * 2**30

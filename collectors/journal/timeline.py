@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from collectors.clock import Look
+from collectors.host.clock import ClockReading
 from collectors.journal.records import SET_BY_PERSON, SYNCHRONISED, UNSYNCHRONISED, ClockStep, IntArray
 
 STEP_NS = 1_000_000
@@ -103,7 +103,7 @@ def resolve(steps: Sequence[ClockStep]) -> Timeline:
     return Timeline(segments[::-1])
 
 
-def step_after(last: ClockStep | None, look: Look) -> ClockStep | None:
+def step_after(last: ClockStep | None, look: ClockReading) -> ClockStep | None:
     """Return the row that the clock table needs after this look, or None if its last row still says it all.
 
     Once a person has set a boot's time, only a time service is believed more: what REALTIME does meanwhile is not.

@@ -19,14 +19,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from collectors.clock import SYNCHRONISED, Clock
-from collectors.journal import held, request, salvage
+from collectors.host.clock import SYNCHRONISED, Clock
+from collectors.journal import clock_request, held_losses, recovery
+from collectors.journal.active_file import ActiveFile
 from collectors.journal.backlog import EventAt, Key, Losses, Work
 from collectors.journal.compact import compact
-from collectors.journal.live import LiveFile
-from collectors.journal.place import LEAP, RUN, Place
+from collectors.journal.directory import LEAP, RUN, JournalDirectory
 from collectors.journal.records import ClockStep
 from collectors.journal.retention import Report, Retention, disk_is_low, free_bytes, journal_bytes
+from collectors.journal.row_mapping import read_steps
 from collectors.journal.schema import (
     DiskFull,
     FileSuspect,
@@ -43,8 +44,7 @@ from collectors.journal.schema import (
     transaction,
 )
 from collectors.journal.settings import MIB, JournalSettings
-from collectors.journal.shipped import read_frozen, ship_db, shipped_seq
-from collectors.journal.tables import read_steps
+from collectors.journal.shipper_state import read_frozen, ship_db, shipped_seq
 from collectors.journal.timeline import step_after
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ UPKEEP_S = 10.0
 """Between looks at sizes and limits."""
 
 
-class Writer:
+class JournalWriter:
     """The folder's one writer. One thread."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Writer:
         self._clock = clock
         self._report = report
         self._retention = Retention(directory, settings, report, self._put_aside)
-        self._place = Place(directory, tags, settings)
+        self._place = JournalDirectory(directory, tags, settings)
         self._upto: dict[str, int] = {}
         """Up to which seq a condemned file was acknowledged, by its name before it was put aside; others: all of it."""
         self._to_put_aside: dict[Path, str] = {}
@@ -83,12 +83,12 @@ class Writer:
         """Keys of the meta table that the next commit brings."""
         self._run = ""
         self._has_request = False
-        self._held: held.Held | None = None
+        self._held: held_losses.Held | None = None
         self._told: list[EventAt] = []
         """What the runs before left to tell; the next commit brings it."""
         try:
             with naming(directory):
-                self._before = held.read(directory)
+                self._before = held_losses.read(directory)
                 self._live = self._open()
         except BaseException:
             self._place.release()
@@ -126,17 +126,19 @@ class Writer:
         self._run = json.dumps([self._clock.boot_id, self._clock.boottime_ns()])
         self._meta[RUN] = self._run
         before = self._before
-        if before is not None and before.id != meta.get(held.META):
+        if before is not None and before.id != meta.get(held_losses.META):
             self._told += before.told()
-            self._meta[held.META] = before.id
+            self._meta[held_losses.META] = before.id
         if meta.get(RUN) and not (self._told and before is not None and before.is_final):
             self._told.append(self._cut_off(str(meta[RUN])))
         for event in self._told:
             log.warning("%s: %s", event.kind, event.detail)
         try:
-            held.reserve(self.directory)
+            held_losses.reserve(self.directory)
         except OSError as error:  # then what waits may have no place to be noted, and the next start says only that
-            log.warning("%s: no space could be reserved: %s", self.directory / held.NAME, error.strerror or error)
+            log.warning(
+                "%s: no space could be reserved: %s", self.directory / held_losses.NAME, error.strerror or error
+            )
 
     def _cut_off(self, run: str) -> EventAt:
         """Return the event that tells of a run that ended without a stop."""
@@ -152,22 +154,22 @@ class Writer:
         with suppress(sqlite3.Error):
             self._live.connection.execute("DELETE FROM meta WHERE k=?", (RUN,))
         with suppress(OSError):
-            held.remove(self.directory)
+            held_losses.remove(self.directory)
 
     def note_held(self, losses: Losses, since_ns: int, why: str, *, is_final: bool) -> bool:
         """Note on the disk what would be lost if the process ended now; return whether that could be done."""
         upto = {**self._upto, self._live.path.name: self._live.acknowledged}
         now_ns = self._clock.boottime_ns()
-        record = held.Held(self._clock.boot_id, since_ns, now_ns, why, losses, is_final, upto, tuple(self._told))
-        for _ in range(held.TRIES if is_final else 1):
+        record = held_losses.Held(self._clock.boot_id, since_ns, now_ns, why, losses, is_final, upto, tuple(self._told))
+        for _ in range(held_losses.TRIES if is_final else 1):
             try:
-                held.write(self.directory, record)
+                held_losses.write(self.directory, record)
             except OSError as error:
-                log.warning("%s: %s", self.directory / held.NAME, error.strerror or error)
+                log.warning("%s: %s", self.directory / held_losses.NAME, error.strerror or error)
             else:
                 self._held = record
                 if not is_final:
-                    self._meta[held.META] = record.id  # the next commit that succeeds brings what waits
+                    self._meta[held_losses.META] = record.id  # the next commit that succeeds brings what waits
                 return True
         return False
 
@@ -181,7 +183,7 @@ class Writer:
 
     # Opening --------------------------------------------------------------------------------------------------------
 
-    def _open(self) -> LiveFile:
+    def _open(self) -> ActiveFile:
         if self._before is not None:
             self._upto = dict(self._before.uptos)
         files = journal_files(self.directory)
@@ -203,8 +205,8 @@ class Writer:
                 live.connection.close()
         return self._opened(self._place.new_file(self._place.next_seq()))
 
-    def _opened(self, path: Path, last_ns: dict[Key, int] | None = None) -> LiveFile:
-        return LiveFile(path, self._clock.boot_id, self._clock.boottime_ns(), last_ns)
+    def _opened(self, path: Path, last_ns: dict[Key, int] | None = None) -> ActiveFile:
+        return ActiveFile(path, self._clock.boot_id, self._clock.boottime_ns(), last_ns)
 
     # Committing -----------------------------------------------------------------------------------------------------
 
@@ -230,17 +232,17 @@ class Writer:
         self._forget_held()
         if self._has_request:
             with suppress(OSError):  # taken twice does no harm; the commit is done
-                request.done(self.directory)
+                clock_request.done(self.directory)
         self._hot_bytes += sum(8 * (1 + len(r.values)) for rows in work.rows.values() for r in rows)
         return seq
 
     def _clock_steps(self) -> list[tuple[str, ClockStep]]:
         """Return the rows that the clock table needs now, each with its boot."""
-        asked = request.pending(self.directory, self._live.connection, self._report)
+        asked = clock_request.pending(self.directory, self._live.connection, self._report)
         self._has_request = bool(asked)
         boot_id = self._clock.boot_id
         new = [step for boot, step in asked if boot == boot_id]
-        if said := request.for_host(self.directory.parent, boot_id, [*self._live.steps, *new]):
+        if said := clock_request.for_host(self.directory.parent, boot_id, [*self._live.steps, *new]):
             new.append(said)
         known = [*self._live.steps, *new]
         if step := step_after(known[-1] if known else None, self._clock.look()):
@@ -258,7 +260,7 @@ class Writer:
             return
         self._held = self._before = None
         with suppress(OSError):  # the commit's meta says that it is over
-            held.clear(self.directory)
+            held_losses.clear(self.directory)
 
     def condemn(self, why: FileSuspect) -> None:
         """Stop writing the live file, if it is the one that failed; the next commit goes on in a new one."""
@@ -292,7 +294,7 @@ class Writer:
                 del self._to_put_aside[before.path]
         self._put_rest_aside()
 
-    def _begin(self, first_seq: int) -> LiveFile:
+    def _begin(self, first_seq: int) -> ActiveFile:
         """Return the next file, opened; it is not there if that fails."""
         before = self._live
         path = self._place.new_file(first_seq)
@@ -334,17 +336,17 @@ class Writer:
     def _note_bad(self) -> None:
         """Enter files that were put aside in the live file's meta table, so that their salvage is not forgotten."""
         with naming(self._live.path):
-            known = salvage.begun(self._live.connection)
+            known = recovery.begun(self._live.connection)
             new = [bad.name for bad in bad_files(self.directory) if bad.name not in known]
             # What this process knows goes over what the file says: a slice whose COMMIT failed may show in the file.
             entries = {name: self._fresh(name) for name in new} | {n: t for n, t in self._salvage.items() if n in known}
             entries |= {name: self._salvage[name] for name in new if name in self._salvage}
-            put_meta(self._live.connection, **{salvage.KEY + name: text for name, text in entries.items()})
-            self._salvage = {name: progress.text() for name, progress in salvage.begun(self._live.connection).items()}
+            put_meta(self._live.connection, **{recovery.KEY + name: text for name, text in entries.items()})
+            self._salvage = {name: progress.text() for name, progress in recovery.begun(self._live.connection).items()}
 
     def _fresh(self, bad: str) -> str:
         """Return the entry of a file whose salvage has not begun."""
-        return salvage.Progress(self._upto.get(bad.split(".bad-")[0])).text()
+        return recovery.Progress(self._upto.get(bad.split(".bad-")[0])).text()
 
     # Upkeep ---------------------------------------------------------------------------------------------------------
 
@@ -402,14 +404,14 @@ class Writer:
     def _salvage_one(self) -> None:
         """Copy one slice out of a file that was put aside; when it has given all, say so and let it go."""
         with naming(self._live.path):
-            begun = salvage.begun(self._live.connection)
+            begun = recovery.begun(self._live.connection)
         for name, progress in begun.items():
             bad = self.directory / name
             if bad.exists() and progress.table:
-                is_last_try = self._salvage_tries[name] >= salvage.PATIENCE
+                is_last_try = self._salvage_tries[name] >= recovery.PATIENCE
                 try:
-                    more = salvage.salvage_slice(self._live, bad, progress, is_last_try=is_last_try)
-                except salvage.NotNow:
+                    more = recovery.salvage_slice(self._live, bad, progress, is_last_try=is_last_try)
+                except recovery.NotNow:
                     self._salvage_tries[name] += 1
                     return
                 self._salvage[name], self._salvage_tries[name] = progress.text(), 0
@@ -420,7 +422,7 @@ class Writer:
                 self._report("file_salvaged", f"{name}: {progress.rows} points copied, {lost}")
                 self._finish_salvage(bad, keep=progress.lost > 0)
             with naming(self._live.path):
-                self._live.connection.execute("DELETE FROM meta WHERE k=?", (salvage.KEY + name,))
+                self._live.connection.execute("DELETE FROM meta WHERE k=?", (recovery.KEY + name,))
             self._salvage.pop(name, None)
 
     def _finish_salvage(self, bad: Path, keep: bool) -> None:

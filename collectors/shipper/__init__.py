@@ -1,21 +1,19 @@
 """The shipper: from the journals of this host to its databases. One process for all journals and sinks.
 
-    journal ─ reading ─ batches ─ courier ─ delivery ─ post ─ database
-                 │                   │
-                 └───── store ───────┘  ship.db: cursors, spans, frozen offsets, types, dead letters, health
+    journal ─ journal_source ─ batches ─ worker ─ retry ─ influxdb.client ─ database
+                    │                      │
+                    └────── cursors ───────┘  ship.db: cursors, backlog ranges, frozen offsets, types, dead letters
 
 Promise    every row whose time is known reaches every sink at least once, with the same bytes each time, so that
-           the effect is exactly once; what a sink refuses for good is kept with its words. Nothing else is ever
+           the effect is exactly once; what a sink rejects for good is kept with its response. Nothing else is ever
            dropped, however often or long a sink fails.
-Repair     a database can lose what it has acknowledged; `verification` compares, and sends again what is missing.
-Limit      InfluxDB Cloud may refuse points after it has said 204, which cannot be seen from here: look at its bucket
-           of rejected points.
+Limit      a server that loses what it acknowledged cannot be seen from here: `collectors ship --verify`.
 
-config     ship.toml                              service    the process: threads, reports, systemd
-reading    journal to lines, stamps frozen        courier    one sink's order of work: live first, backlog beside
-batches    lines to bodies of requests            delivery   one batch against whatever the server says
-answers    what a server's answer means           post       one keep-alive connection, in two dialects
-query      what a database has, by InfluxQL       verification  journals compared with a database
-store      ship.db                                overview   ship.db read by others
-setting_up, setting_up_influxdb2                  `collectors sink`
+    config          ship.toml                               service    the process: threads, reports, systemd
+    journal_source  rows to lines, time stamps frozen       worker     one sink's schedule: live first, backlog beside
+    batches         lines to bodies of requests             retry      one batch until the server has answered for good
+    cursors         ship.db                                 sink_status  ship.db read by others
+    influxdb        the sink: client, responses, provisioning
+
+May import everything of `collectors` but `acquisition`, `bench`, `fakes`, `devices` and `cli`.
 """

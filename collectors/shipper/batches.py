@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from collectors.shipper.delivery import BatchLimit
-from collectors.shipper.reading import Piece
+from collectors.shipper.journal_source import EncodedRows
+from collectors.shipper.retry import BatchLimit
 
 BATCH_BYTES = 2**20
 """Most bytes of one body, before compression."""
 
 
 @dataclass(slots=True)
-class Batch:
+class LineBatch:
     """The lines of one request."""
 
     lines: list[str] = field(default_factory=list)
     body: bytes = b""
-    pieces: list[Piece] = field(default_factory=list)
+    pieces: list[EncodedRows] = field(default_factory=list)
     size: int = 0
 
-    def add(self, piece: Piece, lines: list[str], size: int) -> None:
+    def add(self, piece: EncodedRows, lines: list[str], size: int) -> None:
         """Take some lines of a piece."""
         self.lines += lines
         self.size += size
@@ -32,9 +32,11 @@ class Batch:
         return next(piece.seq for piece in self.pieces if line in piece.lines)
 
 
-def batches(pieces: Iterable[Piece], limit: BatchLimit, pack: Callable[[list[str]], bytes]) -> Iterator[Batch]:
+def batches(
+    pieces: Iterable[EncodedRows], limit: BatchLimit, pack: Callable[[list[str]], bytes]
+) -> Iterator[LineBatch]:
     """Return the pieces' lines in batches that keep the limits of one request, each packed into its body."""
-    batch = Batch()
+    batch = LineBatch()
     for piece in pieces:
         for start in range(0, len(piece.lines), limit.lines):
             lines = piece.lines[start : start + limit.lines]
@@ -42,26 +44,26 @@ def batches(pieces: Iterable[Piece], limit: BatchLimit, pack: Callable[[list[str
             if batch.lines and (len(batch.lines) + len(lines) > limit.lines or batch.size + size > BATCH_BYTES):
                 batch.body = pack(batch.lines)
                 yield batch
-                batch = Batch()
+                batch = LineBatch()
             batch.add(piece, lines, size)
     if batch.lines:
         batch.body = pack(batch.lines)
         yield batch
 
 
-class Ahead:
+class Prefetch:
     """The same batches; `prepare` makes the next one already, while the last one is under way."""
 
-    def __init__(self, made: Iterator[Batch]) -> None:
+    def __init__(self, made: Iterator[LineBatch]) -> None:
         self._made = made
-        self._next: Batch | None = None
+        self._next: LineBatch | None = None
 
     def prepare(self) -> None:
         """Make the next batch, if there is one."""
         if self._next is None:
             self._next = next(self._made, None)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[LineBatch]:
         """Return the batches one by one."""
         self.prepare()
         while (batch := self._next) is not None:

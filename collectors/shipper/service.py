@@ -21,21 +21,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from collectors.clock import SYNCHRONISED, Clock, system_clock
 from collectors.errors import ClockUnknown, CollectorError, ConfigError, JournalError, JournalLocked, SinkHeld
-from collectors.host import resident_bytes, wifi
-from collectors.journal import notes, when
+from collectors.host.clock import SYNCHRONISED, Clock, system_clock
+from collectors.host.metrics import resident_bytes, wifi
+from collectors.host.systemd import notify, watchdog_interval_s
+from collectors.journal import notes, timestamps
 from collectors.journal.committer import Committer
 from collectors.journal.reader import JournalReader
 from collectors.journal.settings import JournalSettings
-from collectors.notify import notify, watchdog_interval_s
 from collectors.reading import Event, Value
 from collectors.reading import Reading as Sample
 from collectors.shipper.config import ShipConfig, SinkConfig
-from collectors.shipper.courier import Courier
-from collectors.shipper.post import Post
-from collectors.shipper.reading import Reading, collectors_of
-from collectors.shipper.store import Store, StoreDamaged, put_aside
+from collectors.shipper.cursors import ShipStore, StoreDamaged, put_aside
+from collectors.shipper.influxdb.client import InfluxClient
+from collectors.shipper.journal_source import JournalSource, collectors_of
+from collectors.shipper.worker import SinkWorker
 
 log = logging.getLogger("collectors.ship")
 
@@ -54,12 +54,12 @@ STOP_S, COMMIT_S = 1.0, 0.7
 
 
 @dataclass(slots=True)
-class Lane:
+class SinkRuntime:
     """One sink with all that serves it."""
 
     sink: SinkConfig
-    post: Post
-    courier: Courier
+    post: InfluxClient
+    courier: SinkWorker
     thread: threading.Thread | None = None
     failure: BaseException | None = None
 
@@ -104,7 +104,7 @@ class Service:
         self._committer: Committer | None = None
         secrets = {sink.name: _secret(config, sink) for sink in config.sinks}
         self._put_aside = put_aside
-        self.store = Store(config.ship.state_dir / SHIP_DB, check=True)
+        self.store = ShipStore(config.ship.state_dir / SHIP_DB, check=True)
         try:
             self.lanes = [self._lane(sink, secrets[sink.name]) for sink in config.sinks]
         except BaseException:
@@ -112,13 +112,13 @@ class Service:
             raise
         self._verified_id = max((found.id for found in self.store.verified_after(0)), default=0)
         self._next_s: dict[str, float] = {}
-        self._keep_notes = notes.Follower(config.ship.state_dir, clock)
+        self._keep_notes = notes.TailingReader(config.ship.state_dir, clock)
         self._cpu = (time.monotonic(), time.process_time())
         self.find_journals()
 
-    def _lane(self, sink: SinkConfig, secret: str) -> Lane:
-        post = Post(sink, secret)
-        courier = Courier(
+    def _lane(self, sink: SinkConfig, secret: str) -> SinkRuntime:
+        post = InfluxClient(sink, secret)
+        courier = SinkWorker(
             sink.name,
             self.store,
             post,
@@ -126,7 +126,7 @@ class Service:
             save_s=self._config.ship.save_s,
             on_event=self._on_event,
         )
-        return Lane(sink, post, courier)
+        return SinkRuntime(sink, post, courier)
 
     def _on_event(self, kind: str, detail: str) -> None:
         if self._committer is not None:
@@ -139,7 +139,7 @@ class Service:
                 courier = lane.courier
                 if name not in courier.readings:
                     reader = JournalReader(self._config.ship.state_dir / name)
-                    courier.add(Reading(name, reader, self.store, lane.sink.name, courier.types))
+                    courier.add(JournalSource(name, reader, self.store, lane.sink.name, courier.types))
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Ship until `stopping` says so. Raises what ended a courier or the committer."""
@@ -253,7 +253,7 @@ class Service:
         for found in self.store.verified_after(self._verified_id):
             self._verified_id = found.id
             if found.missing:
-                begun, ended = (when.iso(stamp_ns, 0) for stamp_ns in (found.start_ns, found.end_ns))
+                begun, ended = (timestamps.iso(stamp_ns, 0) for stamp_ns in (found.start_ns, found.end_ns))
                 what = f"{found.missing} of {found.values} acknowledged values were missing, {found.resent} sent again"
                 committer.put(Event("points_missing", f"{found.sink}: {begun} to {ended}: {what}"))
 
@@ -280,7 +280,7 @@ class Service:
         status = f"STATUS={'; '.join(states)}".replace("\n", " ")
         notify(f"WATCHDOG=1\n{status}" if alive else status)
 
-    def _facts(self, lane: Lane) -> dict[str, Any]:
+    def _facts(self, lane: SinkRuntime) -> dict[str, Any]:
         """Return what is to be said about one sink."""
         courier = lane.courier
         state, why = courier.health.state, courier.health.why
@@ -330,11 +330,11 @@ def waiting_words(waiting: Mapping[str, int]) -> str:
     )
 
 
-def open_post(config: ShipConfig, name: str) -> Post:
+def open_post(config: ShipConfig, name: str) -> InfluxClient:
     """Return a connection to the sink of this name; ConfigError when there is none, or its secret cannot be read."""
     for sink in config.sinks:
         if sink.name == name:
-            return Post(sink, _secret(config, sink))
+            return InfluxClient(sink, _secret(config, sink))
     raise ConfigError(f"{config.path}: no [[sink]] {name!r}; there are: {', '.join(s.name for s in config.sinks)}")
 
 
@@ -343,7 +343,7 @@ def _secret(config: ShipConfig, sink: SinkConfig) -> str:
     return config.secret(name) if name else ""
 
 
-def _break_off(lane: Lane) -> None:
+def _break_off(lane: SinkRuntime) -> None:
     """End a request whose answer takes longer than any honest one."""
     since_s = lane.courier.asking_since_s
     if since_s is not None and time.monotonic() - since_s > lane.sink.connect_s + 2 * lane.sink.answer_s:

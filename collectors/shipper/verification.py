@@ -24,20 +24,28 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from collectors import lines
-from collectors.clock import SYNCHRONISED, Look
+from collectors import line_protocol
 from collectors.errors import ClockUnknown, ConfigError, JournalError, LinkDown, SinkHeld
-from collectors.journal import when
-from collectors.journal.history import Cut
+from collectors.host.clock import SYNCHRONISED, ClockReading
+from collectors.journal import timestamps
+from collectors.journal.history import ChunkPart
 from collectors.journal.reader import JournalReader
 from collectors.journal.records import Column, EventRecord, FieldSpec, IntArray, Stream, event_stamp_ns
 from collectors.journal.timeline import Timeline
 from collectors.shipper.config import ShipConfig, SinkConfig
-from collectors.shipper.delivery import BatchLimit, Refusal, Wait, deliver
-from collectors.shipper.post import Post
-from collectors.shipper.query import QueryClient, Rows, quoted, text
-from collectors.shipper.reading import collectors_of, told_by_person
-from collectors.shipper.store import UNSORTED, Marks, Store, StoreDamaged, StoreUnavailable, Verified, open_existing
+from collectors.shipper.cursors import (
+    UNSORTED,
+    Cursors,
+    ShipStore,
+    StoreDamaged,
+    StoreUnavailable,
+    Verified,
+    open_existing,
+)
+from collectors.shipper.influxdb.client import InfluxClient
+from collectors.shipper.influxdb.query import QueryClient, Rows, quoted, text
+from collectors.shipper.journal_source import collectors_of, set_manually
+from collectors.shipper.retry import BatchLimit, Refusal, Wait, deliver
 
 NS = 10**9
 DAY_NS, HOUR_NS, MINUTE_NS = 86_400 * NS, 3600 * NS, 60 * NS
@@ -67,7 +75,7 @@ def parse_range(words: str, now_ns: int) -> Range:
     """Return the range of "24h", "7d", "FROM..TO" or "FROM.."; ConfigError with what was expected."""
     start, dots, end = words.partition("..")
     try:
-        found = Range(when.parse(start if dots else f"-{words}", now_ns), when.parse(end or "now", now_ns))
+        found = Range(timestamps.parse(start if dots else f"-{words}", now_ns), timestamps.parse(end or "now", now_ns))
     except ValueError as error:
         raise ConfigError(
             f"--verify {words}: expected an age such as 24h or 7d, or FROM..TO with times or ages such as -2d: {error}"
@@ -77,7 +85,7 @@ def parse_range(words: str, now_ns: int) -> Range:
     return found._replace(end_ns=min(found.end_ns, now_ns))
 
 
-def clock_now(look: Look) -> int:
+def clock_now(look: ClockReading) -> int:
     """Return wall time in ns; ClockUnknown while no time service vouches for it."""
     if look.state != SYNCHRONISED:
         raise ClockUnknown("--verify: no time service has set this host's clock; see `collectors clock`")
@@ -107,7 +115,7 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Report:
+class VerificationReport:
     """What was found in one sink."""
 
     sink: str
@@ -141,8 +149,8 @@ class Report:
         """Return it as plain data; of the series only those with something to tell."""
         return {
             "sink": self.sink,
-            "from": when.iso(self.range.start_ns, 3),
-            "to": when.iso(self.range.end_ns, 3),
+            "from": timestamps.iso(self.range.start_ns, 3),
+            "to": timestamps.iso(self.range.end_ns, 3),
             **{n: self.total(n) for n in ("values", "missing", "still_missing", "different", "dead_letters")},
             "resent": self.resent,
             "refused_lines": self.refused,
@@ -153,8 +161,8 @@ class Report:
                     "collector": collector, "measurement": measurement, "tags": dict(tags), "field": name,
                     "values": tally.values, "missing": tally.missing, "still_missing": tally.still_missing,
                     "different": tally.different, "dead_letters": tally.dead_letters,
-                    "first": None if tally.first_ns is None else when.iso(tally.first_ns, 3),
-                    "last": None if tally.last_ns is None else when.iso(tally.last_ns, 3),
+                    "first": None if tally.first_ns is None else timestamps.iso(tally.first_ns, 3),
+                    "last": None if tally.last_ns is None else timestamps.iso(tally.last_ns, 3),
                 }
                 for (collector, (measurement, tags), name), tally in self.series.items()
                 if tally.missing or tally.different or tally.dead_letters
@@ -163,7 +171,7 @@ class Report:
 
 
 @dataclass(slots=True)
-class Bins:
+class TimeBins:
     """Count, least, greatest, sum and sum of sizes of one field's values in each bin. Shape (bins,)."""
 
     count: IntArray
@@ -173,7 +181,7 @@ class Bins:
     size: FloatArray
 
     @classmethod
-    def empty(cls, bins: int) -> Bins:
+    def empty(cls, bins: int) -> TimeBins:
         """Return bins without values."""
         return cls(
             np.zeros(bins, np.int64), np.full(bins, np.inf), np.full(bins, -np.inf), np.zeros(bins), np.zeros(bins)
@@ -188,7 +196,7 @@ class Bins:
         self.total += np.bincount(at, values, bins)
         self.size += np.bincount(at, np.abs(values), bins)
 
-    def differs(self, other: Bins) -> BoolArray:
+    def differs(self, other: TimeBins) -> BoolArray:
         """Return in which bins the values cannot be the same; sums may differ by what rounding can do."""
         slack = 4 * np.finfo(np.float64).eps * (self.count + 1) * (self.size + 1e-300)
         with np.errstate(invalid="ignore"):  # a sum may be infinite
@@ -198,7 +206,7 @@ class Bins:
         return differing
 
 
-class Item(NamedTuple):
+class ComparedValue(NamedTuple):
     """An event as a row: what a series' text field must hold at one time."""
 
     key: SeriesKey
@@ -208,7 +216,7 @@ class Item(NamedTuple):
     seq: int
 
 
-class Missing(NamedTuple):
+class MissingLines(NamedTuple):
     """Lines to send again."""
 
     collector: str
@@ -235,7 +243,7 @@ class Verification:
     """One sink, compared with all journals of a host."""
 
     def __init__(
-        self, config: ShipConfig, sink: SinkConfig, store: Store, client: QueryClient, post: Post, say: Say,
+        self, config: ShipConfig, sink: SinkConfig, store: ShipStore, client: QueryClient, post: InfluxClient, say: Say,
         *, resend: bool = True, sleep: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
         """`say` takes lines on how far it is. With `resend` false nothing is sent."""
@@ -250,7 +258,7 @@ class Verification:
         self._limit = BatchLimit(sink.batch_lines)
         self._types = store.types(sink.name)
 
-    def run(self, wanted: Range, now_ns: int) -> Report:
+    def run(self, wanted: Range, now_ns: int) -> VerificationReport:
         """Return what was found; it is noted in ship.db, too.
 
         Raises LinkDown, NotReadable, QueryFailed, SinkHeld; StoreDamaged and StoreUnavailable of ship.db.
@@ -259,11 +267,11 @@ class Verification:
         if keeps_s is not None:
             oldest_ns = now_ns - keeps_s * NS + HORIZON_MARGIN_NS
             wanted = Range(min(max(wanted.start_ns, oldest_ns), wanted.end_ns), wanted.end_ns)
-        report = Report(self._sink.name, wanted)
+        report = VerificationReport(self._sink.name, wanted)
         marks = self._store.marks(self._sink.name)
         for name in collectors_of(self._config.ship.state_dir):
             try:
-                self._journal(report, name, marks.get(name, Marks()).confirmed)
+                self._journal(report, name, marks.get(name, Cursors()).confirmed)
             except (StoreDamaged, StoreUnavailable):
                 raise
             except JournalError as error:
@@ -276,19 +284,21 @@ class Verification:
         )  # fmt: skip
         return report
 
-    def _journal(self, report: Report, name: str, upto: int) -> None:
+    def _journal(self, report: VerificationReport, name: str, upto: int) -> None:
         """Compare what one journal holds up to a sequence number."""
         reader = JournalReader(self._config.ship.state_dir / name)
         if unshipped := reader.commits_between(upto):
             report.unshipped[name] = unshipped
         for part in parts(report.range, DAY_NS):
-            self._say(f"{self._sink.name}: {name}: {when.iso(part.start_ns, 0)} to {when.iso(part.end_ns, 0)}")
+            self._say(
+                f"{self._sink.name}: {name}: {timestamps.iso(part.start_ns, 0)} to {timestamps.iso(part.end_ns, 0)}"
+            )
             self._part(report, reader, upto, part)
         self._events(report, reader, upto, report.range)
 
     # Rows -----------------------------------------------------------------------------------------------------------
 
-    def _part(self, report: Report, reader: JournalReader, upto: int, part: Range) -> None:
+    def _part(self, report: VerificationReport, reader: JournalReader, upto: int, part: Range) -> None:
         """Compare up to a day: by hour, what differs by minute, what differs then value by value."""
         mine, counted = self._bins(reader, upto, part, HOUR_NS)
         for (key, name), count in counted.items():
@@ -300,7 +310,9 @@ class Verification:
                 for run in joined(minutes):
                     self._exactly(report, reader, upto, measurement, run)
 
-    def _cuts(self, reader: JournalReader, upto: int, part: Range, measurement: str | None = None) -> Iterator[Cut]:
+    def _cuts(
+        self, reader: JournalReader, upto: int, part: Range, measurement: str | None = None
+    ) -> Iterator[ChunkPart]:
         """Yield the part's confirmed rows of one measurement, or of all."""
         for cut in reader.cuts(*part, upto):
             if measurement in (None, cut.chunk.stream.measurement):
@@ -314,11 +326,11 @@ class Verification:
 
     def _bins(
         self, reader: JournalReader, upto: int, part: Range, width_ns: int, measurement: str | None = None
-    ) -> tuple[dict[tuple[SeriesKey, FieldSpec], Bins], dict[tuple[SeriesKey, str], int]]:
+    ) -> tuple[dict[tuple[SeriesKey, FieldSpec], TimeBins], dict[tuple[SeriesKey, str], int]]:
         """Return the journal's values of the part in bins of this width, and how many there are of each field."""
         first = part.start_ns // width_ns
         bins = -(-part.end_ns // width_ns) - first
-        found: dict[tuple[SeriesKey, FieldSpec], Bins] = {}
+        found: dict[tuple[SeriesKey, FieldSpec], TimeBins] = {}
         counted: dict[tuple[SeriesKey, str], int] = {}
         for cut in self._cuts(reader, upto, part, measurement):
             stream = cut.chunk.stream
@@ -330,11 +342,11 @@ class Verification:
                     continue
                 counted[key, spec.name] = counted.get((key, spec.name), 0) + int(present.sum())
                 numbers = values[present].astype(np.float64) if spec.type in NUMBERS else np.zeros(int(present.sum()))
-                found.setdefault((key, spec), Bins.empty(bins)).add(at[present], numbers)
+                found.setdefault((key, spec), TimeBins.empty(bins)).add(at[present], numbers)
         return found, counted
 
     def _differing(
-        self, measurement: str, mine: Mapping[tuple[SeriesKey, FieldSpec], Bins], part: Range, width_ns: int
+        self, measurement: str, mine: Mapping[tuple[SeriesKey, FieldSpec], TimeBins], part: Range, width_ns: int
     ) -> Iterator[Range]:
         """Yield the bins in which any field of the measurement differs from the database, in order."""
         mine = {place: bins for place, bins in mine.items() if place[0][0] == measurement}
@@ -352,19 +364,19 @@ class Verification:
         found = self._client.select(
             columns, measurement, self._where(part, mine), f"time({width_ns // NS}s), * fill(none)"
         )
-        theirs: dict[tuple[SeriesKey, FieldSpec], Bins] = {}
+        theirs: dict[tuple[SeriesKey, FieldSpec], TimeBins] = {}
         for rows in found:
             for row in rows.values:
                 at = int(row[0]) // width_ns - first
                 for (spec, function), value in zip(functions, row[1:], strict=True):
                     if value is None or not 0 <= at < bins:
                         continue
-                    one = theirs.setdefault((key_of(measurement, rows.tags), spec), Bins.empty(bins))
+                    one = theirs.setdefault((key_of(measurement, rows.tags), spec), TimeBins.empty(bins))
                     target = {"count": one.count, "min": one.least, "max": one.greatest, "sum": one.total}[function]
                     target[at] = value
         differs = np.zeros(bins, bool)
         for place, ours in mine.items():
-            other = theirs.get(place, Bins.empty(bins))
+            other = theirs.get(place, TimeBins.empty(bins))
             if place[1].type in NUMBERS:
                 differs |= ours.differs(other)
             else:
@@ -380,11 +392,13 @@ class Verification:
         terms = [f"time >= {part.start_ns}", f"time < {part.end_ns}"]
         return " AND ".join([*terms, *(f"{quoted(name)} = {text(value)}" for name, value in common)])
 
-    def _exactly(self, report: Report, reader: JournalReader, upto: int, measurement: str, run: Range) -> None:
+    def _exactly(
+        self, report: VerificationReport, reader: JournalReader, upto: int, measurement: str, run: Range
+    ) -> None:
         """Compare value by value, send again what is missing, and look whether it is there then."""
         cuts = list(self._cuts(reader, upto, run, measurement))
         gaps = self._gaps(cuts, self._stored(measurement, cuts, run))
-        lost: list[Missing] = []
+        lost: list[MissingLines] = []
         masks: list[list[BoolArray]] = []
         for cut, (missing, different) in zip(cuts, gaps, strict=True):
             missing = self._without_dead(report, reader.collector, cut, missing)
@@ -405,7 +419,9 @@ class Verification:
             for spec, before, gone in zip(cut.chunk.stream.fields, was, missing, strict=True):
                 report.tally(reader.collector, key, spec.name).still_missing += int((before & gone).sum())
 
-    def _stored(self, measurement: str, cuts: Sequence[Cut], run: Range) -> dict[tuple[SeriesKey, str], dict[int, Any]]:
+    def _stored(
+        self, measurement: str, cuts: Sequence[ChunkPart], run: Range
+    ) -> dict[tuple[SeriesKey, str], dict[int, Any]]:
         """Return what the database has of these rows' fields: series and field to time to value."""
         keys = {(key_of(measurement, cut.chunk.stream.tags), 0): None for cut in cuts}
         names = list({spec.name: None for cut in cuts for spec, _ in self._fields(cut.chunk.stream, cut.chunk.columns)})
@@ -415,7 +431,7 @@ class Verification:
         return by_field(measurement, names, found)
 
     def _gaps(
-        self, cuts: Sequence[Cut], stored: Mapping[tuple[SeriesKey, str], Mapping[int, Any]]
+        self, cuts: Sequence[ChunkPart], stored: Mapping[tuple[SeriesKey, str], Mapping[int, Any]]
     ) -> list[tuple[list[BoolArray], list[BoolArray]]]:
         """Return for each cut, field by field, which rows' values are missing and which are different.
 
@@ -449,7 +465,7 @@ class Verification:
         return found
 
     def _all_values(
-        self, cuts: Sequence[Cut], wanted: set[tuple[tuple[SeriesKey, str], int]]
+        self, cuts: Sequence[ChunkPart], wanted: set[tuple[tuple[SeriesKey, str], int]]
     ) -> dict[tuple[tuple[SeriesKey, str], int], set[Any]]:
         """Return every value that the journal has for these fields and times."""
         found: dict[tuple[tuple[SeriesKey, str], int], set[Any]] = {place: set() for place in wanted}
@@ -463,7 +479,9 @@ class Verification:
                         found[place].add(values[row] if spec.type == "s" else values[row].item())
         return found
 
-    def _without_dead(self, report: Report, collector: str, cut: Cut, missing: Sequence[BoolArray]) -> list[BoolArray]:
+    def _without_dead(
+        self, report: VerificationReport, collector: str, cut: ChunkPart, missing: Sequence[BoolArray]
+    ) -> list[BoolArray]:
         """Return what is missing, without rows that the sink refused for good; those are counted."""
         rows = np.flatnonzero(np.any(missing, axis=0)) if missing else np.zeros(0, np.int64)
         if not len(rows):
@@ -478,7 +496,7 @@ class Verification:
                 report.tally(collector, key, spec.name).dead_letters += count
         return [gone & ~dead for gone in missing]
 
-    def _lines(self, collector: str, cut: Cut, missing: Sequence[BoolArray]) -> list[Missing]:
+    def _lines(self, collector: str, cut: ChunkPart, missing: Sequence[BoolArray]) -> list[MissingLines]:
         """Return the lines that hold what is missing and nothing else."""
         rows = np.any(missing, axis=0) if missing else np.zeros(len(cut.wall_ns), bool)
         if not rows.any():
@@ -486,22 +504,24 @@ class Verification:
         columns = [Column(column.values, ~gone) for column, gone in zip(cut.chunk.columns, missing, strict=True)]
         chunk = replace(cut.chunk, columns=columns)
         found = []
-        for chosen, form in ((rows & ~cut.by_person, chunk), (rows & cut.by_person, told_by_person(chunk))):
+        for chosen, form in ((rows & ~cut.by_person, chunk), (rows & cut.by_person, set_manually(chunk))):
             if chosen.any():
-                found += lines.encode(lines.take(form, chosen), cut.wall_ns[chosen])
-        return [Missing(collector, cut.chunk.hi, found, int(sum(gone.sum() for gone in missing)))]
+                found += line_protocol.encode(line_protocol.take(form, chosen), cut.wall_ns[chosen])
+        return [MissingLines(collector, cut.chunk.hi, found, int(sum(gone.sum() for gone in missing)))]
 
     # Events ---------------------------------------------------------------------------------------------------------
 
-    def _events(self, report: Report, reader: JournalReader, upto: int, wanted: Range) -> None:
+    def _events(self, report: VerificationReport, reader: JournalReader, upto: int, wanted: Range) -> None:
         """Compare the events one by one; there are few."""
-        by_day: dict[int, list[Item]] = {}
+        by_day: dict[int, list[ComparedValue]] = {}
         for item in events_of(reader, upto, wanted):
             by_day.setdefault(item.wall_ns // DAY_NS, []).append(item)
         for day, items in by_day.items():
             self._day_of_events(report, reader.collector, items, Range(day * DAY_NS, (day + 1) * DAY_NS))
 
-    def _day_of_events(self, report: Report, collector: str, items: Sequence[Item], part: Range) -> None:
+    def _day_of_events(
+        self, report: VerificationReport, collector: str, items: Sequence[ComparedValue], part: Range
+    ) -> None:
         stored = self._stored_events(items, part)
         lost = []
         for item in items:
@@ -515,20 +535,20 @@ class Verification:
                 tally.note_missing(np.array([item.wall_ns], np.int64))
                 lost.append(item)
         if lost and self._resend:
-            self._send(report, [Missing(collector, lost[-1].seq, [item.line for item in lost], len(lost))])
+            self._send(report, [MissingLines(collector, lost[-1].seq, [item.line for item in lost], len(lost))])
             stored = self._stored_events(items, part)
         for item in lost:
             is_there = item.wall_ns in stored.get(item.key, {})
             report.tally(collector, item.key, "detail").still_missing += not is_there
 
-    def _stored_events(self, items: Sequence[Item], part: Range) -> dict[SeriesKey, dict[int, Any]]:
+    def _stored_events(self, items: Sequence[ComparedValue], part: Range) -> dict[SeriesKey, dict[int, Any]]:
         where = self._where(part, [(item.key, 0) for item in items])
         found = self._client.select(quoted("detail"), "event", where, "*")
         return {key: there for (key, _), there in by_field("event", ["detail"], found).items()}
 
     # Sending again --------------------------------------------------------------------------------------------------
 
-    def _send(self, report: Report, lost: Sequence[Missing]) -> None:
+    def _send(self, report: VerificationReport, lost: Sequence[MissingLines]) -> None:
         """Send the lines; SinkHeld or LinkDown when the database does not take them."""
         for missing in lost:
             refused_values = 0
@@ -537,7 +557,7 @@ class Verification:
                 refused = self._deliver(batch)
                 report.refused += len(refused)
                 kept = [refusal for refusal in refused if refusal.reason != "expired"]
-                self._store.bury(self._sink.name, missing.collector, missing.seq, kept)
+                self._store.add_dead(self._sink.name, missing.collector, missing.seq, kept)
                 refused_values += sum(fields_in(refusal.line) for refusal in refused)
             report.resent += max(0, missing.values - refused_values)
 
@@ -599,14 +619,14 @@ def by_field(
     return stored
 
 
-def whole_lines(cut: Cut, rows: IntArray) -> list[str]:
+def whole_lines(cut: ChunkPart, rows: IntArray) -> list[str]:
     """Return the lines with which these rows were sent, one for each."""
     found = []
     for row in rows.tolist():
         chosen = np.zeros(len(cut.wall_ns), bool)
         chosen[row] = True
-        form = told_by_person(cut.chunk) if cut.by_person[row] else cut.chunk
-        found += lines.encode(lines.take(form, chosen), cut.wall_ns[chosen])
+        form = set_manually(cut.chunk) if cut.by_person[row] else cut.chunk
+        found += line_protocol.encode(line_protocol.take(form, chosen), cut.wall_ns[chosen])
     return found
 
 
@@ -615,7 +635,7 @@ def fields_in(line: str) -> int:
     return 1 if '"' in line else line.rsplit(" ", 2)[1].count(",") + 1
 
 
-def events_of(reader: JournalReader, upto: int, wanted: Range) -> Iterator[Item]:
+def events_of(reader: JournalReader, upto: int, wanted: Range) -> Iterator[ComparedValue]:
     """Yield the confirmed events of the range whose time is known."""
     after, tags = 0, reader.tags()
     timelines: dict[str, Timeline] = {}
@@ -631,17 +651,19 @@ def events_of(reader: JournalReader, upto: int, wanted: Range) -> Iterator[Item]
                 yield _item(event, int(wall_ns[0]), stamp_ns, tags)
 
 
-def _item(event: EventRecord, wall_ns: int, stamp_ns: int, tags: Mapping[str, str]) -> Item:
+def _item(event: EventRecord, wall_ns: int, stamp_ns: int, tags: Mapping[str, str]) -> ComparedValue:
     key = key_of("event", {**tags, **event.tags, "kind": event.kind})
-    return Item(key, stamp_ns, event.detail, lines.encode_event(event, wall_ns, tags), event.seq)
+    return ComparedValue(key, stamp_ns, event.detail, line_protocol.encode_event(event, wall_ns, tags), event.seq)
 
 
-def verify(config: ShipConfig, sink: SinkConfig, wanted: Range, now_ns: int, say: Say, *, resend: bool) -> Report:
+def verify(
+    config: ShipConfig, sink: SinkConfig, wanted: Range, now_ns: int, say: Say, *, resend: bool
+) -> VerificationReport:
     """Return what was found in one sink. Raises ConfigError for secrets, and what `Verification.run` raises."""
     secret_name = sink.password_file or sink.token_file
     with (
         open_existing(config.ship.state_dir / "ship.db") as store,
         QueryClient(config, sink) as client,
-        Post(sink, config.secret(secret_name) if secret_name else "") as post,
+        InfluxClient(sink, config.secret(secret_name) if secret_name else "") as post,
     ):
         return Verification(config, sink, store, client, post, say, resend=resend).run(wanted, now_ns)

@@ -28,9 +28,9 @@ from types import ModuleType
 
 import numpy as np
 
-from collectors import modbus_tcp
 from collectors.device import Device
 from collectors.errors import CollectorError, ConfigError, LinkBusy, LinkDown, NoReply, Refused, WrongDevice
+from collectors.protocols import modbus
 from collectors.transports import Address, Arrived, Link, tcp
 
 LIBRARY = "libLabJackM.so"
@@ -148,14 +148,14 @@ class LjmLink:
         self._handle: int | None = handle
         self._name = name
         self._answers = b""
-        self._stream: Stream | None = None
+        self._stream: LjmStream | None = None
         self._setup: dict[int, bytes] = {}
 
     def write(self, data: bytes, channel: str = "") -> None:
         """Have LJM do what the request says; the answer waits for `read`."""
         if channel:
             raise Refused(f"{self._name}: nothing can be written to channel {channel!r}")
-        taken = modbus_tcp.take(data)
+        taken = modbus.take(data)
         if taken is None:
             raise Refused(f"{self._name}: expected one whole Modbus request, got {data.hex(' ')}")
         frame, _ = taken
@@ -165,8 +165,8 @@ class LjmLink:
             if error.errorCode not in MODBUS_EXCEPTIONS:
                 raise translate(error, self._name) from error
             code = error.errorCode - MODBUS_EXCEPTIONS.start + 1
-            body, frame = bytes([code]), frame._replace(function=frame.function | modbus_tcp.EXCEPTION)
-        self._answers += modbus_tcp.encode(frame.transaction, frame.function, body)
+            body, frame = bytes([code]), frame._replace(function=frame.function | modbus.EXCEPTION)
+        self._answers += modbus.encode(frame.transaction, frame.function, body)
 
     def read(self, timeout_s: float, channel: str = "", linger_s: float = 0.0) -> Arrived:  # noqa: ARG002 - one form
         """Return the answers, or the packets of the next tenth of a second of the stream."""
@@ -194,15 +194,15 @@ class LjmLink:
         with contextlib.suppress(self._ljm.LJMError):
             self._ljm.close(handle)
 
-    def _execute(self, frame: modbus_tcp.Frame) -> bytes:
+    def _execute(self, frame: modbus.Frame) -> bytes:
         """Return the body of the answer."""
         if self._handle is None:
             raise LinkDown(f"{self._name}: closed")
-        if frame.function == modbus_tcp.READ:
+        if frame.function == modbus.READ:
             address, count = struct.unpack(">HH", frame.body)
             data = bytes(self._ljm.eReadAddressByteArray(self._handle, address, 2 * count))
             return bytes([len(data)]) + data
-        if frame.function != modbus_tcp.WRITE:
+        if frame.function != modbus.WRITE:
             raise Refused(f"{self._name}: function {frame.function} cannot be carried by LJM")
         address, _, _ = struct.unpack_from(">HHB", frame.body)
         self._write_registers(address, frame.body[5:])
@@ -235,9 +235,9 @@ class LjmLink:
         inputs = [int.from_bytes(self._setup[SCAN_LIST.start + 2 * i]) for i in range(channels)]
         scans = max(1, round(rate_hz / READS_PER_S))
         self._ljm.eStreamStart(self._handle, scans, channels, inputs, rate_hz)
-        self._stream = Stream(channels)
+        self._stream = LjmStream(channels)
 
-    def _read_stream(self, stream: Stream) -> bytes:
+    def _read_stream(self, stream: LjmStream) -> bytes:
         """Return the packets of one read; how a stream ended is told in a packet, as the device tells it."""
         try:
             data, device_backlog, _ = self._ljm.eStreamRead(self._handle)
@@ -248,7 +248,7 @@ class LjmLink:
         return stream.packets(np.array(data), device_backlog)
 
 
-class Stream:
+class LjmStream:
     """Turns what eStreamRead gives into the device's packets."""
 
     def __init__(self, channels: int) -> None:
@@ -282,7 +282,7 @@ class Stream:
 
     def packet(self, codes: np.ndarray, status: int = 0, additional: int = 0, backlog_bytes: int = 0) -> bytes:
         """Return one packet."""
-        length = PACKET_HEAD.size - modbus_tcp.PREFIX_BYTES + 2 * len(codes)
+        length = PACKET_HEAD.size - modbus.PREFIX_BYTES + 2 * len(codes)
         head = PACKET_HEAD.pack(
             self._transaction, 0, length, UNIT_AND_FUNCTION, PACKET_TYPE, backlog_bytes, status, additional
         )

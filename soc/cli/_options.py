@@ -13,8 +13,8 @@ from click.shell_completion import CompletionItem
 from soc.errors import CellError, OptionError
 
 if TYPE_CHECKING:
+    from soc.estimation.session import Setup
     from soc.stores import Recording, Rules
-    from soc.stream import Setup
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -26,13 +26,13 @@ class CellName(click.ParamType[str]):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the shipped cells, and let the shell complete files."""
-        from soc.shipped import names
+        from soc.cell.library import names
 
         return [*(CompletionItem(n) for n in names() if n.startswith(incomplete)), CompletionItem(incomplete, "file")]
 
 
 @dataclass(frozen=True)
-class Wishes:
+class RecordingOptions:
     """What the command line says about the estimation; `None`: the recording's header, then the default."""
 
     cell: str | None
@@ -66,11 +66,11 @@ class Wishes:
 
         Raises `CellError`, `OptionError`; `OverwriteError` if `output` is the cell file.
         """
-        from soc.estimator import SOC_SD
+        from soc.cell.library import cell
+        from soc.estimation.cleaning import Pack
+        from soc.estimation.estimator import SOC_SD
+        from soc.estimation.session import Setup
         from soc.files import refuse_overwriting
-        from soc.intake import Pack
-        from soc.shipped import cell
-        from soc.stream import Setup
 
         header = recording.header
 
@@ -96,7 +96,7 @@ class Wishes:
 
 def _cell_files(name: str | None) -> list[Path]:
     """The file of a cell, if a cell is named and the file exists."""
-    from soc.shipped import path_of
+    from soc.cell.library import path_of
 
     try:
         return [] if name is None else [path_of(name)]
@@ -127,15 +127,15 @@ CELL = click.option(
 
 
 def recording_options(command: Command) -> Command:
-    """Add the options that say how a recording is read and from where an estimate begins; they arrive as `Wishes`."""
+    """Add the options that say how a recording is read and where an estimate begins, as `RecordingOptions`."""
     for option in reversed(_RECORDING):
         command = option(command)
     return command
 
 
-def wishes(taken: dict[str, Any]) -> Wishes:
+def recording_choices(taken: dict[str, Any]) -> RecordingOptions:
     """Take the shared options out of a command's arguments."""
-    return Wishes(
+    return RecordingOptions(
         cell=taken.pop("cell"),
         soc0=taken.pop("soc0"),
         soc0_sd=taken.pop("soc0_sd"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from soc.score import Score
+    from soc.estimation.score import Score
 
 COLUMNS = ("rms %", "worst %", "±3σ %", "coverage %", "settled s", "r²/P", "colour")
 

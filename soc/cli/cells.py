@@ -21,9 +21,9 @@ def COMMAND(names: tuple[str, ...], as_json: bool) -> None:  # noqa: N802 - ever
     soc cells lg_hg2
     soc cells my_cell.toml --json
     """
-    from soc import shipped
+    from soc.cell import library
 
-    for name in names or shipped.names():
+    for name in names or library.names():
         found = summary(name)
         if as_json:
             click.echo(json.dumps(found))
@@ -39,9 +39,9 @@ def COMMAND(names: tuple[str, ...], as_json: bool) -> None:  # noqa: N802 - ever
 
 def summary(name: str) -> dict[str, Any]:
     """Return what a reader wants to know about a cell, as plain data. Raises `CellError`."""
-    from soc import shipped
+    from soc.cell import library
 
-    cell = shipped.cell(name)
+    cell = library.cell(name)
     middle = cell.soc_knots.searchsorted(0.5) if len(cell.soc_knots) > 1 else 0
     return {
         "name": name,

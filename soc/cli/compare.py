@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from soc import libraries
-from soc.cli._options import recording_options, wishes
+from soc.cli._options import recording_choices, recording_options
 from soc.errors import FilterError, OptionError
 
 if TYPE_CHECKING:
-    from soc.score import Score
+    from soc.estimation.score import Score
 
 
 @click.command("compare")
@@ -36,10 +36,10 @@ def COMMAND(place: str, filters: tuple[str, ...], plot: Path | None, **taken: An
     from soc.cli._tables import show
     from soc.cli.score import referenced
     from soc.compilation import told
-    from soc.estimator import estimate
-    from soc.score import score
+    from soc.estimation.estimator import estimate
+    from soc.estimation.score import score
 
-    wish, as_json = wishes(taken), taken["as_json"]
+    wish, as_json = recording_choices(taken), taken["as_json"]
     wish.refuse_overwriting([place], plot)
     unknown = sorted(set(filters) - set(known.NAMES))
     if unknown:
@@ -73,6 +73,6 @@ def COMMAND(place: str, filters: tuple[str, ...], plot: Path | None, **taken: An
         raise failures[0]
     show(scores, "filter", extra, as_json=as_json)
     if plot is not None:
-        from soc import plot as drawing
+        from soc.plotting import charts as drawing
 
         drawing.save(drawing.compared(estimates, series.time_s, reference, title=Path(place).name), plot)

@@ -20,7 +20,7 @@ def COMMAND(pairs: int) -> None:  # noqa: N802 - every module here offers COMMAN
     """
     begun_s = time.monotonic()
     from soc.compilation import compile_filters, told
-    from soc.compiled import CACHE
+    from soc.models.compiled import CACHE
 
     with told():
         names = compile_filters(pairs)

@@ -14,14 +14,14 @@ from typing import Any, Self
 import click
 
 from soc.cli import common_exit_code, say_failure
-from soc.cli._options import Wishes, recording_options, wishes
+from soc.cli._options import RecordingOptions, recording_choices, recording_options
 from soc.errors import SocError
 
 FILTERS = ("spkf", "ekf", "coulomb", "filterpy_ukf")
 
 
 @dataclass(frozen=True)
-class Job:
+class BatchJob:
     """One recording, and where its estimate goes."""
 
     place: str
@@ -61,7 +61,7 @@ def COMMAND(places: tuple[str, ...], **taken: Any) -> None:  # noqa: N802 - ever
     """
     from soc.stores import file_of
 
-    wish = wishes(taken)
+    wish = recording_choices(taken)
     follow = {key: taken.pop(key) for key in ("sink", "state", "every_s", "settle_s")}
     if taken.pop("follow"):
         _follow(places, wish, taken["filter_name"], follow)
@@ -78,28 +78,29 @@ def COMMAND(places: tuple[str, ...], **taken: Any) -> None:  # noqa: N802 - ever
         sys.exit(common_exit_code(failures))
 
 
-def _follow(places: Sequence[str], wish: Wishes, filter_name: str, taken: dict[str, Any]) -> None:
+def _follow(places: Sequence[str], wish: RecordingOptions, filter_name: str, taken: dict[str, Any]) -> None:
     if len(places) != 1:
         raise click.UsageError("--follow takes one RECORDING: run one service for each battery")
     if taken["state"] is None:
         raise click.UsageError("--follow needs --state FILE: where the belief is kept for the next start")
     import logging
 
-    from soc import live, stores
+    from soc import stores
+    from soc.estimation import service
 
     logging.basicConfig(format="soc: %(message)s")
     wish.refuse_overwriting(places, taken["state"], None if taken["sink"] is None else stores.file_of(taken["sink"]))
-    live.run(places[0], wish.rules(), lambda recording: wish.setup(recording, filter_name, full=True), **taken)
+    service.run(places[0], wish.rules(), lambda recording: wish.setup(recording, filter_name, full=True), **taken)
 
 
-def _plan(places: Sequence[str], out_dir: Path | None, out: str | None) -> list[Job]:
+def _plan(places: Sequence[str], out_dir: Path | None, out: str | None) -> list[BatchJob]:
     """Return where each estimate goes; wrong usage where two would go to the same place."""
     if out is not None and out_dir is not None:
         raise click.UsageError("--out or --out-dir, not both")
     if out_dir is None:
         if len(places) > 1:
             raise click.UsageError("several recordings need --out-dir")
-        return [Job(places[0], out or "-")]
+        return [BatchJob(places[0], out or "-")]
     names = [Path(place).name for place in places]
     unnamed = [place for place in places if place == "-" or ":" in place]
     if unnamed:
@@ -107,10 +108,10 @@ def _plan(places: Sequence[str], out_dir: Path | None, out: str | None) -> list[
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise click.UsageError(f"two recordings are called {twice[0]}: their results would overwrite each other")
-    return [Job(place, str(out_dir / name)) for place, name in zip(places, names, strict=True)]
+    return [BatchJob(place, str(out_dir / name)) for place, name in zip(places, names, strict=True)]
 
 
-def _run_all(jobs: Sequence[Job], wish: Wishes, taken: dict[str, Any]) -> list[SocError | OSError]:
+def _run_all(jobs: Sequence[BatchJob], wish: RecordingOptions, taken: dict[str, Any]) -> list[SocError | OSError]:
     """Estimate all recordings; return what went wrong, each said at once."""
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
@@ -129,10 +130,10 @@ def _run_all(jobs: Sequence[Job], wish: Wishes, taken: dict[str, Any]) -> list[S
     return failures
 
 
-def _estimate(job: Job, wish: Wishes, filter_name: str, all_columns: bool) -> dict[str, Any]:
+def _estimate(job: BatchJob, wish: RecordingOptions, filter_name: str, all_columns: bool) -> dict[str, Any]:
     """Estimate one recording; return what is to be said about it."""
     from soc import stores
-    from soc.stream import Stream, ahead, placed, run
+    from soc.estimation.session import Stream, ahead, placed, run
 
     begun_s = time.perf_counter()
     recording = stores.read(job.place, wish.rules())

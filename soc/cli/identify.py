@@ -24,9 +24,9 @@ def COMMAND(experiments: Path, out: Path | None, report: Path | None, as_json: b
     soc identify my_cell_tests.toml --out my_cell.toml --json
     soc estimate tomorrow.csv --cell my_cell.toml
     """
-    from soc import cellfile
-    from soc import experiments as told
+    from soc.cell import toml_file
     from soc.files import refuse_overwriting, whole_file
+    from soc.identify import experiments as told
     from soc.identify import identify
     from soc.identify.report import summary, to_html, to_json
 
@@ -36,7 +36,7 @@ def COMMAND(experiments: Path, out: Path | None, report: Path | None, as_json: b
     refuse_overwriting([path, *pages], [experiments, *told.local_files(plan)])
     made = told.load(plan)
     found = identify(made.runs, made.ocv, made.about, made.settings)
-    cellfile.save(found.cell, path)
+    toml_file.save(found.cell, path)
     if report is not None:
         report.mkdir(parents=True, exist_ok=True)
     for page, text_of in pages.items():

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from soc.cli._options import recording_options, wishes
+from soc.cli._options import recording_choices, recording_options
 from soc.cli.estimate import FILTERS
 
 
@@ -24,18 +24,18 @@ def COMMAND(place: str, filter_name: str, out: Path, raw: bool, **taken: Any) ->
     soc plot drive.csv --cell lg_hg2 --out drive.png
     soc plot drive.csv --cell lg_hg2 --raw --out measured.svg
     """
-    from soc import plot as drawing
     from soc import stores
     from soc.compilation import told
-    from soc.estimator import estimate
-    from soc.intake import Intake
-    from soc.stream import whole
+    from soc.estimation.cleaning import CleanedRecording
+    from soc.estimation.estimator import estimate
+    from soc.estimation.session import whole
+    from soc.plotting import charts as drawing
 
-    wish = wishes(taken)
+    wish = recording_choices(taken)
     wish.refuse_overwriting([place], out)
     recording = stores.read(place, wish.rules())
     setup = wish.setup(recording, filter_name, output=out)
-    series, reference = whole(recording, Intake(setup.cell, setup.pack))
+    series, reference = whole(recording, CleanedRecording(setup.cell, setup.pack))
     title = Path(place).name
     if raw:
         drawing.save(drawing.recorded(series, title), out)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from soc.cli import common_exit_code, say_failure
-from soc.cli._options import Wishes, recording_options, wishes
+from soc.cli._options import RecordingOptions, recording_choices, recording_options
 from soc.cli.estimate import FILTERS
 from soc.errors import FilterError, SeriesError, SocError
 
 if TYPE_CHECKING:
-    from soc.score import Score, Trial
-    from soc.stream import Setup
+    from soc.estimation.score import Score, Trial
+    from soc.estimation.session import Setup
 
 
 @click.command("score")
@@ -39,7 +39,7 @@ def COMMAND(places: tuple[str, ...], **taken: Any) -> None:  # noqa: N802 - ever
     """
     from soc.cli._tables import show
 
-    wish = wishes(taken)
+    wish = recording_choices(taken)
     scores: dict[str, Score] = {}
     failures: list[SocError | OSError] = []
     for place in places:
@@ -54,9 +54,9 @@ def COMMAND(places: tuple[str, ...], **taken: Any) -> None:  # noqa: N802 - ever
         sys.exit(common_exit_code(failures))
 
 
-def scored(place: str, wish: Wishes, filter_name: str, *, trials: bool) -> dict[str, Score]:
+def scored(place: str, wish: RecordingOptions, filter_name: str, *, trials: bool) -> dict[str, Score]:
     """Return the recording's score, and those of its trials. Raises `SeriesError` if it has no reference."""
-    from soc.score import TRIALS, Trial
+    from soc.estimation.score import TRIALS, Trial
 
     setup, series, reference = referenced(place, wish, filter_name)
     if trials:
@@ -76,22 +76,24 @@ def _tried(place: str, setup: Setup, trials: Mapping[str, Trial]) -> dict[str, S
     return scores
 
 
-def referenced(place: str, wish: Wishes, filter_name: str, output: Path | None = None) -> tuple[Setup, Any, Any]:
-    """Return the setup, the series and its reference; for `output` see `Wishes.setup`.
+def referenced(
+    place: str, wish: RecordingOptions, filter_name: str, output: Path | None = None
+) -> tuple[Setup, Any, Any]:
+    """Return the setup, the series and its reference; for `output` see `RecordingOptions.setup`.
 
     Raises `SeriesError` if it has none.
     """
     import numpy as np
 
     from soc import stores
-    from soc.intake import Intake
-    from soc.stream import whole
+    from soc.estimation.cleaning import CleanedRecording
+    from soc.estimation.session import whole
 
     recording = stores.read(place, wish.rules())
     for doubt in recording.doubts:
         click.echo(f"soc: {place}: {doubt}", err=True)
     setup = wish.setup(recording, filter_name, output=output)
-    series, reference = whole(recording, Intake(setup.cell, setup.pack))
+    series, reference = whole(recording, CleanedRecording(setup.cell, setup.pack))
     if not np.isfinite(reference[0]):
         raise SeriesError(f"{place}: no reference: expected a column soc_ref (0..1), with a value in the first row")
     return setup, series, reference
@@ -100,8 +102,8 @@ def referenced(place: str, wish: Wishes, filter_name: str, output: Path | None =
 def judged(trial: Trial, setup: Setup, place: str | None = None) -> Score:
     """Return the score of the setup's filter in a trial; warnings are printed for a place."""
     from soc.compilation import told
-    from soc.estimator import estimate
-    from soc.score import score
+    from soc.estimation.estimator import estimate
+    from soc.estimation.score import score
 
     with told():
         found = estimate(

@@ -44,8 +44,8 @@ def COMMAND(cell: str | None, profile: str, out: Path, **asked: Any) -> None:  #
     """
     if cell is None:
         raise CellError("which cell is it? Give --cell; `soc cells` lists the known ones")
+    from soc.cell.library import path_of
     from soc.files import refuse_overwriting
-    from soc.shipped import path_of
     from soc.stores import local_files
 
     refuse_overwriting([out], [path_of(cell), *(() if profile in PROFILE_NAMES else local_files(profile))])
@@ -67,10 +67,11 @@ def simulated(
     seed: int,
 ) -> tuple[Series, Any]:
     """Return the recording as instruments with these faults show it, and the true state of charge."""
-    from soc import profiles, shipped
-    from soc.simulation import Faults, measured, simulate
+    from soc.cell import library
+    from soc.simulation import profiles
+    from soc.simulation.simulate import Faults, measured, simulate
 
-    parameters = shipped.cell(cell)
+    parameters = library.cell(cell)
     if profile in PROFILE_NAMES:
         time_s, current_a = profiles.current(
             profile, parameters, temperature_degc, soc0, 3600.0 * hours, period_s, seed

@@ -2,7 +2,7 @@
 
 A filter module has a function `run`: it carries the beliefs of c cells in place (means [c, n], covs [c, n, n],
 memories [c, m]) through k samples each and fills one row of output per sample (outs [c, k, column], named in
-`soc.models.correct`). `scratch(n)` gives what it may write on.
+`soc.models.measurement_update`). `scratch(n)` gives what it may write on.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import NamedTuple, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from soc.cell import Tables
+from soc.cell.tables import Tables
 from soc.errors import OptionError
-from soc.models.sample import STEP_SIZE
-from soc.options import Options
+from soc.models.options import Options
+from soc.models.step_input import STEP_SIZE
 
 Array = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ class Samples(NamedTuple):
     counted_a: Array  # mean current over the interval by a charge counter; nan: none
 
 
-class Run(Protocol):
+class FilterRun(Protocol):
     """Carry beliefs through samples, in place."""
 
     def __call__(
@@ -50,11 +50,11 @@ class Run(Protocol):
     ) -> None: ...
 
 
-def find(name: str) -> Run:
+def find(name: str) -> FilterRun:
     """The filter of this name. Raises `OptionError` if there is none, `ImportError` if its library is absent."""
     if name not in NAMES:
         raise OptionError(f"no filter {name!r}; there are {', '.join(NAMES)}")
-    return cast("Run", importlib.import_module(f"{__name__}.{name}").run)
+    return cast("FilterRun", importlib.import_module(f"{__name__}.{name}").run)
 
 
 def scratch(states: int) -> tuple[Array, Array, Array, Array, Array]:

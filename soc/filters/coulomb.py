@@ -11,13 +11,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from soc.cell import Tables
-from soc.compiled import compiled
+from soc.cell.tables import Tables
 from soc.filters import Samples
-from soc.models.correct import keep_positive, monitor, report
+from soc.models.compiled import compiled
 from soc.models.linear import predict
-from soc.models.sample import EXCESS_VAR, SEEN, STEP_SIZE, prepare
-from soc.options import Options
+from soc.models.measurement_update import keep_positive, monitor, report
+from soc.models.options import Options
+from soc.models.step_input import EXCESS_VAR, SEEN, STEP_SIZE, prepare
 
 Array = NDArray[np.float64]
 

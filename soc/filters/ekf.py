@@ -11,13 +11,13 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from soc.cell import Tables
-from soc.compiled import compiled
+from soc.cell.tables import Tables
 from soc.filters import Samples
-from soc.models.correct import anchor, correct, keep_positive, report
+from soc.models.compiled import compiled
 from soc.models.linear import predict
-from soc.models.sample import EXCESS_VAR, SEEN, STEP_SIZE, prepare
-from soc.options import Options
+from soc.models.measurement_update import anchor, keep_positive, measurement_update, report
+from soc.models.options import Options
+from soc.models.step_input import EXCESS_VAR, SEEN, STEP_SIZE, prepare
 
 Array = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ def run(
                 seen, var = predict(tables, o, x, P, step, S, D, gradient, gain)
                 if step[SEEN] > 0.0:
                     r = v - seen
-                    correct(tables, o, x, P, memory, step, (r, var), gain, S)
+                    measurement_update(tables, o, x, P, memory, step, (r, var), gain, S)
                     anchor(tables, o, x, P, memory, step, v, gain, S)
                 else:
                     keep_positive(tables, P, S, memory)

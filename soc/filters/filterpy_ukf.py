@@ -14,23 +14,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from soc.cell import Tables
-from soc.compiled import compiled
+from soc.cell.tables import Tables
 from soc.filters import Samples
-from soc.models import correct, linear, motion, sample
-from soc.models.sample import CURRENT_SD, EXCESS_VAR, OUTPUT_SHARE, SEEN, VOLTAGE_VAR
-from soc.options import Options
-from soc.sigma import cholesky
+from soc.models import linear, measurement_update, step_input, time_update
+from soc.models.compiled import compiled
+from soc.models.options import Options
+from soc.models.sigma_points import cholesky
+from soc.models.step_input import CURRENT_SD, EXCESS_VAR, OUTPUT_SHARE, SEEN, VOLTAGE_VAR
 
 Array = NDArray[np.float64]
 
-prepare = compiled(sample.prepare.py_func)  # type: ignore[attr-defined]
+prepare = compiled(step_input.prepare.py_func)  # type: ignore[attr-defined]
 predict = compiled(linear.predict.py_func)  # type: ignore[attr-defined]
-move = compiled(motion.move.py_func)  # type: ignore[attr-defined]
-see = compiled(motion.see.py_func)  # type: ignore[attr-defined]
-clamp = compiled(correct.clamp.py_func)  # type: ignore[attr-defined]
-report = compiled(correct.report.py_func)  # type: ignore[attr-defined]
-monitor = compiled(correct.monitor.py_func)  # type: ignore[attr-defined]
+move = compiled(time_update.time_update.py_func)  # type: ignore[attr-defined]
+see = compiled(time_update.predict_measurement.py_func)  # type: ignore[attr-defined]
+clamp = compiled(measurement_update.clamp.py_func)  # type: ignore[attr-defined]
+report = compiled(measurement_update.report.py_func)  # type: ignore[attr-defined]
+monitor = compiled(measurement_update.monitor.py_func)  # type: ignore[attr-defined]
 
 
 def run(
@@ -86,7 +86,7 @@ def _noises(
 
 @compiled
 def _factorise(P: Array, S: Array, states: tuple[int, ...]) -> int:
-    """`soc.sigma.cholesky`, called from Python."""
+    """`soc.models.sigma_points.cholesky`, called from Python."""
     return cholesky(P, S, states)
 
 

@@ -5,8 +5,8 @@ on state, current noise w and voltage noise n; w enters the current, so state an
 
 n moves no state and the voltage only by itself, so its two points add exactly Σ_v to P_y and are not computed. The
 state's equations are linear but for the hysteresis under its own current, so the images of a pair of points lie
-symmetrically around the centre's; `soc.sigma` gives the sums over pairs. Where the negative centre weight makes a
-variance of their second-order part negative, that part is left out and counted.
+symmetrically around the centre's; `soc.models.sigma_points` gives the sums over pairs. Where the negative centre weight
+makes a variance of their second-order part negative, that part is left out and counted.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from soc.belief import Memory
-from soc.cell import Tables
-from soc.compiled import compiled, inlined
+from soc.cell.tables import Tables
 from soc.filters import Samples
-from soc.models.correct import anchor, correct, keep_positive, report
-from soc.models.motion import move, see, spread
-from soc.models.sample import (
+from soc.models.compiled import compiled, inlined
+from soc.models.measurement_update import anchor, keep_positive, measurement_update, report
+from soc.models.options import Options
+from soc.models.sigma_points import BEND_WEIGHT, POINT_WEIGHT, SPREAD, cholesky, sum_of_squares
+from soc.models.state import FilterMemory
+from soc.models.step_input import (
     CURRENT_SD,
     ETA_NOW,
     EXCESS_VAR,
@@ -35,8 +36,7 @@ from soc.models.sample import (
     VOLTAGE_VAR,
     prepare,
 )
-from soc.options import Options
-from soc.sigma import BEND_WEIGHT, POINT_WEIGHT, SPREAD, cholesky, sum_of_squares
+from soc.models.time_update import predict_measurement, propagate_covariance, time_update
 
 Array = NDArray[np.float64]
 
@@ -69,7 +69,7 @@ def run(
                 seen, var = _predict(tables, o, x, P, memory, step, S, D, point, gain)
                 if step[SEEN] > 0.0:
                     r = v - seen
-                    correct(tables, o, x, P, memory, step, (r, var), gain, S)
+                    measurement_update(tables, o, x, P, memory, step, (r, var), gain, S)
                     anchor(tables, o, x, P, memory, step, v, gain, S)
                 else:
                     keep_positive(tables, P, S, memory)
@@ -93,9 +93,9 @@ def _predict(
     """Turn x and P into the predicted ones, `gain` into P_xy; give back the expected voltage and its variance."""
     n, H = len(tables.states), len(tables.pairs)
     before = x[H]
-    spread(tables, o, step, S, D)
-    move(tables, o, x, step)
-    centre = see(tables, o, x, step, 0.0)
+    propagate_covariance(tables, o, step, S, D)
+    time_update(tables, o, x, step)
+    centre = predict_measurement(tables, o, x, step, 0.0)
     gain[:] = 0.0
     var, sum_h, sum_v, hh, hv, vv = step[VOLTAGE_VAR], 0.0, 0.0, 0.0, 0.0, 0.0
     for k in range(n + 1):
@@ -114,7 +114,7 @@ def _predict(
     x[H] += shift_h
     hh, hv, vv = (BEND_WEIGHT * hh - shift_h**2, BEND_WEIGHT * hv - shift_h * shift_v, BEND_WEIGHT * vv - shift_v**2)
     if hh < 0.0 or vv < 0.0:
-        memory[Memory.BENDS_LEFT_OUT] += 1
+        memory[FilterMemory.BENDS_LEFT_OUT] += 1
         return centre + shift_v, var
     P[H, H] += hh
     gain[H] += hv
@@ -138,7 +138,7 @@ def _pair(
     for j in range(len(tables.states)):
         point[j] = x[j] + sign * D[k, j]
     point[len(tables.pairs)] += 0.5 * bend
-    return see(tables, o, point, step, sign * step[OUTPUT_SHARE] * noise)
+    return predict_measurement(tables, o, point, step, sign * step[OUTPUT_SHARE] * noise)
 
 
 @inlined

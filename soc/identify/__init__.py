@@ -10,8 +10,8 @@ report      what a reader wants to see, as HTML and JSON
 recipes     how the shipped cells were made
 """
 
-from soc.identify.fits import Settings
-from soc.identify.identified import About, Identified, identify
+from soc.identify.fit_results import Settings
+from soc.identify.result import About, Identified, identify
 from soc.identify.runs import Run
 
 __all__ = ["About", "Identified", "Run", "Settings", "identify"]

@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 
-from soc.identify.columns import share_of
-from soc.identify.fits import Anchor, Fit, Settings
+from soc.cell.ocv import Ocv
+from soc.identify.fit_results import Anchor, Fit, Settings
 from soc.identify.problem import Problem
+from soc.identify.regressors import share_of
 from soc.identify.runs import Run
-from soc.ocv import Ocv
 
 Array = NDArray[np.float64]
 
@@ -96,7 +96,7 @@ def warnings_of(found: Fit) -> list[str]:
 def predict(found: Fit, run: Run) -> Array:
     """The voltage of the model along a run at its reference state of charge, V: what a filter with these numbers sees.
 
-    Between anchors everything is interpolated as `soc.parameters` says; outside, the nearest anchor holds.
+    Between anchors everything is interpolated as `soc.cell.parameters` says; outside, the nearest anchor holds.
     """
     temperature = run.series.temperature_degc
     at = np.array([a.temperature_degc for a in found.anchors])

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from soc.identify.between import with_rows
-from soc.identify.columns import place
+from soc.cell.parameters import Noise
 from soc.identify.dynamic import by_temperature, predict, refine
-from soc.identify.fits import Anchor, Fit
-from soc.identify.least import correlation_time, rounded
+from soc.identify.fit_results import Anchor, Fit
+from soc.identify.interpolation import with_rows
+from soc.identify.least_squares import correlation_time, rounded
+from soc.identify.regressors import place
 from soc.identify.runs import Run
-from soc.parameters import Noise
 
 Array = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ UNSEEN_FACTOR = 1.5  # … times this
 
 
 @dataclass(frozen=True)
-class Doubt:
+class ModelUncertainty:
     """What residuals alone do not say; chosen on held-out cycles: bounds hold, and errors are least.
 
     `error_factor` times the fast voltage error: its spectrum is not that of one correlation time. `capacity_sd`,
@@ -92,7 +92,7 @@ def _error(found: Fit, run: Run, how: str) -> HeldOut:
     return HeldOut(run, run.series.voltage_v - predict(found, run), how)
 
 
-def noise_of(found: Fit, errors: Sequence[HeldOut], knots: Array, doubt: Doubt) -> Noise:
+def noise_of(found: Fit, errors: Sequence[HeldOut], knots: Array, doubt: ModelUncertainty) -> Noise:
     """The noise section of a cell: per temperature from its held-out residuals, on `knots` of z.
 
     A row that was never tested has the mean of its neighbours, and half of what interpolation missed at the tested
@@ -153,7 +153,9 @@ class _Statistics:
     resistance_sd: float
 
 
-def _statistics(found: Fit, anchor: Anchor, errors: Sequence[HeldOut], knots: Array, doubt: Doubt) -> _Statistics:
+def _statistics(
+    found: Fit, anchor: Anchor, errors: Sequence[HeldOut], knots: Array, doubt: ModelUncertainty
+) -> _Statistics:
     """Size, colour and kind of the residuals of one temperature."""
     slow = [moving_mean(e.residual_v, _window(e.run)) for e in errors]
     fast = [e.residual_v - s for e, s in zip(errors, slow, strict=True)]

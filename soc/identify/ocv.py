@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from soc.cell.ocv import GRID, Ocv
 from soc.errors import SeriesError
-from soc.ocv import GRID, Ocv
 
 Array = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ class Script:
 
 @dataclass(frozen=True, eq=False)
 class OcvTest:
-    """What a slow test says: capacity, efficiency and the OCV on `soc.ocv.GRID`; `gap_v` is v_chg − v_dis at 50 %."""
+    """A slow test's capacity, efficiency and OCV on `soc.cell.ocv.GRID`; `gap_v` is v_chg − v_dis at 50 %."""
 
     capacity_ah: float
     efficiency: float

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from soc.identify.columns import Columns, Law, accumulate, columns_of, evaluate, room
-from soc.identify.fits import Anchor, Settings
-from soc.identify.least import bending, bounded, correlation_time
+from soc.cell.ocv import Ocv
+from soc.identify.fit_results import Anchor, Settings
+from soc.identify.least_squares import bending, bounded, correlation_time
+from soc.identify.regressors import HysteresisLaw, Regressors, accumulate, columns_of, evaluate, room
 from soc.identify.runs import Run
-from soc.ocv import Ocv
 
 Array = NDArray[np.float64]
 
@@ -37,10 +37,10 @@ class Problem:
         self.m0_observable = any(run.regenerates for run in runs)
         self.prior = inner
 
-    def law(self, charge_transfer_a: float) -> Law:
+    def law(self, charge_transfer_a: float) -> HysteresisLaw:
         """What the linear problem takes as given."""
         n_s, n_r, n_m, _ = self.settings.sizes
-        return Law(self.tau_s, self.gamma, self.capacity_ah, charge_transfer_a, n_s, n_r, n_m)
+        return HysteresisLaw(self.tau_s, self.gamma, self.capacity_ah, charge_transfer_a, n_s, n_r, n_m)
 
     def equations(self, charge_transfer_a: float) -> tuple[Array, Array, float, int]:
         """Normal matrix, right side, Σy² and number of samples."""
@@ -82,13 +82,13 @@ class Problem:
         c = self.columns[self.runs.index(run)]
         return c.base_v + self._model(c, anchor.coefficients, anchor.charge_transfer_a)
 
-    def _model(self, c: Columns, x: Array, charge_transfer_a: float) -> Array:
+    def _model(self, c: Regressors, x: Array, charge_transfer_a: float) -> Array:
         """The linear part of the model along one run, V."""
         out = np.empty(len(c.dt_s))
         evaluate(c, self.law(charge_transfer_a), room(len(self.tau_s)), x, out)
         return out
 
-    def _independent_looks(self, c: Columns, x: Array, charge_transfer_a: float) -> float:
+    def _independent_looks(self, c: Regressors, x: Array, charge_transfer_a: float) -> float:
         """How many independent samples the residuals of a run are worth: they are coloured."""
         residual = (c.rest_v - self._model(c, x, charge_transfer_a))[c.keep]
         step = float(np.median(c.dt_s[1:]))

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from soc.identify.fits import Settings
-from soc.identify.identified import About
-from soc.identify.noise import Doubt
+from soc.cell.ocv import Ocv
+from soc.identify.fit_results import Settings
+from soc.identify.noise import ModelUncertainty
 from soc.identify.ocv import OcvTest, Script, four_scripts, over_temperature, room_efficiency, slow_pair
+from soc.identify.result import About
 from soc.identify.runs import Run, counted_soc
-from soc.ocv import Ocv
 from soc.series import Series
 
 Array = NDArray[np.float64]
@@ -101,7 +101,7 @@ def lg_hg2(entries: Sequence[Entry], read: Read) -> Recipe:
     pairs = {e.temperature_degc: _pair(read(e.path)).voltage_v for e in _chosen(entries, "lg_hg2/ocv_c20")}
     runs = tuple(run_of(e, read) for e in _chosen(entries, "lg_hg2/drive_"))
     procedure = METHOD.format(ocv="mean of C/20 discharge and charge, linear in T from 0 °C", runs="drive cycles")
-    about = About("lg_hg2", "NMC", 3.0, 2.8, 4.2, LG_SOURCE, procedure, Doubt(reference_sd=0.0075))
+    about = About("lg_hg2", "NMC", 3.0, 2.8, 4.2, LG_SOURCE, procedure, ModelUncertainty(reference_sd=0.0075))
     return Recipe(about, runs, over_temperature(pairs))
 
 
@@ -118,7 +118,7 @@ def panasonic_18650pf(entries: Sequence[Entry], read: Read) -> Recipe:
         4.2,
         PANASONIC_SOURCE,
         procedure,
-        Doubt(error_factor=4.0, capacity_sd=0.02, reference_sd=0.025),
+        ModelUncertainty(error_factor=4.0, capacity_sd=0.02, reference_sd=0.025),
     )
     return Recipe(about, runs, Ocv(pair.voltage_v, np.zeros_like(pair.voltage_v)))
 
@@ -157,7 +157,7 @@ FLAT = Settings(
     tau_start_s=(5.0, 60.0, 1000.0), tau_range_s=(0.7, 8000.0), gamma_start=60.0, ridge_m=1e-5, evaluations=160
 )
 
-FLAT_DOUBT = Doubt(error_factor=4.0, ocv_sd_v=0.003)
+FLAT_DOUBT = ModelUncertainty(error_factor=4.0, ocv_sd_v=0.003)
 
 
 def _chosen(entries: Sequence[Entry], beginning: str) -> list[Entry]:

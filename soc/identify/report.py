@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from soc.identify.drawing import Line, chart
-from soc.identify.fits import Anchor
-from soc.identify.identified import Identified
+from soc.cell.ocv import GRID
+from soc.identify.fit_results import Anchor
 from soc.identify.noise import HeldOut, local_mean
-from soc.ocv import GRID
+from soc.identify.result import Identified
+from soc.plotting.svg import Line, chart
 
 Array = NDArray[np.float64]
 

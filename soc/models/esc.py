@@ -17,9 +17,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from soc.cell import M0, OCV, R0, R1, M, Tables
-from soc.compiled import inlined
-from soc.ocv import CELLS
+from soc.cell.ocv import CELLS
+from soc.cell.tables import M0, OCV, R0, R1, M, Tables
+from soc.models.compiled import inlined
 
 Array = NDArray[np.float64]
 

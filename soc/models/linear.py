@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from soc.cell import Tables
-from soc.compiled import inlined
-from soc.models.motion import move, see, spread
-from soc.models.sample import (
+from soc.cell.tables import Tables
+from soc.models.compiled import inlined
+from soc.models.options import Options
+from soc.models.sigma_points import cholesky, sum_of_squares
+from soc.models.step_input import (
     CURRENT_SD,
     DECAY_H,
     ETA_NOW,
@@ -22,8 +23,7 @@ from soc.models.sample import (
     PER_AMPERE,
     VOLTAGE_VAR,
 )
-from soc.options import Options
-from soc.sigma import cholesky, sum_of_squares
+from soc.models.time_update import predict_measurement, propagate_covariance, time_update
 
 Array = NDArray[np.float64]
 
@@ -38,12 +38,14 @@ def predict(
     """Turn x and P into the predicted ones, `gain` into P_xy; give back the expected voltage and its variance."""
     n = len(tables.states)
     cholesky(P, S, tables.states)
-    spread(tables, o, step, S, D)
+    propagate_covariance(tables, o, step, S, D)
     if o.hysteresis_on_points and step[OUTPUT_SHARE] > 0.0:
         _drive_hysteresis(tables, o, x, step, D)
-    move(tables, o, x, step)
+    time_update(tables, o, x, step)
     _differentiate(tables, o, x, step, gradient)
-    ohm = (see(tables, o, x, step, REACH) - see(tables, o, x, step, -REACH)) / (2.0 * REACH)
+    ohm = (predict_measurement(tables, o, x, step, REACH) - predict_measurement(tables, o, x, step, -REACH)) / (
+        2.0 * REACH
+    )
     var = step[VOLTAGE_VAR]
     gain[:] = 0.0
     for k in range(n + 1):
@@ -54,7 +56,7 @@ def predict(
             gain[j] += D[k, j] * slope
         var += slope * slope
     sum_of_squares(D, P, tables.states)
-    return see(tables, o, x, step, 0.0), var
+    return predict_measurement(tables, o, x, step, 0.0), var
 
 
 @inlined
@@ -64,9 +66,9 @@ def _differentiate(tables: Tables, o: Options, x: Array, step: Array, gradient: 
         reach = REACH_SOC if j == len(tables.pairs) + 1 else REACH
         centre = x[j]
         x[j] = centre + reach
-        above = see(tables, o, x, step, 0.0)
+        above = predict_measurement(tables, o, x, step, 0.0)
         x[j] = centre - reach
-        gradient[j] = (above - see(tables, o, x, step, 0.0)) / (2.0 * reach)
+        gradient[j] = (above - predict_measurement(tables, o, x, step, 0.0)) / (2.0 * reach)
         x[j] = centre
 
 

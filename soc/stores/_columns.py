@@ -40,7 +40,7 @@ FORMULA = re.compile(rf"(?P<sign>-?)(?P<name>.+?)(?:\*(?P<factor>-?{NUMBER}))?(?
 
 
 @dataclass(frozen=True)
-class Source:
+class ColumnSource:
     """Where one of our columns comes from: value = column·factor + offset."""
 
     column: str
@@ -78,9 +78,9 @@ class Rules:
             formulas[ours] = formula
         return cls(MappingProxyType(formulas))
 
-    def resolve(self, available: Sequence[str], where: str) -> dict[str, Source]:
+    def resolve(self, available: Sequence[str], where: str) -> dict[str, ColumnSource]:
         """Our name → source for every column that there is. Raises `StoreError` naming all that are missing."""
-        found: dict[str, Source] = {}
+        found: dict[str, ColumnSource] = {}
         missing = []
         for ours in WORDS:
             source = _source(self.formulas.get(ours, ours), available)
@@ -93,7 +93,7 @@ class Rules:
         return found
 
     def _explained(
-        self, missing: Sequence[str], found: Mapping[str, Source], available: Sequence[str], where: str
+        self, missing: Sequence[str], found: Mapping[str, ColumnSource], available: Sequence[str], where: str
     ) -> str:
         """What is said where columns are missing: which, what there is instead, and what may be meant."""
         used = {source.column for source in found.values()}
@@ -118,7 +118,7 @@ class Rules:
         near = get_close_matches(name.lower(), by_case, n=1) or [*by_case][:0]
         return asked.replace(name, by_case[near[0]]) if near else None
 
-    def unit_doubts(self, sources: Mapping[str, Source]) -> list[str]:
+    def unit_doubts(self, sources: Mapping[str, ColumnSource]) -> list[str]:
         """What is odd about the units: a mapped column whose own name says another one, taken as it is."""
         return [
             f"{ours} is taken from {source.column!r} as it is, but that name says {unit}: "
@@ -136,10 +136,10 @@ def _quoted(text: str) -> str:
     return shlex.quote(text)
 
 
-def _source(formula: str, available: Sequence[str]) -> Source | None:
+def _source(formula: str, available: Sequence[str]) -> ColumnSource | None:
     """The source that a formula means, or None if it names no column that there is."""
     if formula in available:
-        return Source(formula)
+        return ColumnSource(formula)
     match = FORMULA.fullmatch(formula)
     if match is None or match["name"].strip() not in available:
         return None
@@ -147,4 +147,4 @@ def _source(formula: str, available: Sequence[str]) -> Source | None:
     offset = float(match["offset"] or 0.0)
     if not (math.isfinite(factor) and math.isfinite(offset)):
         raise StoreError(f"column rule {formula!r}: expected a finite factor and offset")
-    return Source(match["name"].strip(), factor, offset)
+    return ColumnSource(match["name"].strip(), factor, offset)

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from soc.stores._errors import StoreDown, StoreError
-from soc.stores._influx_place import Place
+from soc.stores._influx_place import InfluxPlace
 
 CONNECT_S = 10.0
 ANSWER_S = 60.0
@@ -25,10 +25,10 @@ CHUNK_ROWS = 10_000
 AGAIN = (408, 429)  # besides all 5xx: the server says "not now"
 
 
-class Server:
+class InfluxConnection:
     """Asks and writes; opens the connection when it is needed, and anew after it broke."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: InfluxPlace) -> None:
         self._place = place
         self._connection: http.client.HTTPConnection | None = None
         self._headers = _authorisation(place)
@@ -141,7 +141,7 @@ def _tables(answer: Any, key: str, default: list[Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _authorisation(place: Place) -> dict[str, str]:
+def _authorisation(place: InfluxPlace) -> dict[str, str]:
     """The header that says who we are: Basic for a user, Token for a token, none for neither."""
     if place.user:
         return {"Authorization": "Basic " + base64.b64encode(f"{place.user}:{place.secret}".encode()).decode()}

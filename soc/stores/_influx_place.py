@@ -27,7 +27,7 @@ WORDS = ("rp", "user", "password_file", "token_file", "ca_file", *_select.WORDS)
 
 
 @dataclass(frozen=True)
-class Place:
+class InfluxPlace:
     """Where to ask, as whom, and for what."""
 
     url: str
@@ -40,7 +40,7 @@ class Place:
     """The password where there is a user, else the token; "" for none."""
 
 
-def parse(text: str) -> Place:
+def parse(text: str) -> InfluxPlace:
     """The place that this text means. Raises `StoreError` for an unknown or wrong part; secrets are read here."""
     try:
         parts = urlsplit(text.removeprefix("influx:"))
@@ -56,7 +56,7 @@ def parse(text: str) -> Place:
     _select.refuse_unknown(given, WORDS, text)
     if ("user" in given) != ("password_file" in given):
         raise StoreError(f"{text}: user, password_file: expected both or none")
-    return Place(
+    return InfluxPlace(
         url=f"{parts.scheme}://{parts.netloc}",
         database=database,
         rp=given.get("rp", ""),

@@ -25,7 +25,7 @@ SECOND_NS = 10**9
 OF_AGE = {"voltage_v": "voltage_age_s", "temperature_degc": "temperature_age_s"}
 
 
-class Source(Protocol):
+class JoinedSignal(Protocol):
     """A store of tagged measurements."""
 
     window_ns: int
@@ -54,7 +54,9 @@ def seconds(whole: Times) -> Array:
     return np.asarray(whole // SECOND_NS + (whole % SECOND_NS) / SECOND_NS, dtype=np.float64)
 
 
-def joined(source: Source, selection: Selection, since_s: float | None, until_s: float | None) -> Iterator[Columns]:
+def joined(
+    source: JoinedSignal, selection: Selection, since_s: float | None, until_s: float | None
+) -> Iterator[Columns]:
     """The rows later than the later beginning and not later than the earliest end, a window at a time."""
     begins = [ns(s) for s in (selection.since_s, since_s) if s is not None]
     after = max(begins, default=None)
@@ -68,7 +70,7 @@ def joined(source: Source, selection: Selection, since_s: float | None, until_s:
         source.close()
 
 
-def _window(source: Source, selection: Selection, after: int, until: int) -> Columns:
+def _window(source: JoinedSignal, selection: Selection, after: int, until: int) -> Columns:
     """The columns of the samples after one time and not after another."""
     ages = {name: ns(selection.ages_s[age]) for name, age in OF_AGE.items()}
     groups: dict[Group, list[str]] = {}

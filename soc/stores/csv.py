@@ -34,7 +34,7 @@ from soc.errors import FileError
 from soc.files import opened, reason, shown, whole_file
 from soc.stores import Recording
 from soc.stores._arrow import numbers
-from soc.stores._columns import Columns, Rules, Source
+from soc.stores._columns import Columns, ColumnSource, Rules
 from soc.stores._errors import StoreError
 from soc.stores._files import parse_header, path_of
 from soc.stores._results import SIGNALS, Results
@@ -163,7 +163,7 @@ def _dated(rows: Iterable[Sequence[str]], names: Sequence[str]) -> dict[str, re.
 
 
 def _chunks(
-    path: Path, where: str, head: Head, sources: Mapping[str, Source], begun: io.BufferedReader[Any]
+    path: Path, where: str, head: Head, sources: Mapping[str, ColumnSource], begun: io.BufferedReader[Any]
 ) -> Iterator[Columns]:
     """The columns under our names, a block at a time; `begun` is standard input behind the head, or closed."""
     wanted = sorted({source.column for source in sources.values()})

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from soc.stores import Recording
 from soc.stores._columns import Rules
 from soc.stores._errors import StoreDown, StoreError
-from soc.stores._influx_http import Server
-from soc.stores._influx_place import Place, parse, secret_files
+from soc.stores._influx_http import InfluxConnection
+from soc.stores._influx_place import InfluxPlace, parse, secret_files
 from soc.stores._join import Signal, joined, ns
 from soc.stores._results import Results
 from soc.stores._select import SIGNALS, TAGS, Group
@@ -54,9 +54,9 @@ class Database:
 
     window_ns = 6 * HOUR_NS
 
-    def __init__(self, where: Place) -> None:
+    def __init__(self, where: InfluxPlace) -> None:
         self._where = where
-        self._server = Server(where)
+        self._server = InfluxConnection(where)
 
     def close(self) -> None:
         """Give the connection back."""
@@ -118,7 +118,7 @@ class Writer:
 
     def __init__(self, place: str, tags: Mapping[str, str], columns: Sequence[str]) -> None:  # noqa: ARG002
         where = parse(place)
-        self._server = Server(where)
+        self._server = InfluxConnection(where)
         self._tags = {**where.selection.tags, **tags}
 
     def __enter__(self) -> Self:

@@ -19,7 +19,7 @@ from soc.errors import FileError
 from soc.files import opened, reason, shown, whole_file
 from soc.stores import CHUNK_ROWS, Recording
 from soc.stores._arrow import numbers
-from soc.stores._columns import Columns, Rules, Source
+from soc.stores._columns import Columns, ColumnSource, Rules
 from soc.stores._errors import StoreError
 from soc.stores._files import parse_header, path_of
 from soc.stores._results import Results
@@ -50,7 +50,7 @@ def read(place: str, rules: Rules, since_s: float | None = None, until_s: float 
     return Recording(place, within(chunks, since_s, until_s), header, rules.unit_doubts(sources))
 
 
-def _chunks(file: pq.ParquetFile, where: str, sources: Mapping[str, Source]) -> Iterator[Columns]:
+def _chunks(file: pq.ParquetFile, where: str, sources: Mapping[str, ColumnSource]) -> Iterator[Columns]:
     """The columns under our names, some rows at a time."""
     wanted = sorted({source.column for source in sources.values()})
     with file:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from collectors import devices, fakes, signals
 from collectors.devices import KINDS
 from collectors.reading import Event, Reading
-from tests.collectors.conformance import (
+from tests.testing.conformance import (
     Bench,
     Case,
     Outcome,

@@ -16,15 +16,18 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collectors import config, devices, thingset, transports
+from collectors import config, devices, transports
 from collectors.bench import replay
 from collectors.cli import cli
 from collectors.cli.decode import PIECE_BYTES
-from collectors.devices import _ea_telegram, _labjack_t7_capture, ea_el3000a, ea_el3000b
+from collectors.devices import ea_el3000a, ea_el3000b
+from collectors.devices._ea import telegram
+from collectors.devices.labjack_t7 import capture
 from collectors.errors import CollectorError, ConfigError, FrameError
+from collectors.protocols import thingset
 from collectors.reading import Event, Reading
-from tests.collectors.conformance import FRAMES, all_cases
-from tests.collectors.mppt import scripted
+from tests.testing.conformance import FRAMES, all_cases
+from tests.testing.mppt import scripted
 
 every_kind = pytest.mark.parametrize("kind", devices.KINDS)
 modest = settings(
@@ -157,9 +160,9 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return counted
 
     monkeypatch.setattr(thingset, "parse", counting(thingset.parse))
-    monkeypatch.setattr(ea_el3000a, "take", counting(_ea_telegram.take))
+    monkeypatch.setattr(ea_el3000a, "take", counting(telegram.take))
     monkeypatch.setattr(ea_el3000b, "_describe", counting(ea_el3000b._describe, 1))
-    monkeypatch.setattr(_labjack_t7_capture.Capture, "take", counting(_labjack_t7_capture.Capture.take, 1))
+    monkeypatch.setattr(capture.Capture, "take", counting(capture.Capture.take, 1))
     return given_bytes
 
 

@@ -14,23 +14,23 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collectors import devices, fakes, lines
+from collectors import devices, fakes, line_protocol
+from collectors.acquisition.poller import RangeGuard
 from collectors.cli import cli
 from collectors.cli.once import _json
-from collectors.clock import FakeClock
 from collectors.device import Output
 from collectors.devices import KINDS
 from collectors.errors import CollectorError
+from collectors.host.clock import FakeClock
+from collectors.host.systemd import notify, status_line
 from collectors.journal.backlog import EventAt, Row, Work
 from collectors.journal.reader import JournalReader
-from collectors.journal.tables import canonical
-from collectors.journal.writer import Writer
-from collectors.notify import notify, status_line
-from collectors.poller import RangeGuard
+from collectors.journal.row_mapping import canonical
+from collectors.journal.writer import JournalWriter
 from collectors.reading import Event, Identity, Reading
 from collectors.text import MOST_CHARACTERS, encodable, one_line
-from tests.collectors.conformance import Bench, Case, all_cases, answered, damaged, options_of, play, round_trips
-from tests.collectors.journal.rig import QUIET
+from tests.testing.conformance import Bench, Case, all_cases, answered, damaged, options_of, play, round_trips
+from tests.testing.journal import QUIET
 
 CASES = list(all_cases())
 OPTIONS = {kind: options for kind, options, _ in round_trips()}
@@ -61,7 +61,7 @@ class Store:
     def __init__(self, directory: Path) -> None:
         self.clock = FakeClock(10**9, 10**18)
         self.reader = JournalReader(directory)
-        self._writer = Writer(directory, {"device": "x"}, QUIET, self.clock, lambda *_: None)
+        self._writer = JournalWriter(directory, {"device": "x"}, QUIET, self.clock, lambda *_: None)
         self._guard = RangeGuard()
 
     def keep(self, outputs: list[Output]) -> None:
@@ -77,7 +77,7 @@ class Store:
             self._writer.commit(Work(rows, [EventAt(self._now(), event.kind, event.detail) for event in events]))
             json.dumps(_json(item), ensure_ascii=False).encode()
         for event in self.reader.events_after(before, 10_000):
-            line = lines.encode_event(event, 1, {"device": "x"})
+            line = line_protocol.encode_event(event, 1, {"device": "x"})
             assert "\n" not in line
             line.encode()
 

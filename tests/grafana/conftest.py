@@ -8,7 +8,7 @@ from grafana.downsampling.backfill import backfill
 from grafana.downsampling.install import install
 from grafana.downsampling.server import Server
 from tests.grafana import seed
-from tests.influx import Influx
+from tests.testing.influx import Influx
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import numpy as np
 
 from collectors.bench.battery import Battery, Setup, ocv_v
 from collectors.bench.sensors import MPPT, T7, View
-from tests.influx import Influx
+from tests.testing.influx import Influx
 
 END_S = 1_795_176_000
 HOURS = 26

@@ -28,7 +28,7 @@ from grafana.downsampling.server import Server
 from tests.grafana import seed
 from tests.grafana.asking import BUILT, dashboards, panels
 from tests.grafana.judging import evaluated, firing, meant
-from tests.influx import Influx
+from tests.testing.influx import Influx
 
 ROOT = Path(__file__).parents[2]
 END_S = seed.END_S

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import tests.influx
+import tests.testing.influx
 from collectors.signals import VOCABULARY
 from grafana.downsampling import (
     AGGREGATES,
@@ -27,9 +27,9 @@ from grafana.downsampling.__main__ import main
 from grafana.downsampling.backfill import backfill, late
 from grafana.downsampling.install import install
 from grafana.downsampling.server import Refused, Server
-from tests.fleet.modules import load
+from tests.ansible.modules import load
 from tests.grafana import seed
-from tests.influx import Influx
+from tests.testing.influx import Influx
 
 HOUR_S = 3600
 START_S = seed.END_S - 6 * HOUR_S
@@ -99,11 +99,11 @@ def test_what_arrives_hours_late_is_found_and_only_that(server: Server, influx: 
 def test_the_server_runs_the_continuous_queries_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the next full minute: the one place where a test waits for a clock."""
     off, on = "[continuous_queries]\nenabled = false", '[continuous_queries]\nenabled = true\nrun-interval = "1s"'
-    assert off in tests.influx.CONFIG
-    monkeypatch.setattr(tests.influx, "CONFIG", tests.influx.CONFIG.replace(off, on))
-    if tests.influx.INFLUXD is None:
-        pytest.skip(tests.influx.MISSING)
-    with tests.influx.running(tmp_path / "influxdb") as influx:
+    assert off in tests.testing.influx.CONFIG
+    monkeypatch.setattr(tests.testing.influx, "CONFIG", tests.testing.influx.CONFIG.replace(off, on))
+    if tests.testing.influx.INFLUXD is None:
+        pytest.skip(tests.testing.influx.MISSING)
+    with tests.testing.influx.running(tmp_path / "influxdb") as influx:
         server = Server(influx.url, influx.create_database(), influx.admin, influx.password)
         install(server)
         minute_s = int(time.time()) // 60 * 60

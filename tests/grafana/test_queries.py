@@ -16,7 +16,7 @@ from grafana.downsampling.server import Server
 from tests.grafana import seed
 from tests.grafana.asking import Asked, Range, annotations, asked, auto, dashboards, fill_in, panels
 from tests.grafana.seed import END_S, VALUES
-from tests.influx import Influx
+from tests.testing.influx import Influx
 
 DASHBOARDS = dashboards()
 PAGE = Path(__file__).parents[2] / "docs" / "dashboards.md"

@@ -7,10 +7,10 @@ import json
 import sys
 
 from collectors import devices, transports
-from collectors.clock import SystemClock
+from collectors.acquisition.session import Session
 from collectors.config import load_dataclass
 from collectors.errors import CollectorError
-from collectors.runner import Conversation
+from collectors.host.clock import SystemClock
 
 
 def main(link_text: str, table: str, turns: str) -> None:
@@ -20,7 +20,7 @@ def main(link_text: str, table: str, turns: str) -> None:
     assert not problems, problems
     try:
         link = transports.open_link(link_text, device)
-        conversation = Conversation(link, SystemClock())
+        conversation = Session(link, SystemClock())
         driver = device.driver(options)
         identity = conversation.carry(driver.open())
         outputs = [dataclasses.asdict(o) for _ in range(int(turns)) for o in conversation.carry(driver.poll())]

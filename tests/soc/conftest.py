@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from soc.ocv import Ocv
-from soc.parameters import CellParameters, Noise
+from soc.cell.ocv import Ocv
+from soc.cell.parameters import CellParameters, Noise
 
 CURVE = [2.8, 3.15, 3.22, 3.26, 3.29, 3.30, 3.31, 3.33, 3.34, 3.36, 3.55]
 

@@ -15,12 +15,15 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from soc import cellfile, experiments, live, shipped, stores
-from soc.belief import Belief
+from soc import stores
+from soc.cell import library, toml_file
 from soc.errors import SocError
+from soc.estimation import service
+from soc.identify import experiments
+from soc.models.state import StateEstimate
 from soc.stores import Rules
 from soc.stores._files import parse_header
-from soc.stores._influx_http import Server
+from soc.stores._influx_http import InfluxConnection
 from soc.stores._influx_place import parse as parse_place
 from soc.stores._select import instant
 from soc.stores.journal import Journals
@@ -66,7 +69,7 @@ def toml(value: Any) -> str:
 
 # ---- cell files -----------------------------------------------------------------------------------------------------
 
-CELL = shipped.path_of("lfp_1ah2").read_text(encoding="utf-8")
+CELL = library.path_of("lfp_1ah2").read_text(encoding="utf-8")
 KEYS = [line.partition(" = ")[0] for line in CELL.splitlines() if " = " in line and not line.startswith(" ")]
 
 
@@ -87,7 +90,7 @@ KEYS = [line.partition(" = ")[0] for line in CELL.splitlines() if " = " in line 
 def test_a_cell_file_of_another_shape_is_explained(tmp_path: Path, section: str, words: str) -> None:
     (tmp_path / "c.toml").write_text(f"format = 1\n{section}\n")
     with pytest.raises(SocError) as caught:
-        cellfile.load(tmp_path / "c.toml")
+        toml_file.load(tmp_path / "c.toml")
     assert words in str(caught.value) and "c.toml" in str(caught.value)
 
 
@@ -108,13 +111,13 @@ def test_any_value_of_a_cell_file(tmp_path: Path, key: str, value: Any) -> None:
         skipping = skipping and not (line.startswith("]") or line.endswith('"""'))
         lines += [] if skipping or line == "]" else [line]
     (tmp_path / "c.toml").write_text("\n".join(lines))
-    kept(lambda: cellfile.load(tmp_path / "c.toml"))
+    kept(lambda: toml_file.load(tmp_path / "c.toml"))
 
 
 def test_a_file_of_many_megabytes_is_no_cell_file(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("x = 1\n" * 1_000_000)
     with pytest.raises(SocError, match="is this the right file"):
-        cellfile.load(tmp_path / "c.toml")
+        toml_file.load(tmp_path / "c.toml")
 
 
 # ---- experiments ----------------------------------------------------------------------------------------------------
@@ -270,7 +273,7 @@ def test_any_instant(word: str) -> None:
 @example(answer={"results": [{"series": [{"values": 3}]}]})
 @example(answer={"results": [{"series": [{"tags": [], "values": []}]}]})
 def test_any_answer_of_a_server(answer: Any) -> None:
-    server = Server(parse_place("influx:http://127.0.0.1:1/bat"))
+    server = InfluxConnection(parse_place("influx:http://127.0.0.1:1/bat"))
     line = json.dumps(answer).encode()
     kept(lambda: list(server._series(line, "SELECT")))
 
@@ -302,12 +305,12 @@ BELIEF: dict[str, Any] = {
 @example(key="cov", value=[-1.0] * 9)
 @example(key="filter", value=[])
 def test_any_stored_belief(tmp_path: Path, key: str, value: Any) -> None:
-    assert Belief.from_dict(BELIEF)["z"] == 0.5
+    assert StateEstimate.from_dict(BELIEF)["z"] == 0.5
     stored = {"format": 1, "beliefs": {"spkf": {**BELIEF, key: value}}}
     (tmp_path / "b.json").write_text(json.dumps(stored))
 
     def resumed() -> None:
-        for belief in live.load(tmp_path / "b.json").values():
+        for belief in service.load(tmp_path / "b.json").values():
             assert belief.sd("z") >= 0.0 and belief["z"] == belief["z"]
 
     kept(resumed)
@@ -319,7 +322,7 @@ def test_any_stored_belief(tmp_path: Path, key: str, value: Any) -> None:
 @example(data=DIGITS.encode())
 def test_any_bytes_as_a_stored_belief(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "b.json").write_bytes(data)
-    kept(lambda: live.load(tmp_path / "b.json"))
+    kept(lambda: service.load(tmp_path / "b.json"))
 
 
 def test_a_secret_that_is_no_text_is_explained(tmp_path: Path) -> None:

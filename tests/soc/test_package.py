@@ -12,7 +12,7 @@ import pytest
 from numba.core.errors import TypingError
 
 import soc
-from soc import compiled
+from soc.models import compiled
 
 
 def test_every_public_name_is_there_and_others_are_not():

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from collectors.bench import screen
 from collectors.bench.bench import COMPARED, Bench
-from collectors.bench.ledger import Account, Gap, Series
-from collectors.bench.rig import PLACES
+from collectors.bench.reconciliation import Gap, JournalSeries, Reconciliation
 from collectors.bench.sensors import Agreement, Course
-from collectors.bench.summary import Report, Summary
+from collectors.bench.setup import PLACES
+from collectors.bench.summary import RunReport, Summary
 
 FIGURES = ("-163.456", "-263.789", "123456789", "54321", "-1234.5 mV", "-4321.0 mA", "1234.5", "synchronised")
 
@@ -28,8 +28,8 @@ class JournalStub:
     def course(self, measurement: str, signal: str) -> Course:
         return Course(np.array([1]), np.array([-163.456 if signal == "voltage_v" else -263.789]))
 
-    def measured(self) -> dict[Any, Series]:
-        return {"battery": Series([round(i * 1e9 / 1234.5) for i in range(200)])}
+    def measured(self) -> dict[Any, JournalSeries]:
+        return {"battery": JournalSeries([round(i * 1e9 / 1234.5) for i in range(200)])}
 
     def own(self) -> dict[str, float]:
         return {"skipped": 54321, "errors": 54321, "reconnects": 54321, "queue_rows": 54321, "clock_state": 1.0}
@@ -77,7 +77,9 @@ def test_a_terminal_of_80_by_24_shows_all_of_it() -> None:
 
 
 def test_the_summary_breaks_between_words() -> None:
-    report = Report(Account(1000, 3, 4, 990, 3), 1000, {}, [Gap(0, 3.0, "link_down, harmed by a fault")], 0, 0)
+    report = RunReport(
+        Reconciliation(1000, 3, 4, 990, 3), 1000, {}, [Gap(0, 3.0, "link_down, harmed by a fault")], 0, 0
+    )
     lost = [f"mppt: {number} of 1000 samples are not in the journal" for number in range(3)]
     summary = Summary(60.0, {"mppt": report}, {}, "http://127.0.0.1:8086", None, None, lost)
     whole, broken = list(screen.summary_lines(summary)), list(screen.summary_lines(summary, 60))

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collectors.devices._ea_load import LoadOptions
-from collectors.devices._ea_telegram import QUERY, Telegram, answer, answer_to, query, take
-from collectors.devices.ea_el3000a import DEVICE, Driver
-from collectors.dialogue import Cut, Cutter
+from collectors.devices._ea.load import LoadOptions
+from collectors.devices._ea.telegram import QUERY, Telegram, answer, answer_to, query, take
+from collectors.devices.ea_el3000a import DEVICE, El3000ADriver
 from collectors.errors import BadChecksum, FrameError, NoReply, WrongDevice
-from collectors.fakes.ea_el3000a import FAKE, Options
+from collectors.fakes.ea_el3000a import FAKE, FakeEl3000AOptions
+from collectors.protocols.dialogue import Cut, Cutter
 from collectors.reading import Event, Reading
-from tests.collectors.conformance import Bench, Exchange, Hand
+from tests.testing.conformance import Bench, Exchange, Hand
 
 ACTUAL = bytes.fromhex("85 01 47 08 40 0A 00 13 CD 01 FF")
 ASK_ACTUAL = bytes.fromhex("75 00 47 00 BC")
@@ -103,7 +103,7 @@ def test_a_question_that_arrived_garbled_is_asked_again() -> None:
             Exchange(ASK_ACTUAL, (ACTUAL,)),
         ]
     )
-    driver = Driver(LoadOptions())
+    driver = El3000ADriver(LoadOptions())
     assert hand.carry(driver._object(71)).payload.data == ACTUAL[3:9]
 
 
@@ -112,13 +112,13 @@ def test_a_question_that_arrived_garbled_is_asked_again() -> None:
 
 def test_silence_names_line_settings_and_the_other_generation() -> None:
     with pytest.raises(NoReply, match=r"57600 baud, 8 data bits, odd parity, 1 stop bit.*ea_el3000b"):
-        Hand([]).carry(Driver(LoadOptions()).open())
+        Hand([]).carry(El3000ADriver(LoadOptions()).open())
 
 
 def test_a_power_supply_is_named() -> None:
-    bench = bench_of(Options(model="PS 2042-06B"))
+    bench = bench_of(FakeEl3000AOptions(model="PS 2042-06B"))
     with pytest.raises(WrongDevice, match="PS 2042-06B"):
-        bench.carry(Driver(LoadOptions()).open())
+        bench.carry(El3000ADriver(LoadOptions()).open())
 
 
 @pytest.mark.parametrize(
@@ -172,15 +172,15 @@ def test_decode_tells_queries_and_sends() -> None:
 # the fake
 
 
-def bench_of(options: Options, world: Mapping[str, float | None] | None = None) -> Bench:
+def bench_of(options: FakeEl3000AOptions, world: Mapping[str, float | None] | None = None) -> Bench:
     true = world or {"load.voltage_v": 12.8, "load.current_a": 3.0}
     return Bench(FAKE.make(lambda _: true, options), [""])
 
 
 @given(voltage_v=st.floats(0.0, 160.0), current_a=st.floats(0.0, 2.5))
 def test_what_the_fake_shows_is_read_to_half_a_step(voltage_v: float, current_a: float) -> None:
-    bench = bench_of(Options(), {"load.voltage_v": voltage_v, "load.current_a": current_a})
-    driver = Driver(LoadOptions())
+    bench = bench_of(FakeEl3000AOptions(), {"load.voltage_v": voltage_v, "load.current_a": current_a})
+    driver = El3000ADriver(LoadOptions())
     bench.carry(driver.open())
     (reading,) = bench.carry(driver.poll())
     assert isinstance(reading, Reading)
@@ -190,8 +190,8 @@ def test_what_the_fake_shows_is_read_to_half_a_step(voltage_v: float, current_a:
 
 
 def test_the_fake_counts_ampere_hours_over_its_own_time() -> None:
-    bench = bench_of(Options(), {"load.voltage_v": 12.8, "load.current_a": 36.0})
-    driver = Driver(LoadOptions())
+    bench = bench_of(FakeEl3000AOptions(), {"load.voltage_v": 12.8, "load.current_a": 36.0})
+    driver = El3000ADriver(LoadOptions())
     bench.carry(driver.open())
     steps = []
     for _ in range(4):
@@ -204,8 +204,8 @@ def test_the_fake_counts_ampere_hours_over_its_own_time() -> None:
 
 
 def test_no_value_is_silence_and_the_load_still_says_who_it_is() -> None:
-    bench = bench_of(Options(), {"load.voltage_v": None, "load.current_a": 1.0})
-    driver = Driver(LoadOptions())
+    bench = bench_of(FakeEl3000AOptions(), {"load.voltage_v": None, "load.current_a": 1.0})
+    driver = El3000ADriver(LoadOptions())
     assert bench.carry(driver.open()).model == "EL 3160-60A"
     with pytest.raises(NoReply):
         bench.carry(driver.poll())
@@ -222,7 +222,7 @@ def test_no_value_is_silence_and_the_load_still_says_who_it_is() -> None:
     ],
 )
 def test_the_fake_refuses_as_the_load_does(question: str, code: int) -> None:
-    fake = FAKE.make(lambda _: {"load.voltage_v": 1.0, "load.current_a": 1.0}, Options())
+    fake = FAKE.make(lambda _: {"load.voltage_v": 1.0, "load.current_a": 1.0}, FakeEl3000AOptions())
     (out,) = fake.receive(bytes.fromhex(question), 0.0)
     cut = take(out.data)
     assert cut and (cut.payload.obj, cut.payload.data) == (0xFF, bytes([code]))
@@ -230,14 +230,14 @@ def test_the_fake_refuses_as_the_load_does(question: str, code: int) -> None:
 
 
 def test_a_question_before_the_pause_is_over_is_lost() -> None:
-    fake = FAKE.make(lambda _: {"load.voltage_v": 1.0, "load.current_a": 1.0}, Options(min_pause_s=0.05))
+    fake = FAKE.make(lambda _: {"load.voltage_v": 1.0, "load.current_a": 1.0}, FakeEl3000AOptions(min_pause_s=0.05))
     assert fake.receive(ASK_ACTUAL, 1.0)
     assert not fake.receive(ASK_ACTUAL, 1.049)
     assert fake.receive(ASK_ACTUAL, 1.051)
 
 
 def test_a_question_in_pieces_is_answered_unless_it_stalls() -> None:
-    fake = FAKE.make(lambda _: {"load.voltage_v": 1.0, "load.current_a": 1.0}, Options())
+    fake = FAKE.make(lambda _: {"load.voltage_v": 1.0, "load.current_a": 1.0}, FakeEl3000AOptions())
     assert not fake.receive(ASK_ACTUAL[:3], 0.0)
     assert fake.receive(ASK_ACTUAL[3:], 0.1)
     assert not fake.receive(ASK_ACTUAL[:3], 1.0)
@@ -249,7 +249,7 @@ def test_the_driver_never_sends_anything_but_queries() -> None:
 
     class Listening:
         def __init__(self) -> None:
-            self._fake = FAKE.make(lambda _: {"load.voltage_v": 1.0, "load.current_a": 1.0}, Options())
+            self._fake = FAKE.make(lambda _: {"load.voltage_v": 1.0, "load.current_a": 1.0}, FakeEl3000AOptions())
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self._fake, name)
@@ -259,7 +259,7 @@ def test_the_driver_never_sends_anything_but_queries() -> None:
             return self._fake.receive(data, now_s, channel)
 
     bench = Bench(Listening(), [""])
-    driver = Driver(LoadOptions(battery=True))
+    driver = El3000ADriver(LoadOptions(battery=True))
     bench.carry(driver.open())
     outputs = bench.carry(driver.poll())
     bench.carry(driver.close())
@@ -269,7 +269,7 @@ def test_the_driver_never_sends_anything_but_queries() -> None:
 
 
 def test_the_fakes_display_ends_where_its_words_do() -> None:
-    load = FAKE.make(lambda _: {"load.voltage_v": 1e6, "load.current_a": 1e6}, Options())
+    load = FAKE.make(lambda _: {"load.voltage_v": 1e6, "load.current_a": 1e6}, FakeEl3000AOptions())
     bench, driver = Bench(load, [""]), DEVICE.driver(DEVICE.options())
     bench.carry(driver.open())
     reading = bench.carry(driver.poll())[0]

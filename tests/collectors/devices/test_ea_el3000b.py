@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 
 from collectors.cli import cli
-from collectors.devices.ea_el3000b import ACTUAL, DEVICE, LINE_BYTES, TEST_COUNTERS, Driver, Options
+from collectors.devices.ea_el3000b import ACTUAL, DEVICE, LINE_BYTES, TEST_COUNTERS, El3000BDriver, El3000BOptions
 from collectors.errors import FrameError, NoReply, WrongDevice
 from collectors.fakes import ea_el3000b as fake
 from collectors.reading import Reading
-from tests.collectors.conformance import Bench, Hand
+from tests.testing.conformance import Bench, Hand
 
 IDENTITY = "EA Elektro-Automatik GmbH&Co.KG, EL 9080-340, 1240210002, V2.14 14.05.2018 V2.24 04.06.2018 V1.6.5"
 
@@ -58,24 +58,24 @@ def test_a_line_that_never_ends_is_dropped() -> None:
 
 def test_silence_names_the_other_generation() -> None:
     with pytest.raises(NoReply, match="kind ea_el3000a"):
-        Hand([]).carry(Driver(Options()).open())
+        Hand([]).carry(El3000BDriver(El3000BOptions()).open())
 
 
 def bench_of(**options: Any) -> Bench:
     def world(_: float) -> Mapping[str, float | None]:
         return {"load.voltage_v": 12.8, "load.current_a": 3.0, "load.mode": 2.0, "load.control": 1.0}
 
-    return Bench(fake.FAKE.make(world, fake.Options(**options)), [""])
+    return Bench(fake.FAKE.make(world, fake.FakeEl3000BOptions(**options)), [""])
 
 
 @pytest.mark.parametrize("unit", [{"maker": "ITECH Ltd."}, {"model": "PSI 9080-60 T"}])
 def test_another_unit_is_named(unit: dict[str, str]) -> None:
     with pytest.raises(WrongDevice, match=next(iter(unit.values()))):
-        bench_of(**unit).carry(Driver(Options()).open())
+        bench_of(**unit).carry(El3000BDriver(El3000BOptions()).open())
 
 
 def test_the_fake_is_read_with_its_status_and_test() -> None:
-    bench, driver = bench_of(), Driver(Options())
+    bench, driver = bench_of(), El3000BDriver(El3000BOptions())
     assert bench.carry(driver.open()).detail["nominal"] == "80 V, 60 A, 1200 W"
     bench.carry(driver.poll())  # the fake's status is that of its last look at the world
     (reading,) = bench.carry(driver.poll())
@@ -97,7 +97,7 @@ def test_the_fake_is_read_with_its_status_and_test() -> None:
 
 
 def test_what_the_load_does_not_know_is_told_once() -> None:
-    bench, driver = bench_of(has_battery_test=False), Driver(Options())
+    bench, driver = bench_of(has_battery_test=False), El3000BDriver(El3000BOptions())
     bench.carry(driver.open())
     first, *news = bench.carry(driver.poll())
     assert [event.detail.split(" ")[0] for event in news if not isinstance(event, Reading)] == [
@@ -109,7 +109,7 @@ def test_what_the_load_does_not_know_is_told_once() -> None:
 
 
 def test_it_only_asks_and_never_reads_the_error_queue() -> None:
-    driver = Driver(Options())
+    driver = El3000BDriver(El3000BOptions())
     asked = [question.text for question in driver._questions]
     assert asked == ["STAT:QUES?", "MEAS:ARR?", "STAT:OPER?", "BATT:COND?", "BATT:TEST?"]
 
@@ -220,7 +220,7 @@ def test_the_fake_answers_what_other_programs_ask() -> None:
     def world(_: float) -> Mapping[str, float | None]:
         return {"load.voltage_v": 12.8, "load.current_a": 3.0, "load.control": 1.0}
 
-    load = fake.FAKE.make(world, fake.Options())
+    load = fake.FAKE.make(world, fake.FakeEl3000BOptions())
 
     def ask(question: str) -> str:
         return b"".join(out.data for out in load.receive(f"{question}\n".encode(), 0.0)).decode().strip()

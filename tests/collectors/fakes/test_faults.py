@@ -7,19 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.errors import ConfigError
-from collectors.fakes.faults import AMOUNTS, BYTES, DEBUG_TEXT, Fault, Mischief, parse_fault
+from collectors.fakes.faults import AMOUNTS, BYTES, DEBUG_TEXT, Fault, FaultInjector, parse_fault
 
 MESSAGE = b'# {"Uptime_s":86423,"Bat_V":13.32,"Bat_A":4.17}\n'
 
 
-def mischief(*faults: Fault, seed: int = 1) -> Mischief:
-    made = Mischief(seed)
+def mischief(*faults: Fault, seed: int = 1) -> FaultInjector:
+    made = FaultInjector(seed)
     for fault in faults:
         made.add(fault)
     return made
 
 
-def spoilt(made: Mischief, data: bytes = MESSAGE, now_s: float = 1.0) -> bytes:
+def spoilt(made: FaultInjector, data: bytes = MESSAGE, now_s: float = 1.0) -> bytes:
     return b"".join(piece.data for piece in made.spoil(data, now_s))
 
 

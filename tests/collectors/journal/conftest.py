@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.collectors.journal.rig import Bench
+from tests.testing.journal import Bench
 
 
 @pytest.fixture

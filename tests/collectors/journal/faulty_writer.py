@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from collectors.clock import SystemClock
 from collectors.errors import JournalError
+from collectors.host.clock import SystemClock
 from collectors.journal import committer as module
 from collectors.journal.committer import Committer
 from collectors.journal.settings import JournalSettings

@@ -9,17 +9,17 @@ import random
 import sys
 from pathlib import Path
 
-from collectors.clock import SystemClock
+from collectors.host.clock import SystemClock
 from collectors.journal.backlog import EventAt, Row, Work
 from collectors.journal.reader import JournalReader
 from collectors.journal.settings import JournalSettings
-from collectors.journal.writer import Writer
+from collectors.journal.writer import JournalWriter
 
 
 def main() -> None:
     state, seed = Path(sys.argv[1]), int(sys.argv[2])
     choose, clock = random.Random(seed), SystemClock()
-    writer = Writer(state / "load", {}, JournalSettings(ballast_mib=0.0), clock, lambda *_: None)
+    writer = JournalWriter(state / "load", {}, JournalSettings(ballast_mib=0.0), clock, lambda *_: None)
     chunks = JournalReader(state / "load").after(0, 10**9).chunks
     count = sum(len(chunk.boottime_ns) for chunk in chunks)
     while True:

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from collectors.clock import FakeClock, SystemClock
 from collectors.errors import JournalLocked, JournalNewer, JournalReadOnly
+from collectors.host.clock import FakeClock, SystemClock
 from collectors.journal.backlog import Backlog, EventAt, Row
 from collectors.journal.committer import Committer
 from collectors.journal.reader import JournalReader
 from collectors.journal.schema import journal_files
 from collectors.journal.settings import JournalSettings
-from collectors.journal.writer import Writer
+from collectors.journal.writer import JournalWriter
 from collectors.reading import Event, Reading
-from tests.collectors.journal.rig import column, fill, read_all
+from tests.testing.journal import column, fill, read_all
 
 TAGS = {"bench": "b1", "device": "load"}
 FAST = JournalSettings(commit_window_s=0.02, ballast_mib=0.0, min_free_mib=0.0)
@@ -142,7 +142,7 @@ def test_a_disk_that_cannot_be_written_for_a_while_is_waited_for(
     committer.start()
     for error in (JournalReadOnly("remounted read-only"), JournalLocked("a shell has it"), OSError(errno.EIO, "no")):
         with monkeypatch.context() as patch:
-            patch.setattr(Writer, "commit", raising(error))
+            patch.setattr(JournalWriter, "commit", raising(error))
             committer.put(Reading("battery", 1, {"voltage_v": 1.0}))
             eventually(lambda: committer.trouble != "")
             assert committer.queue_rows == 1
@@ -170,7 +170,7 @@ def test_a_bug_ends_the_thread_and_leaves_its_trace(
     monkeypatch.setattr(threading, "excepthook", traces.append)
     committer = committers(tmp_path)
     committer.start()
-    monkeypatch.setattr(Writer, "commit", lambda *_: 1 / 0)
+    monkeypatch.setattr(JournalWriter, "commit", lambda *_: 1 / 0)
     committer.put(Reading("battery", 1, {"voltage_v": 1.0}))
     eventually(lambda: bool(traces))
     assert isinstance(committer.failure, ZeroDivisionError)

@@ -16,21 +16,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collectors.clock import SystemClock
 from collectors.errors import JournalError
+from collectors.host.clock import SystemClock
 from collectors.journal import committer as committer_module
-from collectors.journal import held, salvage
+from collectors.journal import held_losses, recovery
+from collectors.journal.active_file import ActiveFile
 from collectors.journal.backlog import MOST_EVENTS, MOST_SERIES, OTHERS, Backlog, EventAt, Key, Loss, Losses, Row
 from collectors.journal.committer import Committer
-from collectors.journal.held import Held
-from collectors.journal.live import LiveFile
+from collectors.journal.held_losses import Held
 from collectors.journal.reader import JournalReader
 from collectors.journal.records import EventRecord
 from collectors.journal.schema import FileSuspect, bad_files
 from collectors.journal.settings import JournalSettings
-from collectors.journal.writer import Writer
+from collectors.journal.writer import JournalWriter
 from collectors.reading import Event, Reading
-from tests.collectors.journal.rig import QUIET, Bench, column, event, fill, read_all, rows
+from tests.testing.journal import QUIET, Bench, column, event, fill, read_all, rows
 
 FAST = JournalSettings(commit_window_s=0.01, ballast_mib=0.0, min_free_mib=0.0)
 FAULTS = Path(__file__).parents[2] / "disk_faults" / "disk_faults.c"
@@ -161,8 +161,8 @@ def test_a_record_has_one_size_and_tells_all_counts(
 ) -> None:
     record = Held("boot", 1, 2, "disk full " * 99, Losses(rows_lost, events_lost), True, uptos, tuple(earlier))
     text = record.text()
-    assert len(text) == held.SIZE
-    read = held.parse(text)
+    assert len(text) == held_losses.SIZE
+    read = held_losses.parse(text)
     assert read is not None
     assert read.losses.row_count == record.losses.row_count
     assert read.losses.event_count + len(read.earlier) == record.losses.event_count + len(earlier)
@@ -171,27 +171,27 @@ def test_a_record_has_one_size_and_tells_all_counts(
 
 def test_what_is_no_whole_record_is_none(tmp_path: Path) -> None:
     record = Held("boot", 1, 2, "why", Losses({("battery", "{}"): Loss(3, 1, 2)}), True)
-    assert held.read(tmp_path) is None
-    held.reserve(tmp_path)
-    assert (tmp_path / held.NAME).stat().st_size == held.SIZE
-    assert held.read(tmp_path) is None
-    held.write(tmp_path, record)
-    assert held.read(tmp_path) == record
+    assert held_losses.read(tmp_path) is None
+    held_losses.reserve(tmp_path)
+    assert (tmp_path / held_losses.NAME).stat().st_size == held_losses.SIZE
+    assert held_losses.read(tmp_path) is None
+    held_losses.write(tmp_path, record)
+    assert held_losses.read(tmp_path) == record
     text = record.text()
     for torn in (
         text[:40],
-        text[:40].ljust(held.SIZE),
+        text[:40].ljust(held_losses.SIZE),
         b"\xff" + text,
         b"[]",
         b"{}",
-        b"[" * held.SIZE,
+        b"[" * held_losses.SIZE,
         b'{"rows":[1]}',
     ):
-        (tmp_path / held.NAME).write_bytes(torn)
-        assert held.read(tmp_path) is None
-    held.write(tmp_path, record)
-    held.clear(tmp_path)
-    assert held.read(tmp_path) is None
+        (tmp_path / held_losses.NAME).write_bytes(torn)
+        assert held_losses.read(tmp_path) is None
+    held_losses.write(tmp_path, record)
+    held_losses.clear(tmp_path)
+    assert held_losses.read(tmp_path) is None
 
 
 def test_a_run_that_was_cut_off_is_told_once_with_what_it_had_committed(bench: Bench) -> None:
@@ -320,7 +320,7 @@ def test_a_collector_killed_on_a_full_disk_has_noted_what_waited(
     eventually_committed(committer)
     filler = fill(small_disk)
     put = 1
-    while (record := held.read(small_disk / "load")) is None or record.losses.row_count < 50:
+    while (record := held_losses.read(small_disk / "load")) is None or record.losses.row_count < 50:
         committer.put(Reading("battery", SystemClock().boottime_ns(), {"voltage_v": float(put)}))
         put += 1
         time.sleep(0.001)
@@ -340,7 +340,7 @@ def test_a_collector_killed_on_a_full_disk_has_noted_what_waited(
 def test_losses_that_could_not_be_told_at_one_start_are_told_at_a_later_one(bench: Bench) -> None:
     record = Held("boot-1", 1, 2, "full", Losses({("battery", "{}"): Loss(7, 1, 2)}), True)
     bench.close(bench.open())
-    held.write(bench.directory, record)
+    held_losses.write(bench.directory, record)
     second = bench.open()
     second.begin_run()
     assert second.note_held(Losses({("battery", "{}"): Loss(5, 8, 9)}), 8, "still full", is_final=True)
@@ -362,9 +362,9 @@ def test_errors_in_one_of_ten_commits_and_new_files_lose_nothing_silently(
 ) -> None:
     monkeypatch.setattr(committer_module, "RETRY_S", 0.01)
     chance, on = random.Random(seed), [False]
-    commit, begin = LiveFile.commit, Writer._begin
+    commit, begin = ActiveFile.commit, JournalWriter._begin
 
-    def commit_or_fail(live: LiveFile, *arguments: object) -> int:
+    def commit_or_fail(live: ActiveFile, *arguments: object) -> int:
         when = chance.random() if on[0] else 1.0
         if when < 0.05:
             raise FileSuspect(f"{live.path}: disk I/O error", live.path)
@@ -375,14 +375,14 @@ def test_errors_in_one_of_ten_commits_and_new_files_lose_nothing_silently(
         acknowledged[0] = seq
         return seq
 
-    def begin_or_fail(writer: Writer, first_seq: int) -> LiveFile:
+    def begin_or_fail(writer: JournalWriter, first_seq: int) -> ActiveFile:
         if on[0] and chance.random() < 0.3:
             raise OSError(errno.EIO, "Input/output error")
         return begin(writer, first_seq)
 
     acknowledged = [0]
-    monkeypatch.setattr(LiveFile, "commit", commit_or_fail)
-    monkeypatch.setattr(Writer, "_begin", begin_or_fail)
+    monkeypatch.setattr(ActiveFile, "commit", commit_or_fail)
+    monkeypatch.setattr(JournalWriter, "_begin", begin_or_fail)
     committer = collect(tmp_path)
     committer.start()
     on[0] = True
@@ -444,13 +444,13 @@ def test_a_slice_that_the_disk_does_not_give_now_is_not_lost(bench: Bench, monke
 
     def read_or_fail(path: Path) -> object:
         if next(fail):
-            raise salvage.sqlite3.OperationalError("disk I/O error")
+            raise recovery.sqlite3.OperationalError("disk I/O error")
         return connect(path)
 
-    connect = salvage.connect_reader
-    error = salvage.sqlite3.OperationalError
-    monkeypatch.setattr(salvage, "connect_reader", read_or_fail)
-    monkeypatch.setattr(salvage, "_is_for_good", lambda found: not isinstance(found, error))
+    connect = recovery.connect_reader
+    error = recovery.sqlite3.OperationalError
+    monkeypatch.setattr(recovery, "connect_reader", read_or_fail)
+    monkeypatch.setattr(recovery, "_is_for_good", lambda found: not isinstance(found, error))
     for _ in range(12):
         writer.upkeep()
         bench.write(writer, 1, value=9.0)
@@ -527,7 +527,7 @@ def test_commits_that_failed_but_show_in_the_file_are_not_counted_twice(bench: B
     record = Held("fake-boot", 1, 2, "EIO", Losses({("battery", "{}"): Loss(1, 1, 1)}), True, {"j-00000001.db": upto})
     bench.open_writers.remove(writer)
     writer._place.release()
-    held.write(bench.directory, record)
+    held_losses.write(bench.directory, record)
     again = bench.open(QUIET)
     again.begin_run()
     again.commit(event("collector_start"))

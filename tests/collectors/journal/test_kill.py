@@ -18,7 +18,7 @@ import pytest
 
 from collectors.journal.reader import JournalReader
 from collectors.journal.schema import connect_reader, journal_files
-from tests.collectors.journal.rig import column
+from tests.testing.journal import column
 
 KILLS = int(os.environ.get("BATTFLEET_KILLS", "20"))
 WRITER = Path(__file__).with_name("kill_writer.py")

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from collectors.clock import FakeClock
+from collectors.host.clock import FakeClock
 from collectors.journal.backlog import EventAt, Row, Work
 from collectors.journal.reader import JournalReader
+from collectors.journal.row_mapping import canonical
 from collectors.journal.settings import JournalSettings
-from collectors.journal.tables import canonical
-from collectors.journal.writer import Writer
+from collectors.journal.writer import JournalWriter
 
 NAMES = st.sampled_from(["voltage_v", "current_a", "power_w"])
 VALUES = st.none() | st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 99).map(lambda i: i / 100)
@@ -39,7 +39,7 @@ class JournalModel(RuleBasedStateMachine):
 
     def open(self) -> None:
         settings = JournalSettings(ballast_mib=0.0, min_free_mib=0.0)
-        self.writer = Writer(self.root / str(self.runs), {}, settings, self.clock, lambda *_: None)
+        self.writer = JournalWriter(self.root / str(self.runs), {}, settings, self.clock, lambda *_: None)
         self.reader = JournalReader(self.root / str(self.runs))
 
     @rule(

@@ -9,15 +9,15 @@ from collectors.journal.records import SYNCHRONISED
 from collectors.journal.retention import DAY_NS
 from collectors.journal.schema import journal_files
 from collectors.journal.settings import JournalSettings
-from collectors.journal.writer import Writer
-from tests.collectors.journal.rig import SECOND, Bench, rows
+from collectors.journal.writer import JournalWriter
+from tests.testing.journal import SECOND, Bench, rows
 
 
 def settings(**changes: object) -> JournalSettings:
     return JournalSettings(**{"ballast_mib": 0.0, "min_free_mib": 0.0, "cap_mib": 1000.0, "roll_s": 1e9, **changes})  # type: ignore[arg-type]
 
 
-def four_files(bench: Bench, wanted: JournalSettings) -> Writer:
+def four_files(bench: Bench, wanted: JournalSettings) -> JournalWriter:
     """Three sealed files of 100 rows (seq 1, 2, 3) and an empty live one."""
     writer = bench.open(wanted)
     for number in range(3):
@@ -35,7 +35,7 @@ def shipped(state: Path, **cursors: int) -> None:
     connection.close()
 
 
-def upkeep(bench: Bench, writer: Writer) -> list[str]:
+def upkeep(bench: Bench, writer: JournalWriter) -> list[str]:
     bench.clock.sleep_s(60)
     writer.upkeep()
     return [p.name for p in journal_files(bench.directory)]

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from collectors.clock import FakeClock
 from collectors.errors import JournalError, JournalLocked, JournalNewer, JournalReadOnly
+from collectors.host.clock import FakeClock
 from collectors.journal import schema
 from collectors.journal.backlog import Row, Work
-from collectors.journal.place import LEAP
+from collectors.journal.directory import LEAP
 from collectors.journal.reader import JournalReader
 from collectors.journal.schema import DiskFull, FileSuspect, bad_files, journal_files, kept_files, path_of, read_header
 from collectors.journal.settings import JournalSettings
 from collectors.journal.writer import seal
-from tests.collectors.journal.rig import QUIET, SECOND, Bench, column, event, fill, read_all, rows
+from tests.testing.journal import QUIET, SECOND, Bench, column, event, fill, read_all, rows
 
 
 def test_every_commit_is_flushed_and_the_settings_are_read_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

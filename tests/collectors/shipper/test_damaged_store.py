@@ -16,26 +16,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from collectors.cli.status import COMMAND as STATUS
-from collectors.clock import ToldClock, tell
 from collectors.errors import JournalError
+from collectors.host.clock import FileClock, write_clock_file
 from collectors.journal.reader import JournalReader
 from collectors.journal.settings import JournalSettings
-from collectors.journal.shipped import shipped_seq
-from collectors.journal.writer import Writer
+from collectors.journal.shipper_state import shipped_seq
+from collectors.journal.writer import JournalWriter
 from collectors.shipper import config as ship_config
 from collectors.shipper import service
-from collectors.shipper.delivery import Refusal
-from collectors.shipper.store import (
+from collectors.shipper.cursors import (
     BAD_FILES_KEPT,
-    Store,
+    ShipStore,
     StoreDamaged,
     StoreUnavailable,
     open_existing,
     put_aside,
     translated,
 )
-from tests.collectors.journal.rig import rows
-from tests.influxdb2_stand_in import Api, serving
+from collectors.shipper.retry import Refusal
+from tests.testing.influxdb2_stand_in import Api, serving
+from tests.testing.journal import rows
 
 PAGE_BYTES = 4096
 COMMITS = 40
@@ -64,12 +64,12 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     told = tmp_path / "clock.json"
-    tell(told, state=1)
+    write_clock_file(told, state=1)
     monkeypatch.setenv("COLLECTORS_CLOCK", str(told))
     state = tmp_path / "state"
-    clock = ToldClock(told)
+    clock = FileClock(told)
     settings = JournalSettings(ballast_mib=0.0)
-    writer = Writer(state / "mppt", {"bench": "b", "device": "mppt"}, settings, clock, lambda *_: None)
+    writer = JournalWriter(state / "mppt", {"bench": "b", "device": "mppt"}, settings, clock, lambda *_: None)
     for number in range(COMMITS):
         writer.commit(rows({"voltage_v": float(number)}, clock.boottime_ns() + number))
     writer.close()
@@ -94,9 +94,9 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 def filled(bench: Bench) -> bytes:
     """Ship everything, add some dead letters, and return the content of ship.db."""
     bench.ship_once()
-    with Store(bench.ship_db) as store:
+    with ShipStore(bench.ship_db) as store:
         letters = [Refusal(f"m v={number} {'x' * 300}", 400, "refused", "no") for number in range(200)]
-        store.bury("lab", "mppt", 1, letters)
+        store.add_dead("lab", "mppt", 1, letters)
     return bench.ship_db.read_bytes()
 
 
@@ -143,7 +143,7 @@ def test_no_overwritten_page_stops_shipping_or_status(bench: Bench, data: st.Dat
         bench.ship_once()
     except StoreDamaged as error:
         pytest.fail(f"a person would have to act: {error}")
-    with Store(bench.ship_db, check=True) as store:
+    with ShipStore(bench.ship_db, check=True) as store:
         is_new = bool(list(bench.state.glob("ship.db.bad-*")))
         assert bench.arrived() == COMMITS or not is_new
         assert store.marks("lab")["mppt"].confirmed >= COMMITS or is_new
@@ -160,7 +160,7 @@ def test_a_journal_that_ends_before_its_cursor_is_read_from_its_beginning(
     bench.server.stored.clear()
     with pytest.raises(Exception, match="another one than before"):
         bench.ship_once()
-    monkeypatch.setattr("collectors.shipper.courier.BEYOND_S", 0.0)
+    monkeypatch.setattr("collectors.shipper.worker.BEYOND_S", 0.0)
     bench.ship_once()
     assert bench.arrived() == COMMITS
 
@@ -176,11 +176,11 @@ def test_only_the_newest_damaged_files_are_kept(tmp_path: Path) -> None:
 
 
 def test_the_first_error_is_told_and_a_full_disk_is_no_damage(tmp_path: Path) -> None:
-    with Store(tmp_path / "ship.db") as store:
+    with ShipStore(tmp_path / "ship.db") as store:
         store._db.execute("PRAGMA max_page_count=1")  # SQLite's own limit gives the same error as a full disk
         with pytest.raises(StoreUnavailable, match="full"):
             for number in range(100):
-                store.bury("lab", "mppt", 1, [Refusal(f"{number} {'x' * 5000}", 400, "refused", "")])
+                store.add_dead("lab", "mppt", 1, [Refusal(f"{number} {'x' * 5000}", 400, "refused", "")])
         store._db.execute("PRAGMA max_page_count=1000000")
         store.set_types("lab", {("m", "f"): "f"})
         assert store.types("lab") == {("m", "f"): "f"}
@@ -221,27 +221,27 @@ def test_a_disk_that_does_not_give_back_is_damage_and_one_that_takes_nothing_is_
 def test_a_file_that_fails_while_it_is_used_is_put_aside_in_the_same_run(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, failed = Store.save, list[str]()
+    save, failed = ShipStore.save, list[str]()
 
-    def fail_once(store: Store, *arguments: Any) -> None:
+    def fail_once(store: ShipStore, *arguments: Any) -> None:
         if not failed:
             failed.append("disk I/O error")
             raise StoreDamaged(f"{store.path}: damaged: disk I/O error (SQLITE_IOERR_READ)")
         save(store, *arguments)
 
-    monkeypatch.setattr(Store, "save", fail_once)
+    monkeypatch.setattr(ShipStore, "save", fail_once)
     bench.ship_once()
     assert failed
     assert (bench.state / "ship.db.bad-1").exists()
-    with Store(bench.ship_db, check=True) as store:
+    with ShipStore(bench.ship_db, check=True) as store:
         assert store.marks("lab")["mppt"].confirmed == COMMITS
 
 
 def test_a_disk_that_spoils_every_new_file_ends_the_shipper(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(store: Store, *_: Any) -> None:
+    def fail(store: ShipStore, *_: Any) -> None:
         raise StoreDamaged(f"{store.path}: damaged")
 
-    monkeypatch.setattr(Store, "save", fail)
+    monkeypatch.setattr(ShipStore, "save", fail)
     with pytest.raises(StoreDamaged):
         bench.ship_once()
 

@@ -11,11 +11,11 @@ from threading import Thread
 import pytest
 
 from collectors.shipper.config import SinkConfig
-from collectors.shipper.courier import Courier
-from collectors.shipper.post import Post
-from collectors.shipper.reading import Reading
-from collectors.shipper.store import Store
-from tests.collectors.shipper.twin import OFFSET_NS, TwinJournal
+from collectors.shipper.cursors import ShipStore
+from collectors.shipper.influxdb.client import InfluxClient
+from collectors.shipper.journal_source import JournalSource
+from collectors.shipper.worker import SinkWorker
+from tests.testing.memory_sink import OFFSET_NS, TwinJournal
 
 BYTES_PER_S = 40_000
 ANSWER_S = 0.5
@@ -56,7 +56,7 @@ def server() -> Iterator[SlowServer]:
 
 
 def test_batches_become_so_small_that_the_answer_comes_in_time(server: SlowServer, tmp_path: Path) -> None:
-    store = Store(tmp_path / "ship.db")
+    store = ShipStore(tmp_path / "ship.db")
     journal = TwinJournal(store.path)
     journal.sync()
     journal.append(range(ROWS))
@@ -68,9 +68,9 @@ def test_batches_become_so_small_that_the_answer_comes_in_time(server: SlowServe
         gzip_level=0,
         answer_s=ANSWER_S,
     )
-    with Post(sink, "") as post:
-        carried = Courier("lab", store, post, batch_lines=ROWS, uniform=lambda _low, _high: 0.0)
-        carried.add(Reading("mppt", journal, store, "lab", carried.types))
+    with InfluxClient(sink, "") as post:
+        carried = SinkWorker("lab", store, post, batch_lines=ROWS, uniform=lambda _low, _high: 0.0)
+        carried.add(JournalSource("mppt", journal, store, "lab", carried.types))
         assert len(post.pack(["x" * 60] * ROWS)) > 2 * ANSWER_S * BYTES_PER_S, "too much for one answer"
         carried.run_once()
     assert server.stamps == {OFFSET_NS + n for n in range(ROWS)}

@@ -13,17 +13,17 @@ from click.testing import CliRunner
 from collectors.cli.note import bench_of
 from collectors.cli.ship import COMMAND as SHIP
 from collectors.cli.status import COMMAND as STATUS
-from collectors.clock import ToldClock, tell
 from collectors.errors import ClockUnknown, JournalError
+from collectors.host.clock import FileClock, write_clock_file
 from collectors.journal.reader import JournalReader
 from collectors.journal.records import SYNCHRONISED, UNSYNCHRONISED
 from collectors.journal.schema import path_of
 from collectors.journal.settings import JournalSettings
-from collectors.journal.writer import Writer
-from collectors.shipper.reading import collectors_of
-from collectors.shipper.store import Marks, Store
-from tests.collectors.journal.rig import rows
-from tests.influxdb2_stand_in import Api, serving
+from collectors.journal.writer import JournalWriter
+from collectors.shipper.cursors import Cursors, ShipStore
+from collectors.shipper.journal_source import collectors_of
+from tests.testing.influxdb2_stand_in import Api, serving
+from tests.testing.journal import rows
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def journal(state: Path, name: str, clock_state: int = SYNCHRONISED, commits: int = 5) -> Path:
     """Write a journal of so many commits of one reading each."""
     told = state.parent / "clock.json"
-    tell(told, state=clock_state)
-    clock = ToldClock(told)
+    write_clock_file(told, state=clock_state)
+    clock = FileClock(told)
     settings = JournalSettings(ballast_mib=0.0)
-    writer = Writer(state / name, {"bench": "b", "device": name}, settings, clock, lambda *_: None)
+    writer = JournalWriter(state / name, {"bench": "b", "device": name}, settings, clock, lambda *_: None)
     for number in range(commits):
         writer.commit(rows({"voltage_v": float(number)}, clock.boottime_ns() + number))
     writer.close()
@@ -136,8 +136,8 @@ def test_a_state_folder_that_the_user_may_not_read_is_an_error_that_says_so(
 
 def test_numbers_that_were_left_out_after_a_damaged_file_are_not_unsent(state: Path) -> None:
     folder = journal(state, "mppt", commits=7)
-    with Store(state / "ship.db") as store:
-        store.save("lab", {"mppt": Marks(3)})
+    with ShipStore(state / "ship.db") as store:
+        store.save("lab", {"mppt": Cursors(3)})
     path_of(folder, 1).rename(folder / "j-00000001.db.bad-1")
     (folder / "j-00000001.db.bad-1").write_bytes(b"no database")
     journal(state, "mppt", commits=2)

@@ -17,21 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors.cli.ship import COMMAND
-from collectors.clock import FakeClock, ToldClock, tell
 from collectors.errors import ConfigError
+from collectors.host.clock import FakeClock, FileClock, write_clock_file
 from collectors.journal.backlog import EventAt, Row, Work
 from collectors.journal.committer import Committer
+from collectors.journal.row_mapping import canonical
 from collectors.journal.settings import JournalSettings
-from collectors.journal.tables import canonical
-from collectors.journal.writer import Writer
+from collectors.journal.writer import JournalWriter
 from collectors.reading import Event
 from collectors.shipper import config as ship_config
 from collectors.shipper import service
-from collectors.shipper.post import Post
-from collectors.shipper.query import NotReadable, QueryClient, QueryFailed, _seconds
-from collectors.shipper.store import Store, Verified
-from collectors.shipper.verification import AT_ONCE_NS, MINUTE_NS, Bins, Range, joined, parse_range, parts
-from tests.influx import Influx
+from collectors.shipper.cursors import ShipStore, Verified
+from collectors.shipper.influxdb.client import InfluxClient
+from collectors.shipper.influxdb.query import NotReadable, QueryClient, QueryFailed, _seconds
+from collectors.shipper.verification import AT_ONCE_NS, MINUTE_NS, Range, TimeBins, joined, parse_range, parts
+from tests.testing.influx import Influx
 
 SECOND = 10**9
 ROWS = 3 * 3600
@@ -75,7 +75,7 @@ class Host:
         end_ns = 10**6 * SECOND
         clock = FakeClock(boottime_ns=end_ns, offset_ns=self.now_ns - 10**6 * SECOND)
         settings = JournalSettings(ballast_mib=0.0)
-        writer = Writer(self.state / name, {"bench": "b", "device": name}, settings, clock, lambda *_: None)
+        writer = JournalWriter(self.state / name, {"bench": "b", "device": name}, settings, clock, lambda *_: None)
         rows = []
         for number in range(ROWS):
             current_a = None if number % 5 else -number * 1e-9
@@ -110,9 +110,9 @@ class Host:
 @pytest.fixture
 def host(influx: Influx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     told = tmp_path / "clock.json"
-    tell(told, state=1)
+    write_clock_file(told, state=1)
     monkeypatch.setenv("COLLECTORS_CLOCK", str(told))
-    look = ToldClock(told).look()
+    look = FileClock(told).look()
     (tmp_path / "state").mkdir()
     (tmp_path / "password").write_text(influx.password)
     host = Host(tmp_path, influx, influx.create_database(), look.boottime_ns + look.offset_ns)
@@ -140,7 +140,7 @@ def test_exactly_what_the_server_lost_is_sent_again(host: Host) -> None:
     assert found["still_missing"] == 0
     assert (host.count("voltage_v"), host.count("current_a")) == (ROWS, ROWS // 5)
     assert host.facts()["missing"] == 0
-    with Store(host.state / "ship.db") as store:
+    with ShipStore(host.state / "ship.db") as store:
         assert [row.missing for row in store.verified_after(0)] == [before["missing"], before["missing"], 0]
 
 
@@ -148,7 +148,7 @@ def test_a_value_that_somebody_else_wrote_is_reported_and_not_overwritten(host: 
     (series,) = host.influx.query("SELECT voltage_v FROM battery ORDER BY time DESC LIMIT 1", host.database)
     stamp = series["values"][0][0]
     sink = ship_config.load(host.config).sinks[0]
-    with Post(sink, host.influx.password) as post:
+    with InfluxClient(sink, host.influx.password) as post:
         assert post.ask([f"battery,bench=b,device=mppt voltage_v=1.5 {stamp}"]).status == 204
         assert post.ask([f"battery,bench=b,device=mppt voltage_v=1.5 {stamp - SECOND // 2}"]).status == 204
     found = host.facts()
@@ -161,7 +161,7 @@ def test_dead_letters_are_counted_and_not_sent_again(host: Host) -> None:
     host.influx.query("DROP MEASUREMENT battery", host.database)
     host.influx.query("CREATE DATABASE other")
     sink = ship_config.load(host.config).sinks[0]
-    with Post(sink, host.influx.password) as post:
+    with InfluxClient(sink, host.influx.password) as post:
         assert post.ask([f"battery,bench=b,device=mppt voltage_v=1i {host.now_ns - 7000 * SECOND}"]).status == 204
     first = host.facts()
     assert first["exit"] == 76
@@ -239,8 +239,8 @@ def test_neighbours_are_joined_and_nothing_is_lost(minutes: set[int]) -> None:
 
 @given(st.lists(st.floats(-1e12, 1e12), min_size=1, max_size=50), st.randoms(use_true_random=False))
 def test_the_order_in_which_a_server_adds_up_is_no_difference(numbers: list[float], shuffler: Any) -> None:
-    def bins(values: list[float]) -> Bins:
-        made = Bins.empty(1)
+    def bins(values: list[float]) -> TimeBins:
+        made = TimeBins.empty(1)
         for value in values:
             made.add(np.zeros(1, np.int64), np.array([value]))
         return made

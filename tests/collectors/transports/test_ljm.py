@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from collectors import transports
-from collectors.devices import _labjack_t7_stream as stream
 from collectors.devices import labjack_t7
+from collectors.devices.labjack_t7 import stream_packets as stream
 from collectors.errors import ConfigError, LinkBusy, LinkDown, NoReply, Refused, WrongDevice
 from collectors.fakes import labjack_t7 as fake
 from collectors.fakes.serve import Server, Station, serving
@@ -66,7 +66,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def station() -> Iterator[Station]:
     server = Server()
     world = {"battery.voltage_v": 13.2, "battery.current_a": -4.5}
-    station = Station("t7", fake.FAKE, lambda _time_s: world, fake.FakeOptions(noise=False))
+    station = Station("t7", fake.FAKE, lambda _time_s: world, fake.FakeT7Options(noise=False))
     server.add_tcp(station, {"": 0, "stream": 0})
     with serving(server):
         yield station
@@ -200,11 +200,11 @@ class Scripted:
 
 def streaming(*reads: list[float] | int) -> tuple[ljm.LjmLink, stream.Tracker]:
     link = ljm.LjmLink(Scripted(*reads), 1, "ljm:USB:1")  # type: ignore[arg-type]
-    link._stream = ljm.Stream(2)
+    link._stream = ljm.LjmStream(2)
     return link, stream.Tracker(2)
 
 
-def feed(link: ljm.LjmLink, tracker: stream.Tracker) -> tuple[list[stream.Segment], list[str]]:
+def feed(link: ljm.LjmLink, tracker: stream.Tracker) -> tuple[list[stream.StreamSegment], list[str]]:
     cut = stream.cut_packets(link.read(0.0, "stream").data)
     assert cut is not None
     segments, events = tracker.feed(cut.payload)
@@ -256,7 +256,7 @@ def test_close_stops_the_stream_and_the_device_once() -> None:
 
 def test_packets_of_the_link_are_those_of_the_device() -> None:
     codes = np.array([1, 2, 65000, 4], dtype=np.uint16)
-    assert ljm.Stream(2).packet(codes.astype(float), 2940, 7, 12) == stream.encode(0, codes, 2940, 7, 12)
+    assert ljm.LjmStream(2).packet(codes.astype(float), 2940, 7, 12) == stream.encode(0, codes, 2940, 7, 12)
 
 
 def test_the_library_is_found_missing_before_the_wrapper_can_fail_on_none() -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from soc import cellfile, simulate
+from soc import simulate
+from soc.cell import toml_file
+from soc.cell.ocv import Ocv
+from soc.cell.parameters import CellParameters
 from soc.cli import main
-from soc.ocv import Ocv
-from soc.parameters import CellParameters
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -58,7 +59,7 @@ def cell() -> CellParameters:
 @pytest.fixture(scope="session")
 def cell_file(cell: CellParameters, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cells") / "toy.toml"
-    cellfile.save(cell, path)
+    toml_file.save(cell, path)
     return path
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 import pytest
 
-from soc import cellfile
+from soc.cell import toml_file
+from soc.cell.parameters import CellParameters
 from soc.cli import cli
-from soc.parameters import CellParameters
 from tests.soc.cli.conftest import Array, Called
 
 Call = Callable[..., Called]
@@ -56,7 +56,7 @@ def test_help_does_not_wait_for_the_numerics() -> None:
 
 
 def test_estimating_does_not_wait_for_what_it_does_not_need() -> None:
-    code = "import sys, soc.stream, soc.stores.csv, soc.shipped; "
+    code = "import sys, soc.estimation.session, soc.stores.csv, soc.cell.library; "
     code += "print(sorted({'scipy.optimize', 'matplotlib', 'pandas', 'filterpy', 'rich'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -224,7 +224,7 @@ def test_a_simulated_cell_is_identified_and_its_file_estimates(
     (tmp_path / "tests.toml").write_text(EXPERIMENTS)
     done = call("identify", tmp_path / "tests.toml", "--out", tmp_path / "found.toml", "--report", tmp_path / "report")
     assert done.code == 0 and "mV rms, found without this run" in done.out
-    assert cellfile.load(tmp_path / "found.toml").capacity_ah == pytest.approx(3.0, rel=0.01)
+    assert toml_file.load(tmp_path / "found.toml").capacity_ah == pytest.approx(3.0, rel=0.01)
     assert {p.name for p in (tmp_path / "report").iterdir()} == {"found.html", "found.json"}
     (told,) = call(
         "estimate", recording(), "--cell", tmp_path / "found.toml", "--soc0", 0.8, "--out", tmp_path / "r.csv", "--json"
@@ -311,11 +311,11 @@ def test_a_pause_of_half_a_day_is_no_error(call: Call, tmp_path: Path, command: 
 
 
 def test_a_bug_ends_with_its_trace_and_70(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    from soc import shipped
+    from soc.cell import library
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError("as a bug would")
 
-    monkeypatch.setattr(shipped, "names", broken)
+    monkeypatch.setattr(library, "names", broken)
     done = call("cells")
     assert done.code == 70 and "Traceback" in done.err and "this is a bug in battfleet" in done.err

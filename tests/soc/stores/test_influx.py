@@ -12,7 +12,7 @@ import pytest
 from soc import stores
 from soc.stores import Results, StoreDown, StoreError
 from soc.stores.influx import encode
-from tests.influx import Influx
+from tests.testing.influx import Influx
 
 BEGIN = 1_700_006_400
 
@@ -33,10 +33,10 @@ def place(influx: Influx, tmp_path: Path) -> Callable[..., str]:
 
 
 def put(place: Callable[..., str], lines: list[str]) -> None:
-    from soc.stores._influx_http import Server
+    from soc.stores._influx_http import InfluxConnection
     from soc.stores._influx_place import parse
 
-    server = Server(parse(place()))
+    server = InfluxConnection(parse(place()))
     server.write(lines)
     server.close()
 

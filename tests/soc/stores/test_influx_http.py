@@ -14,7 +14,7 @@ import pytest
 
 from soc import stores
 from soc.stores import StoreDown, StoreError
-from soc.stores._influx_http import Server
+from soc.stores._influx_http import InfluxConnection
 from soc.stores._influx_place import parse
 
 CHUNKED_QUERY = (
@@ -76,9 +76,9 @@ class Listener:
 
 
 @contextmanager
-def listening(*answers: bytes) -> Iterator[tuple[Listener, Server]]:
+def listening(*answers: bytes) -> Iterator[tuple[Listener, InfluxConnection]]:
     listener = Listener(list(answers))
-    server = Server(parse(f"influx:{listener.url}/bat?device=t7"))
+    server = InfluxConnection(parse(f"influx:{listener.url}/bat?device=t7"))
     try:
         yield listener, server
     finally:
@@ -86,7 +86,7 @@ def listening(*answers: bytes) -> Iterator[tuple[Listener, Server]]:
         listener.close()
 
 
-def values(server: Server) -> list[list[float]]:
+def values(server: InfluxConnection) -> list[list[float]]:
     return [row for series in server.query("SELECT voltage_v FROM battery") for row in series["values"]]
 
 

@@ -11,7 +11,7 @@ import pytest
 from soc import stores
 from soc.stores import StoreDown, StoreError
 from soc.stores import journal as module
-from tests.collectors.journal.rig import Bench, rows
+from tests.testing.journal import Bench, rows
 
 BEGIN = 1_700_006_400
 

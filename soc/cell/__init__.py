@@ -1,0 +1,8 @@
+"""What is known of a cell.
+
+    parameters   frozen values with their uncertainty            toml_file  one TOML file a cell, exact round trip
+    ocv          open-circuit voltage over SOC and temperature   tables     the parameters laid out for compiled code
+    library      the cells that come with this package
+
+May import `soc.errors` only. No clock, no network.
+"""
