@@ -1,11 +1,16 @@
-"""Every page is reachable from the index of the documentation; links lead to files and headings that exist."""
+"""Every page is reachable from the index; links lead to files and headings that exist; the guide's example works."""
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from collectors.protocols.dialogue import Reply
+from collectors.reading import Reading
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -62,3 +67,28 @@ def test_decisions_are_numbered_without_gaps_and_listed_as_they_are() -> None:
         assert int(head[1]) == number
         assert f"| {number} | [{head[2]}]({record.name}) | {head[3]} | {head[4]} |" in index
         assert "\n## Decision\n" in record.read_text()
+
+
+def test_the_example_instrument_of_the_guide_reads_its_fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = (DOCS / "adding-an-instrument.md").read_text()
+    modules = []
+    for name, source in zip(
+        ("collectors.devices.acme_pm1", "collectors.fakes.acme_pm1"),
+        re.findall(r"^```python\n(.*?)^```", guide, re.MULTILINE | re.DOTALL),
+        strict=True,
+    ):
+        module = ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, module)
+        exec(compile(source, name, "exec"), module.__dict__)
+        modules.append(module)
+    device, kind = modules[0].DEVICE, modules[1].FAKE
+    fake = kind.make(lambda _now_s: {"battery.voltage_v": 12.8}, kind.options())
+    poll = device.driver(device.options()).poll()
+    ask = next(poll)
+    (out,) = fake.receive(ask.send, 0.0)
+    assert [frame["values"]["voltage_v"] for frame in device.decode([out.data])] == pytest.approx([12.8])
+    with pytest.raises(StopIteration) as done:
+        poll.send(Reply(ask.cut(out.data).payload, 5))
+    (reading,) = done.value.value
+    assert isinstance(reading, Reading) and reading.boottime_ns == 5
+    assert reading.values == pytest.approx({"voltage_v": 12.8})
