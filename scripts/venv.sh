@@ -129,6 +129,8 @@ ensure_venv() {
   say "setting up $1 ($2): this takes a minute or two, once"
   if [ "$("$1/bin/python" -c 'import pip, sys; print(sys.version)' 2>/dev/null)" != "$_version" ]; then
     make_venv "$1" "$_python" || return
+    # apt may have brought a newer Python with python3-venv: the stamps are for the one that is there now
+    _version=$("$1/bin/python" -c 'import sys; print(sys.version)')
   fi
   # $2 is a list of words
   # shellcheck disable=SC2086

@@ -110,6 +110,24 @@ def test_a_virtual_environment_that_has_the_extras_is_left_alone(tmp_path: Path)
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_python_that_was_updated_with_its_venv_package_is_not_set_up_again(tmp_path: Path) -> None:
+    python, version = tmp_path / "python", tmp_path / "version"
+    version.write_text("3.11.2 old\n")
+    python.write_text(
+        f'#!/bin/sh\ncase $* in -c*) cat {shlex.quote(str(version))} ;; *) exec {sys.executable} "$@" ;; esac\n'
+    )
+    python.chmod(0o755)
+    folder = shlex.quote(str(tmp_path / "venv"))
+    done = shell(
+        f"find_python() {{ echo {shlex.quote(str(python))}; }}\n"
+        "pip_install() { :; }\n"
+        f"make_venv() {{ echo 3.11.2 new >{shlex.quote(str(version))}; mkdir -p $1/bin; ln -s $2 $1/bin/python; }}\n"
+        f'ensure_venv {folder} "soc build"; echo second >&2; ensure_venv {folder} "soc build"'
+    )
+    assert done.returncode == 0 and done.stderr.count("setting up") == 1
+    assert done.stderr.endswith("second\n")
+
+
 def test_an_extra_that_contains_others_stands_for_them() -> None:
     command = [sys.executable, ROOT / "scripts" / "locked.py", "--extras", "notebooks", "fleet"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
