@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,13 +63,22 @@ def names_argument(command: Command) -> Command:
     return click.argument("names", nargs=-1, metavar="[COLLECTOR]...", shell_complete=complete_names)(command)
 
 
+def no_journal(state_dir: Path) -> str:
+    """Return what to say of a folder without journals: where they are, or how to begin one."""
+    below = state_dir / "state"  # where a virtual bench keeps them: its --state holds configurations and logs, too
+    if collectors_of(below):
+        return f"{state_dir}: no journal here; there are some in its folder state: --state {shlex.quote(str(below))}"
+    return f"{state_dir}: no journal here; name the folder with --state, or start: collectors run CONFIG"
+
+
 def chosen_readers(state_dir: Path, names: tuple[str, ...]) -> list[JournalReader]:
     """Return readers of the named collectors, or of all; ConfigError naming what is not there."""
     there = collectors_of(state_dir)
     missing = [name for name in names if name not in there]
-    if missing or not there:
-        has = ", ".join(there) or "no journal"
-        raise ConfigError(f"{state_dir}: no journal of {', '.join(missing) or 'any collector'}; there is: {has}")
+    if not there:
+        raise ConfigError(no_journal(state_dir))
+    if missing:
+        raise ConfigError(f"{state_dir}: no journal of {', '.join(missing)}; there is: {', '.join(there)}")
     return [JournalReader(state_dir / name) for name in names or there]
 
 

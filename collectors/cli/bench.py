@@ -113,6 +113,8 @@ def COMMAND(  # noqa: N802 - every module here offers COMMAND
         except Unreachable as error:
             raise LinkDown(f"influx: {error}") from error
     _tell(summary, as_json)
+    where = str(folder / "state") if state else "gone with the run; --state DIR keeps them"
+    click.echo(f"journals: {where}", err=True)
     sys.exit(1 if summary.problems else 0)
 
 

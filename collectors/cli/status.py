@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from collectors import config, signals
+from collectors.cli._journals import no_journal
 from collectors.errors import JournalError
 from collectors.host.clock import Clock, system_clock
 from collectors.journal import held_losses, notes
@@ -126,9 +127,7 @@ def COMMAND(state_dir: Path, as_json: bool) -> None:  # noqa: N802
     if as_json:
         click.echo(json.dumps(found, indent=2))
     elif not found["collectors"] and not found["unreadable"]:
-        click.echo(
-            f"{state_dir}: no journal here; name the folder with --state, or start: collectors run CONFIG", err=True
-        )
+        click.echo(no_journal(state_dir), err=True)
     else:
         _print(found)
     if found["unreadable"]:

@@ -135,7 +135,15 @@ def test_on_a_terminal_it_shows_a_table_that_lives() -> None:
     os.close(master)
     assert process.wait(20) == 0
     text = shown.decode()
-    for words in ("virtual bench", "mppt (libresolar_mppt)", "agreement", "gaps", "queue", "nothing was lost"):
+    for words in (
+        "virtual bench",
+        "mppt (libresolar_mppt)",
+        "agreement",
+        "gaps",
+        "queue",
+        "nothing was lost",
+        "--state DIR keeps",
+    ):
         assert words in text
 
 

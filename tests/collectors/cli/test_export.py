@@ -165,6 +165,14 @@ def test_a_mistake_is_named(tmp_path: Path, arguments: list[str], message: str) 
         run(*arguments, state=tmp_path)
 
 
+def test_a_folder_without_journals_is_said_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no journal here; name the folder with --state, or start: collectors run"):
+        run("tail", state=tmp_path)
+    fill(tmp_path / "state")
+    with pytest.raises(ConfigError, match=r"there are some in its folder state: --state .*/state$"):
+        run("tail", state=tmp_path)
+
+
 def test_points_in_time_are_read_as_people_write_them() -> None:
     now = 1_000_000 * SECOND
     assert timestamps.parse("now", now) == now
