@@ -232,7 +232,7 @@ def commits(root: Path) -> None:
 MEMORY = """
 import sys, time
 from pathlib import Path
-from collectors.clock import SystemClock
+from collectors.host.clock import SystemClock
 from collectors.journal.committer import Committer
 from collectors.journal.settings import JournalSettings
 from collectors.reading import Reading

@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three trials, sigma-point filter and counting only")
     parser.add_argument("--out", type=Path, help="write the table here as .md, and all numbers beside it as .json")
     parser.add_argument("--filter", action="append", choices=FILTERS, help="only these; default all")
-    parser.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER", help="of soc.options")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER", help="of soc.models.options")
     wanted = parser.parse_args()
     options = {name: float(value) for name, value in (text.split("=") for text in wanted.option)}
     trials = QUICK_TRIALS if wanted.quick else tuple(TRIALS)

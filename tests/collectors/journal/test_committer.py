@@ -264,7 +264,7 @@ def test_events_are_bounded_and_their_loss_is_an_event() -> None:
 
 def test_a_collector_stays_small() -> None:
     code = (
-        "import sys; from collectors.clock import SystemClock; from collectors.journal.committer import Committer;"
+        "import sys; from collectors.host.clock import SystemClock; from collectors.journal.committer import Committer;"
         "print([m for m in ('asyncio', 'ssl', 'pandas', 'rich', 'pyarrow') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
