@@ -43,13 +43,13 @@ as_root() {
 
 # install_packages NAME...: with apt, or say how
 install_packages() {
-  if command -v apt-get >/dev/null; then
+  if command -v apt-get >/dev/null && as_root true; then
     say "installing system packages: $*"
     as_root apt-get update -qq &&
       as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null &&
       return 0
   fi
-  say "please run this once, then start again: sudo apt-get install $*"
+  say "please run this once, as root or with sudo, then start again: apt-get install $*"
   return 69
 }
 

@@ -128,6 +128,14 @@ def test_a_python_that_was_updated_with_its_venv_package_is_not_set_up_again(tmp
     assert done.stderr.endswith("second\n")
 
 
+def test_who_may_not_install_packages_is_told_what_to_run_and_nothing_else() -> None:
+    done = shell("as_root() { return 1; }\ninstall_packages git python3-venv || echo code $?")
+    assert done.stdout == "code 69\n"
+    assert done.stderr == (
+        "please run this once, as root or with sudo, then start again: apt-get install git python3-venv\n"
+    )
+
+
 def test_an_extra_that_contains_others_stands_for_them() -> None:
     command = [sys.executable, ROOT / "scripts" / "locked.py", "--extras", "notebooks", "fleet"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
