@@ -1,11 +1,12 @@
-"""Series in, state of charge out.
+"""Estimate the state of charge of a battery cell from recorded current, voltage and temperature.
 
     import soc
+
     series = soc.Series(time_s, current_a, voltage_v, temperature_degc)      # positive current charges
     result = soc.estimate(series, soc.load("cell.toml"), soc0=0.8)
     result.soc, result.soc_lo, result.soc_hi
 
-Names are imported at first use: reading a cell file does not wait for the compiler of the filters.
+Public names are imported at first use, so reading a cell file does not load the compiler of the filters.
 """
 
 from __future__ import annotations

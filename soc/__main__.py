@@ -1,4 +1,4 @@
-"""`python -m soc` is the `soc` command."""
+"""Run the `soc` command as `python -m soc`."""
 
 from soc.cli import main
 

@@ -1,6 +1,6 @@
-"""Compiling the filters beforehand, and saying so while it happens otherwise.
+"""Compile the filters beforehand, and report compilation on the terminal when it happens later.
 
-Compiled code depends on the filter and on how many R–C pairs and states a cell has; all shipped cells have three pairs.
+Compiled code depends on the filter and on a cell's number of R–C pairs and states; all shipped cells have three pairs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PAIRS = 3
 
 
 def compile_filters(pairs: int = PAIRS) -> list[str]:
-    """Compile what estimating and simulating a cell with so many pairs needs; returns the filters' names."""
+    """Compile the code for estimating and simulating a cell with this number of pairs; returns the filters' names."""
     curve = soc.Ocv.of_points([0.0, 1.0], [3.0, 4.0])
     cell = CellParameters.plain("compiled", 1.0, curve, 0.01, [(0.01, 10.0 * 10**k) for k in range(pairs)])
     series, _ = soc.simulate(cell, [0.0, 1.0, 2.0], [0.0, -1.0, -1.0], 25.0, 0.5)
@@ -41,14 +41,14 @@ def _show(text: str) -> None:
 
 
 class _Teller(numba_event.Listener):
-    """Shows on a terminal that code is being compiled, how many functions so far and for how long."""
+    """Shows on a terminal that code is being compiled: the number of functions so far and the elapsed time."""
 
     def __init__(self) -> None:
         self._depth = self._functions = 0
         self._begun_s = 0.0
 
     def on_start(self, event: Any) -> None:  # noqa: ARG002 - numba's interface
-        """Say that a function is being compiled; those that it calls count, too."""
+        """Show that a function is being compiled; functions that it calls are counted, too."""
         if self._depth == 0 and self._functions == 0:
             self._begun_s = time.monotonic()
         self._depth += 1
@@ -59,7 +59,7 @@ class _Teller(numba_event.Listener):
         )
 
     def on_end(self, event: Any) -> None:  # noqa: ARG002 - numba's interface
-        """Take the line away when the outermost function is ready."""
+        """Remove the line when the outermost function is ready."""
         self._depth -= 1
         if self._depth == 0:
             _show("\r\033[K")
@@ -67,7 +67,7 @@ class _Teller(numba_event.Listener):
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Say on standard error, if it is a terminal, when code is compiled within this block."""
+    """Report on standard error, if it is a terminal, when code is compiled within this block."""
     if not sys.stderr.isatty():
         yield
         return

@@ -1,15 +1,15 @@
-"""What can go wrong in `soc`; each names the thing and what to do next.
+"""The expected errors of `soc`. Each message names the thing concerned and what to do next.
 
     SocError
     ├── SeriesError    the recording cannot be used as it is: names the column, the first bad row and its value
-    ├── CellError      the cell's parameters are missing or absurd: names file and key, all problems at once
-    ├── OptionError    an option has no meaning or no such name
-    ├── BeliefError    a stored belief does not fit this cell, filter or version: start anew
+    ├── CellError      the cell's parameters are missing or implausible: names file and key, all problems at once
+    ├── OptionError    an option has an impossible value or an unknown name
+    ├── BeliefError    a stored state estimate does not fit this cell, filter or version: start anew
     ├── FilterError    a filter's numbers are no longer finite: names the filter, the sample and its time
-    ├── FileError      a file cannot be read or written: names it and says why
-    └── OverwriteError a result would take the place of an input or of another result
+    ├── FileError      a file cannot be read or written: names it and gives the reason
+    └── OverwriteError a result would replace an input or another result
 
-Anything else is a bug.
+Any other exception is a bug.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 
 class SocError(ValueError):
-    """Anything that is expected to go wrong."""
+    """The base class of all expected errors."""
 
 
 class SeriesError(SocError):
@@ -26,7 +26,7 @@ class SeriesError(SocError):
 
 
 class CellError(SocError):
-    """The cell's parameters cannot be used; `problems` has one line for each mistake, file and key named."""
+    """The cell's parameters cannot be used; `problems` has one line for each mistake, with file and key."""
 
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
@@ -34,15 +34,15 @@ class CellError(SocError):
 
 
 class OptionError(SocError):
-    """An option has no meaning or no such name."""
+    """An option has an impossible value or an unknown name."""
 
 
 class BeliefError(SocError):
-    """A stored belief does not fit this cell, filter or version."""
+    """A stored state estimate does not fit this cell, filter or version."""
 
 
 class FilterError(SocError):
-    """A filter cannot go on with this recording."""
+    """A filter cannot continue with this recording."""
 
 
 class FileError(SocError):
@@ -50,4 +50,4 @@ class FileError(SocError):
 
 
 class OverwriteError(SocError):
-    """A result would take the place of an input or of another result; nothing was written."""
+    """A result would replace an input or another result; nothing was written."""

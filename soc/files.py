@@ -1,6 +1,6 @@
-"""Files that commands read and write: a result appears when it is whole, and never in the place of an input.
+"""Files that commands read and write. A result appears only when it is complete, and never replaces an input.
 
-Every output of a command goes through `whole_file`, or is added to by a store's `Appender`; every command first calls
+Every output of a command is written through `whole_file` or appended by a store's `Appender`. Every command first calls
 `refuse_overwriting` with all its inputs and outputs.
 """
 
@@ -25,10 +25,10 @@ Identity = tuple[int, int] | str
 
 
 def refuse_overwriting(outputs: Iterable[PathLike | None], inputs: Iterable[PathLike | None]) -> None:
-    """Raise `OverwriteError` if an output is the same file as an input, lies in an input folder, or is there twice.
+    """Raise `OverwriteError` if an output is the same file as an input, lies in an input directory, or is given twice.
 
-    Hard and symbolic links, relative paths and redirected standard input and output count as the files they are. None
-    stands for an option that was not given.
+    Hard and symbolic links, relative paths and redirected standard input and output count as the files they refer to.
+    None stands for an option that was not given.
     """
     read = [path for path in inputs if path is not None]
     known = {identity: path for path in read if (identity := _identity(path, sys.stdin)) is not None}
@@ -50,7 +50,7 @@ def refuse_overwriting(outputs: Iterable[PathLike | None], inputs: Iterable[Path
 
 
 def _identity(path: PathLike, standard: IO[Any]) -> Identity | None:
-    """What tells this file from others; None for what is no file: a terminal, a pipe, a device, an impossible name."""
+    """Return what identifies this file; None for anything else: a terminal, a pipe, a device, an impossible name."""
     try:
         found = os.fstat(standard.fileno()) if str(path) == STANDARD else Path(path).stat()
     except FileNotFoundError:
@@ -61,7 +61,7 @@ def _identity(path: PathLike, standard: IO[Any]) -> Identity | None:
 
 
 def _folder(path: PathLike) -> Path | None:
-    """The folder without symbolic links, if this is one."""
+    """Return the directory without symbolic links, if the path is one."""
     try:
         return Path(os.path.realpath(path)) if str(path) != STANDARD and Path(path).is_dir() else None
     except ValueError:  # a NUL in the name
@@ -69,7 +69,7 @@ def _folder(path: PathLike) -> Path | None:
 
 
 def opened(path: PathLike) -> IO[bytes]:
-    """The file, to read its bytes. Raises `FileError` naming it."""
+    """Open the file to read its bytes. Raises `FileError` naming it."""
     try:
         return Path(path).open("rb")
     except (OSError, ValueError) as error:
@@ -77,7 +77,7 @@ def opened(path: PathLike) -> IO[bytes]:
 
 
 def text_of(path: PathLike) -> str:
-    """The whole text of a file that people write: a cell, experiments, a secret.
+    """Return the whole text of a hand-written file: a cell, experiments, a secret.
 
     Raises `FileError` if it cannot be read or has more than 4 MiB, `UnicodeDecodeError` if it is not UTF-8.
     """
@@ -93,10 +93,10 @@ def text_of(path: PathLike) -> str:
 
 @contextmanager
 def whole_file(path: PathLike, mode: str = "wb", *, sync: bool = False) -> Iterator[IO[Any]]:
-    """A file that takes this name only when the block ends well; `-` is standard output.
+    """Open a file that takes this name only when the block ends without an error; `-` is standard output.
 
-    A symbolic link stays one: the file behind it is replaced. A device or a pipe is written to as it is. `sync`: on the
-    disk before it takes the name. Raises `FileError` if it cannot be made or completed.
+    A symbolic link is kept: the file behind it is replaced. A device or a pipe is written to directly. `sync`: the data
+    are on the disk before the file takes the name. Raises `FileError` if it cannot be created or completed.
     """
     if str(path) == STANDARD:
         yield sys.stdout.buffer if "b" in mode else sys.stdout
@@ -106,7 +106,7 @@ def whole_file(path: PathLike, mode: str = "wb", *, sync: bool = False) -> Itera
         target = Path(os.path.realpath(path))
         is_special = target.exists() and not target.is_file()
         part = target if is_special else target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-        # "x": what another process made under that name is not touched
+        # "x": a file that another process created under that name is not overwritten
         file = part.open(mode if is_special else mode.replace("w", "x"), **text)  # type: ignore[call-overload]
     except (OSError, ValueError) as error:
         raise FileError(f"{shown(path)}: cannot be written: {reason(error)}") from error
@@ -128,11 +128,11 @@ def whole_file(path: PathLike, mode: str = "wb", *, sync: bool = False) -> Itera
 
 
 def reason(error: OSError | ValueError) -> str:
-    """The operating system's words without its number and without the name."""
+    """Return the operating system's message without its number and without the file name."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def shown(path: PathLike) -> str:
-    """The path as text that every terminal shows: a NUL or a lone surrogate as an escape."""
+    """Return the path as text that every terminal shows: a NUL or a lone surrogate as an escape."""
     text = str(path)
     return text if text.isprintable() else text.encode("unicode_escape").decode()

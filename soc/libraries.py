@@ -1,6 +1,6 @@
-"""Libraries that an installation may lack, and the set-up that installs them.
+"""Libraries that an installation may lack, and the set-up command that installs them.
 
-`scripts/demo` and a bench install only what collectors need. Each name that can be missing then is in LIBRARIES, so
+`scripts/demo` and a bench install only what collectors need. LIBRARIES has each module that can be missing then, so
 that a missing library is told from a bug.
 """
 

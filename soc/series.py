@@ -1,10 +1,10 @@
-"""One recording of one cell: arrays of one length, times that rise, units in names.
+"""One recording of one cell: arrays of equal length, rising times, units in the names.
 
-Positive current charges. Values are per cell: divide a pack's current by its parallel strings and its voltage by
-its series elements before they come here (`Series.of_pack` does). The current of a sample is the mean over the
-interval that *ends* at its time. A missing temperature is NaN; nothing else may be missing.
+Positive current charges. Values are per cell: the caller divides a pack's current by its parallel strings and its
+voltage by its series elements (`Series.of_pack` does this). The current of a sample is the mean over the interval that
+*ends* at its time. A missing temperature is NaN; no other value may be missing.
 
-Nothing is repaired in silence: `Series` refuses, and `tidied` drops what cannot be used and counts what it dropped.
+Nothing is repaired silently: `Series` rejects bad data, and `tidied` drops unusable rows and counts them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from soc.errors import SeriesError
 
 Array = NDArray[np.float64]
 
-# What a single cell can show. Outside, the unit is wrong or the sensor is; both are the caller's to mend.
+# What a single cell can show. A value outside means a wrong unit or a faulty sensor; the caller must correct both.
 VOLTAGE_LEAST_V, VOLTAGE_MAX_V = 0.02, 10.0
 CURRENT_MAX_A = 5000.0
 TEMPERATURE_RANGE_DEGC = (-80.0, 200.0)
@@ -28,7 +28,7 @@ TEMPERATURE_RANGE_DEGC = (-80.0, 200.0)
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Samples of one cell, checked; `charge_ah` is an instrument's own counter, rising while charging, if it has one.
+    """Samples of one cell, checked. `charge_ah` is the instrument's own counter, if any; it rises while charging.
 
     Raises `SeriesError` naming the column, the row and the value.
     """
@@ -50,22 +50,22 @@ class Series:
         return len(self.time_s)
 
     def __getitem__(self, rows: slice | NDArray[Any]) -> Series:
-        """The same recording with these rows only, given as a slice, a mask or an array of indices."""
+        """Return the same recording with these rows only, given as a slice, a mask or an array of indices."""
         return Series(**{name: getattr(self, name)[rows] for name in _columns(self)})
 
     @property
     def duration_s(self) -> float:
-        """Last time minus first, s."""
+        """Return the last time minus the first, s."""
         return float(self.time_s[-1] - self.time_s[0])
 
     @property
     def period_s(self) -> float:
-        """The usual time between samples (median), s; NaN for a single sample."""
+        """Return the usual time between samples (median), s; NaN for a single sample."""
         return float(np.median(np.diff(self.time_s))) if len(self) > 1 else float("nan")
 
     @classmethod
     def of_pack(cls, columns: Mapping[str, ArrayLike], series: int, parallel: int) -> Series:
-        """The average cell of a pack of `series` elements in `parallel` strings; `columns` as `Series` has them."""
+        """Return the average cell of a pack of `series` elements in `parallel` strings; `columns` as in `Series`."""
         scale = {"current_a": 1 / parallel, "charge_ah": 1 / parallel, "voltage_v": 1 / series}
         return cls(**{k: np.asarray(v, dtype=float) * scale.get(k, 1.0) for k, v in columns.items()})
 
@@ -84,11 +84,11 @@ class Dropped:
 
 
 def tidied(columns: Mapping[str, ArrayLike]) -> tuple[Series, Dropped]:
-    """The usable rows of a recording and the count of the others.
+    """Return the usable rows of a recording and the counts of the others.
 
-    Left out are rows without time, current or voltage and rows whose time does not rise above all earlier ones
+    Dropped are rows without time, current or voltage and rows whose time does not rise above all earlier ones
     (a clock set back, a repeated row). Values are never changed. Raises `SeriesError` if no row remains or
-    what remains is not a Series.
+    what remains is not a valid Series.
     """
     arrays = {name: np.asarray(values, dtype=float) for name, values in columns.items()}
     needed = [arrays[name] for name in ("time_s", "current_a", "voltage_v")]
@@ -100,33 +100,33 @@ def tidied(columns: Mapping[str, ArrayLike]) -> tuple[Series, Dropped]:
     return series, Dropped(missing=int((~whole).sum()), not_rising=int((~rising).sum()))
 
 
-GAP_RATIO = 2.5  # an interval longer than so many usual ones is a gap …
-GAP_LEAST_S = 2.5  # … unless it is shorter than this
+GAP_RATIO = 2.5  # an interval longer than this many usual ones is a gap
+GAP_LEAST_S = 2.5  # shorter intervals are never gaps
 
 
 def gaps(time_s: ArrayLike) -> NDArray[np.bool_]:
-    """Which intervals between the samples at these rising times are gaps, one value fewer than samples.
+    """Return which intervals between the samples at these rising times are gaps, one value fewer than samples.
 
-    A gap is an interval much longer than the usual one (the lower median). Nothing was measured there: the current of
-    the sample that ends it says nothing about the charge that flowed meanwhile.
+    A gap is an interval much longer than the usual one (the lower median). Nothing was measured during it: the current
+    of the sample at its end is no evidence of the charge that flowed meanwhile.
     """
     intervals_s = np.diff(np.asarray(time_s, dtype=np.float64))
     long = intervals_s > GAP_LEAST_S
-    if long.any():  # else there is nothing to compare with the usual interval, which takes a partial sort
+    if long.any():  # otherwise the usual interval, which takes a partial sort, is not needed
         middle = (intervals_s.size - 1) // 2
         long &= intervals_s > GAP_RATIO * np.partition(intervals_s, middle)[middle]
     return np.asarray(long)
 
 
 def counted_ah(series: Series) -> Array:
-    """The charge counted from the sampled current since the first sample, Ah, [sample]; nothing over gaps."""
+    """Return the charge counted from the sampled current since the first sample, Ah, [sample]; nothing over gaps."""
     hours = np.where(gaps(series.time_s), 0.0, np.diff(series.time_s)) / 3600.0
     return np.concatenate(([0.0], np.cumsum(series.current_a[1:] * hours)))
 
 
 @dataclass(frozen=True)
 class SignEvidence:
-    """What says that the current's sign is turned."""
+    """Evidence that the sign of the current is reversed."""
 
     steps: int
     against: int
@@ -140,11 +140,11 @@ class SignEvidence:
 
 
 def wrong_sign(series: Series, step_a: float | None = None) -> SignEvidence | None:
-    """Evidence that positive current discharges in this recording, or None.
+    """Return evidence that positive current discharges in this recording, or None.
 
     A cell's voltage moves with the charging current within one sample (its ohmic part), so over the steps of the
     current larger than `step_a` (default: a quarter of the largest) Δv and Δi agree in sign. Evidence is at least
-    three steps of which nine in ten disagree. Steps over a gap are none. A recording without steps gives none.
+    three steps of which nine in ten disagree. Steps over a gap are not counted. A recording without steps gives None.
     """
     close = ~gaps(series.time_s)
     di, dv = np.diff(series.current_a)[close], np.diff(series.voltage_v)[close]
@@ -159,12 +159,12 @@ def wrong_sign(series: Series, step_a: float | None = None) -> SignEvidence | No
 
 
 def _columns(series: Series) -> list[str]:
-    """The names of the columns that this recording has."""
+    """Return the names of the columns that this recording has."""
     return [f.name for f in fields(series) if getattr(series, f.name) is not None]
 
 
 def _frozen(values: ArrayLike, name: str) -> Array:
-    """A read-only double array; raises `SeriesError` if it is not one row of numbers."""
+    """Return a read-only double array. Raises `SeriesError` if the values are not one row of numbers."""
     try:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -210,7 +210,7 @@ def _check_values(series: Series) -> None:
 
 
 def _refuse(name: str, values: Array, bad: NDArray[np.bool_], why: str) -> None:
-    """Raise `SeriesError` with the first bad row and how many there are, if any."""
+    """Raise `SeriesError` with the first bad row and the number of bad rows, if any."""
     if bad.any():
         k = int(np.argmax(bad))
         raise SeriesError(f"{name} at row {k}: {values[k]:.6g} {why} ({int(bad.sum())} such rows)")

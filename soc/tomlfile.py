@@ -1,4 +1,4 @@
-"""TOML files that people write, whatever is in them: a document or an error that names the file."""
+"""Read hand-written TOML files: the result is a document, or an error that names the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHOWN_CHARACTERS = 60
 
 
 def document_of(path: PathLike) -> dict[str, Any]:
-    """The document in this file. Raises `CellError` if it is not TOML, `FileError` if it cannot be read."""
+    """Return the document in this file. Raises `CellError` if it is not TOML, `FileError` if it cannot be read."""
     try:
         return parsed(text_of(path))
     except (CellError, UnicodeDecodeError) as error:
@@ -20,7 +20,7 @@ def document_of(path: PathLike) -> dict[str, Any]:
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """The document that a text is. Raises `CellError` saying where it is not TOML."""
+    """Return the document in this text. Raises `CellError` with the position where it is not TOML."""
     try:
         return tomllib.loads(text)
     except RecursionError as error:
@@ -30,12 +30,12 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value of a document is a number that a double can hold."""
+    """Return whether a value of a document is a number that a double can hold."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1.7e308
 
 
 def short(value: object) -> str:
-    """A value as it may stand in a message: not longer than a line."""
+    """Return a value for a message: not longer than a line."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, a list in a thousand lists

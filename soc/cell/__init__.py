@@ -1,4 +1,4 @@
-"""What is known of a cell.
+"""The parameters of a cell.
 
     parameters   frozen values with their uncertainty            toml_file  one TOML file a cell, exact round trip
     ocv          open-circuit voltage over SOC and temperature   tables     the parameters laid out for compiled code

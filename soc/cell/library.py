@@ -1,4 +1,4 @@
-"""The cells that come with this package, by name; anything else is a path to a cell file."""
+"""The cells that are shipped with this package, found by name. Any other text is taken as the path of a cell file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ FOLDER = Path(__file__).parents[1] / "cells"
 
 
 def names() -> list[str]:
-    """The names of the shipped cells."""
+    """Return the names of the shipped cells."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def path_of(name: str) -> Path:
-    """The file of a shipped cell, or the file that `name` is the path of. Raises `CellError` if there is neither."""
+    """Return the file of a shipped cell, or `name` itself as a path. Raises `CellError` if no such file exists."""
     path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
         raise CellError(
@@ -27,5 +27,5 @@ def path_of(name: str) -> Path:
 
 
 def cell(name: str) -> CellParameters:
-    """The cell of this name or path. Raises `CellError` naming the file and each wrong key."""
+    """Return the cell of this name or path. Raises `CellError` that names the file and each wrong key."""
     return load(path_of(name))

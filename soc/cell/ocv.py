@@ -1,8 +1,9 @@
 """Open-circuit voltage against state of charge and temperature: OCV(z,T) = OCV0(z) + T·OCVrel(z), T in °C.
 
-Tables are uniform in z (201 points), so that finding a place is a multiplication. Outside 0..1 the curve goes on
-with a *bounded* slope: a LiFePO4 table's last cell rises hundreds of mV per %, and a straight line through it throws
-sigma points off. The inverse works on the curve made strictly increasing (isotonic regression and a tiny slope).
+Tables are uniform in z (201 points), so an index is computed by one multiplication. Outside 0..1 the curve continues
+with a *bounded* slope: the last interval of a LiFePO4 table rises by hundreds of mV per %, and a linear extrapolation
+from it would give sigma points absurd voltages. The inverse uses the curve made strictly increasing (isotonic
+regression and a small slope).
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ Array = NDArray[np.float64]
 SIZE = 201
 GRID: Array = np.linspace(0.0, 1.0, SIZE)
 CELLS = SIZE - 1
-END_CELLS = 10  # the slope beyond an end is the mean over so many cells (5 %) next to it …
-END_SLOPE_MAX_V = 2.0  # … at most this, V per unit of z (20 mV per %) …
-END_SLOPE_SHARE = 0.5  # … and at least this share of the whole curve's mean slope: no cell is flat beyond its ends
+END_CELLS = 10  # the slope beyond an end is the mean over this many table intervals (5 %) next to it
+END_SLOPE_MAX_V = 2.0  # upper limit of that slope, V per unit of z (20 mV per %)
+END_SLOPE_SHARE = 0.5  # its lower limit as a share of the curve's mean slope: no cell is flat beyond its ends
 TINY_SLOPE_V = 1e-4  # makes flat stretches invertible, V per unit of z
-SLOPE_REACH = 0.01  # a slope is the central difference over ± this much z, never that of one cell
+SLOPE_REACH = 0.01  # a slope is the central difference over ± this much z, never that of one table interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,29 +42,29 @@ class Ocv:
 
     @classmethod
     def of_points(cls, soc: ArrayLike, voltage_v: ArrayLike, slope_v_per_k: float = 0.0) -> Ocv:
-        """The table of a curve given at some points (linear between them), the same at all temperatures."""
+        """Return the table of a curve given at some points (linear between them), the same at all temperatures."""
         table = np.interp(GRID, np.asarray(soc, dtype=float), np.asarray(voltage_v, dtype=float))
         return cls(table, np.full(SIZE, slope_v_per_k))
 
     def table(self, temperature_degc: float) -> Array:
-        """OCV on `GRID` at one temperature, V."""
+        """Return the OCV on `GRID` at one temperature, V."""
         return self.ocv0_v + temperature_degc * self.ocvrel_v_per_k
 
     def voltage(self, soc: ArrayLike, temperature_degc: float) -> Array:
-        """OCV at these states of charge, V; bounded slope outside 0..1."""
+        """Return the OCV at these states of charge, V; the slope is bounded outside 0..1."""
         return read(self.table(temperature_degc), soc)
 
     def slope(self, soc: ArrayLike, temperature_degc: float) -> Array:
-        """dOCV/dz at these states of charge, V per unit of z: the central difference over ±1 %."""
+        """Return dOCV/dz at these states of charge, V per unit of z: the central difference over ±1 %."""
         return slope(self.table(temperature_degc), soc)
 
     def soc(self, voltage_v: ArrayLike, temperature_degc: float) -> Array:
-        """The state of charge at which the rested cell shows this voltage; beyond 0..1 by the bounded slope."""
+        """Return the state of charge at which the rested cell has this voltage; beyond 0..1 by the bounded slope."""
         return find(self.table(temperature_degc), voltage_v)
 
 
 def end_slopes(table: Array) -> tuple[float, float]:
-    """The slopes used below 0 and above 1, V per unit of z: mean over the last 5 %, bounded."""
+    """Return the slopes used below 0 and above 1, V per unit of z: means over the last 5 %, bounded."""
     width = END_CELLS / CELLS
     low = (table[END_CELLS] - table[0]) / width
     high = (table[-1] - table[-1 - END_CELLS]) / width
@@ -72,7 +73,7 @@ def end_slopes(table: Array) -> tuple[float, float]:
 
 
 def read(table: Array, soc: ArrayLike) -> Array:
-    """The values of a `GRID` table at these z, with bounded slopes outside 0..1."""
+    """Return the values of a `GRID` table at these z, with bounded slopes outside 0..1."""
     z = np.asarray(soc, dtype=np.float64)
     low, high = end_slopes(table)
     inside = np.interp(z, GRID, table)
@@ -80,13 +81,13 @@ def read(table: Array, soc: ArrayLike) -> Array:
 
 
 def slope(table: Array, soc: ArrayLike) -> Array:
-    """The slope of a `GRID` table at these z, V per unit of z, over ±1 %."""
+    """Return the slope of a `GRID` table at these z, V per unit of z, over ±1 %."""
     z = np.asarray(soc, dtype=np.float64)
     return (read(table, z + SLOPE_REACH) - read(table, z - SLOPE_REACH)) / (2 * SLOPE_REACH)
 
 
 def find(table: Array, voltage_v: ArrayLike) -> Array:
-    """The z at which a `GRID` table has these values: the inverse of `read`, on the curve made increasing."""
+    """Return the z at which a `GRID` table has these values: the inverse of `read`, on the curve made increasing."""
     v = np.asarray(voltage_v, dtype=np.float64)
     rising = increasing(table)
     low, high = end_slopes(table)
@@ -95,7 +96,7 @@ def find(table: Array, voltage_v: ArrayLike) -> Array:
 
 
 def increasing(table: Array) -> Array:
-    """The nearest strictly increasing table: isotonic regression (pool adjacent violators) plus a tiny slope."""
+    """Return the nearest strictly increasing table: isotonic regression (pool adjacent violators) plus a tiny slope."""
     level: list[float] = []
     weight: list[int] = []
     for value in table:

@@ -1,12 +1,14 @@
-"""What is known about one kind of cell, and how well: frozen values, checked.
+"""The parameters of one kind of cell and their uncertainty: frozen values, checked when they are created.
 
 Values are given per tested temperature (rows, rising °C) and, where marked [T, z], on a few knots of state of
-charge (columns, rising 0..1): piecewise linear in z, constant beyond the first and last knot; one knot means
-constant in z. Between tested temperatures everything is linear in T, resistances as log R against 1/T_K; outside
-the tested range the nearest tested temperature holds (a filter counts how often and says so).
+charge (columns, rising 0..1). Between knots a value is linear in z; beyond the first and last knot it is constant; one
+knot means constant in z. Between tested temperatures every value is linear in T, except resistances, which are
+interpolated as log R against 1/T_K. Outside the tested range the nearest tested temperature applies (a filter counts
+how often this happens and reports it).
 
 The parameters are those of the enhanced self-correcting model (G. L. Plett, *Battery Management Systems* I, ch. 2):
-v = OCV + M·h + M0·s − Σ R_j·i_Rj − R0·i there, in the sign of that text. One file holds one cell: `soc.cell.toml_file`.
+v = OCV + M·h + M0·s − Σ R_j·i_Rj − R0·i, with discharge positive as in that book. One file holds one cell:
+`soc.cell.toml_file`.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ Array = NDArray[np.float64]
 
 PAIRS_MAX = 3
 
-# Shape ([p]air, [T]emperature, [z] knot) and plausible range of every number. Wide on purpose: outside, a unit or a
-# fit is wrong.
+# Shape ([p]air, [T]emperature, [z] knot) and plausible range of every number. The ranges are wide on purpose: a value
+# outside shows a wrong unit or a failed fit.
 SHAPES: Mapping[str, tuple[str, float, float]] = MappingProxyType(
     {
         "nominal_ah": ("", 1e-3, 1e4),
@@ -65,19 +67,20 @@ SHAPES: Mapping[str, tuple[str, float, float]] = MappingProxyType(
 
 @dataclass(frozen=True, eq=False)
 class Noise:
-    """What the model does not know: identification measures it on data that the fit did not see; filters trust it.
+    """What the model does not explain. Identification measures it on held-out data; filters use it.
 
-    All are standard deviations. A *coloured* error of correlation time t_c is one independent look per 2·t_c.
+    All values are standard deviations. A *coloured* error of correlation time t_c counts as one independent sample per
+    2·t_c.
 
     `error_v` [T, z], `error_time_s` [T]: voltage error of the model, and its correlation time (30..300 s).
     `bias_v` [T, z], `bias_time_s` [T]: its slow part, a first-order Gauss–Markov process (1000..3000 s).
     `resistance_sd` [T]: relative error of the overpotential (R0·i + Σ R_j·i_Rj), coloured like `error_v`.
-    `ocv_sd_v`: error of the OCV table, which time does not average out: no voltage makes z better known than this
-    divided by the curve's slope.
-    `capacity_sd`: relative error of counted charge; the walk of z reaches it after a throughput of one capacity.
+    `ocv_sd_v`: error of the OCV table. Time does not average it out: no voltage determines z better than this divided
+    by the curve's slope.
+    `capacity_sd`: relative error of counted charge; the random walk of z reaches it after a throughput of one capacity.
     `sensor_v`: white noise of the voltage sensor.
     `current_sd_a`: white noise of one current sample, the process noise of the filters.
-    `reference_sd`: how well the state of charge is defined at all (0..1); only widens what is reported.
+    `reference_sd`: uncertainty of the definition of the state of charge (0..1); it only widens the reported bounds.
     """
 
     error_v: Array
@@ -98,7 +101,7 @@ class Noise:
 
     @classmethod
     def uniform(cls, temperatures: int, knots: int, **values: float) -> Noise:
-        """The same numbers at every temperature and state of charge; what is not named has its plain default."""
+        """Return the same values at every temperature and state of charge; a value not named has its default."""
         plain = {"error_v": 0.005, "error_time_s": 60.0, "bias_v": 0.005, "bias_time_s": 2000.0, "resistance_sd": 0.05}
         shape = {"Tz": (temperatures, knots), "T": (temperatures,)}
         rows = {key: np.full(shape[SHAPES[key][0]], values.get(key, plain[key])) for key in plain}
@@ -107,12 +110,12 @@ class Noise:
 
 @dataclass(frozen=True, eq=False)
 class CellParameters:
-    """One kind of cell. Rows are `temperature_degc`, columns `soc_knots`; see the module for shapes and laws.
+    """One kind of cell. Rows are `temperature_degc`, columns `soc_knots`; see the module for shapes and interpolation.
 
     `charge_transfer_a` is I0 of the first pair's law R1·I0·asinh(i_R1/I0); infinite means linear.
-    `shift_v` is added to the OCV table: what the dynamic test corrected.
-    `sd` holds the standard deviation of fitted values: field name → array of the field's shape, for those known.
-    Raises `CellError` naming every key that is of the wrong shape or absurd.
+    `shift_v` is added to the OCV table: the correction found by the dynamic test.
+    `sd` holds the known standard deviations of fitted values: field name → array of the field's shape.
+    Raises `CellError` that names every key with a wrong shape or an implausible value.
     """
 
     name: str
@@ -149,12 +152,12 @@ class CellParameters:
 
     @property
     def pairs(self) -> int:
-        """How many R–C pairs the model has."""
+        """Return the number of R–C pairs of the model."""
         return len(self.r_ohm)
 
     @property
     def id(self) -> str:
-        """A name for these very numbers: the cell's name and eight hex digits of their checksum."""
+        """Return an identifier of these exact numbers: the cell's name and eight hex digits of their checksum."""
         digest = hashlib.sha256()
         for part in (self, self.ocv, self.noise):
             for f in fields(part):
@@ -167,9 +170,9 @@ class CellParameters:
     def plain(
         cls, name: str, capacity_ah: float, ocv: Ocv, r0_ohm: float, pairs: Sequence[tuple[float, float]], **values: Any
     ) -> CellParameters:
-        """A cell with constants only, at one temperature (25 °C unless given); `pairs` are (R in Ω, τ in s).
+        """Return a cell with constants only, at one temperature (25 °C unless given); `pairs` are (R in Ω, τ in s).
 
-        Other fields by name, as floats or whole arrays; noise as a `Noise` of shape (1, 1).
+        Other fields are given by name, as floats or whole arrays; noise as a `Noise` of shape (1, 1).
         """
         table = ocv.table(25.0)
         given: dict[str, Any] = {
@@ -206,19 +209,19 @@ class CellParameters:
 
 
 def value_of(cell: CellParameters, key: str) -> Any:
-    """The value of that name, wherever it is kept: cell, OCV table or noise."""
+    """Return the value of that name from the cell, its OCV table or its noise."""
     return next(getattr(part, key) for part in (cell, cell.ocv, cell.noise) if hasattr(part, key))
 
 
 def _frozen(value: ArrayLike) -> Array:
-    """A read-only double array of the value."""
+    """Return the value as a read-only double array."""
     array = np.array(value, dtype=np.float64)
     array.setflags(write=False)
     return array
 
 
 def _problems(cell: CellParameters) -> list[str]:
-    """One line for each value that has the wrong shape or cannot be."""
+    """Return one line for each value that has a wrong shape or is impossible."""
     n_t, n_z, n_p = len(cell.temperature_degc), len(cell.soc_knots), len(cell.r_ohm)
     size = {"p": n_p, "T": n_t, "z": n_z}
     problems = []
@@ -240,7 +243,7 @@ def _problems(cell: CellParameters) -> list[str]:
 
 
 def _value_problems(key: str, value: Array, shape: tuple[int, ...], low: float, high: float) -> list[str]:
-    """What is wrong with an array: its shape, a NaN, a value out of range; empty if nothing."""
+    """Describe what is wrong with an array: its shape, a NaN, a value out of range; empty if nothing is."""
     if value.shape != shape:
         return [f"{key}: expected shape {shape}, got {value.shape}"]
     bad = ~((value >= low) & (value <= high))

@@ -1,8 +1,8 @@
-"""A cell's parameters laid out for speed: dense tables over temperature and state of charge.
+"""A cell's parameters as dense tables over temperature and state of charge, for compiled code.
 
-`Tables` is what compiled code reads. Rows are temperatures, every `STEP_K` from the lowest to the highest tested one;
-the laws of interpolation (linear; log R against 1/T_K) are applied once, here, so that a step only blends two
-neighbouring rows. Columns over z lie on the OCV's grid of 201 points; knots at multiples of 0.5 % are met exactly.
+Compiled code reads `Tables`. Rows are temperatures, every `STEP_K` from the lowest to the highest tested one. The
+interpolation (linear; log R against 1/T_K) is done once, here, so a step only blends two neighbouring rows. Columns
+over z lie on the OCV's grid of 201 points, which contains knots at multiples of 0.5 % exactly.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ ERROR_V, BIAS_V, SLOPE = range(3)
 
 
 class Tables(NamedTuple):
-    """What a compiled step knows about a cell."""
+    """The tables of one cell for the compiled step."""
 
-    pairs: tuple[int, ...]  # as many zeros as there are R–C pairs: a length is known when code is compiled
+    pairs: tuple[int, ...]  # one zero per R–C pair: the length of a tuple is known when code is compiled
     states: tuple[int, ...]  # likewise for the states of the filter
     lowest_degc: float
     highest_degc: float
@@ -43,7 +43,7 @@ class Tables(NamedTuple):
 
 
 def tables(cell: CellParameters, states: int) -> Tables:
-    """The cell's tables, for a filter with so many states."""
+    """Return the cell's tables, for a filter with this number of states."""
     degc = _temperatures(cell.temperature_degc)
     linear = _linear_weights(cell.temperature_degc, degc)
     arrhenius = _linear_weights(-1 / (cell.temperature_degc + ZERO_DEGC_K), -1 / (degc + ZERO_DEGC_K))
@@ -68,30 +68,30 @@ def tables(cell: CellParameters, states: int) -> Tables:
 
 
 def _temperatures(tested: Array) -> Array:
-    """The rows' temperatures, °C: `STEP_K` apart, from the lowest tested one until the highest is covered."""
+    """Return the rows' temperatures, °C: `STEP_K` apart, from the lowest tested one until the highest is covered."""
     count = int(np.ceil((tested[-1] - tested[0]) / STEP_K - 1e-9))
     return np.asarray(tested[0] + STEP_K * np.arange(count + 1))
 
 
 def _linear_weights(known: Array, wanted: Array) -> Array:
-    """The matrix that interpolates linearly from `known` to `wanted`, clamped at the ends."""
+    """Return the matrix that interpolates linearly from `known` to `wanted`, clamped at the ends."""
     return np.stack([np.interp(wanted, known, unit) for unit in np.eye(len(known))], axis=-1)
 
 
 def _resistance(r: Array, linear: Array, arrhenius: Array) -> Array:
-    """R [T, z] by log R against 1/T_K; linear in T for a knot that is zero at some temperature."""
+    """Interpolate R [T, z] by log R against 1/T_K; linearly in T for a knot that is zero at some temperature."""
     positive = (r > 0).all(axis=0)
     logs = np.log(np.where(positive, r, 1.0))
     return np.where(positive, np.exp(arrhenius @ logs), linear @ r)
 
 
 def _on_grid(cell: CellParameters, values: Array) -> Array:
-    """Values [T, knot] on the z grid, constant beyond the outer knots."""
+    """Return values [T, knot] on the z grid, constant beyond the outer knots."""
     return np.stack([np.interp(GRID, cell.soc_knots, row) for row in values])
 
 
 def _slopes(ocv: Array) -> Array:
-    """dOCV/dz [T, z] over ±1 %, V per unit of z."""
+    """Return dOCV/dz [T, z] over ±1 %, V per unit of z."""
     reach = round(SLOPE_REACH * CELLS)
     middle = (ocv[:, 2 * reach :] - ocv[:, : -2 * reach]) / (2 * SLOPE_REACH)
     return np.pad(middle, ((0, 0), (reach, reach)), mode="edge")

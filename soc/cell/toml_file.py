@@ -1,11 +1,11 @@
-"""One TOML file per cell, readable, and exact: what is written reads back with the same bits.
+"""Read and write one cell as a TOML file. The file is readable, and values are read back with the same bits.
 
 format = 1; name, chemistry, nominal_ah, voltage_min_v, voltage_max_v, source, procedure
 [grid]         temperature_degc, soc_knots                  rows and columns of everything below
 [capacity]     capacity_ah, efficiency                      [T]
 [ocv]          ocv0_v, ocvrel_v_per_k (201 each), shift_v   the shift is [T, z]
 [dynamics]     r0_ohm, m_v, m0_v [T, z]; gamma, charge_transfer_a [T]; r_ohm [pair, T, z], tau_s [pair, T]
-[noise]        what the model does not know: see `soc.cell.parameters.Noise`
+[noise]        model errors: see `soc.cell.parameters.Noise`
 [uncertainty]  standard deviation of any value above, under its name and in its shape; may be absent
 """
 
@@ -38,7 +38,7 @@ NESTED = {1: "a list of numbers", 2: "a list of lists of numbers", 3: "three lev
 
 
 def load(path: str | Path) -> CellParameters:
-    """The cell in this file. Raises `CellError` naming file and key; `FileError` if the file cannot be read."""
+    """Return the cell in this file. Raises `CellError` naming file and key; `FileError` if the file cannot be read."""
     document = document_of(path)
     try:
         return _of_document(document)
@@ -47,18 +47,18 @@ def load(path: str | Path) -> CellParameters:
 
 
 def save(cell: CellParameters, path: str | Path) -> None:
-    """Write the cell to this file, as a whole or not at all. Raises `FileError`."""
+    """Write the cell to this file. The file is replaced as a whole or not changed. Raises `FileError`."""
     with whole_file(path, "w") as file:
         file.write(dump(cell))
 
 
 def parse(text: str) -> CellParameters:
-    """The cell that this TOML describes. Raises `CellError` with every missing, unknown and absurd key."""
+    """Return the cell that this TOML describes. Raises `CellError` with every missing, unknown and implausible key."""
     return _of_document(parsed(text))
 
 
 def _of_document(document: dict[str, Any]) -> CellParameters:
-    """The cell that a document describes; takes it apart."""
+    """Return the cell that a document describes; empties the document."""
     if document.pop("format", None) != FORMAT:
         raise CellError(f"format: expected {FORMAT}, the cell file format that this version reads")
     problems = [
@@ -82,7 +82,7 @@ def _of_document(document: dict[str, Any]) -> CellParameters:
 
 
 def _raw_problem(key: str, value: Any) -> str | None:
-    """What is wrong with a value of the file before its shape and range are looked at, if anything."""
+    """Describe what is wrong with a raw value of the file, before shape and range are checked, if anything."""
     if value is None:
         return "missing"
     if key in TEXTS:
@@ -101,7 +101,7 @@ def _raw_problem(key: str, value: Any) -> str | None:
 
 
 def _cell(values: dict[str, Any], sd: dict[str, Any]) -> CellParameters:
-    """The cell of these values, keyed by field."""
+    """Return the cell with these values, keyed by field."""
     numbers: dict[str, Any] = {k: float(v) if k in SHAPES and SHAPES[k][0] == "" else v for k, v in values.items()}
     parts: dict[type, dict[str, Any]] = {
         part: {f.name: numbers.pop(f.name) for f in fields(part)} for part in (Ocv, Noise)
@@ -114,7 +114,7 @@ def _cell(values: dict[str, Any], sd: dict[str, Any]) -> CellParameters:
 
 
 def dump(cell: CellParameters) -> str:
-    """The cell as TOML; `parse` gives the same bits back."""
+    """Return the cell as TOML; `parse` returns the same bits."""
     lines = [f"format = {FORMAT}"]
     for section, keys in SECTIONS.items():
         lines += ["", f"[{section}]"] if section else []
@@ -125,7 +125,7 @@ def dump(cell: CellParameters) -> str:
 
 
 def _text(value: Any) -> str:
-    """A TOML value: text, number, row of numbers (ten on a line) or rows of rows."""
+    """Format a TOML value: text, number, row of numbers (ten on a line) or rows of rows."""
     if isinstance(value, str):
         return _string(value)
     if np.ndim(value) == 0:
@@ -143,6 +143,6 @@ def _text(value: Any) -> str:
 
 
 def _string(value: str) -> str:
-    """A TOML basic string; over several lines if the text has several."""
+    """Format a TOML basic string; multi-line if the text has several lines."""
     text = value.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t").replace("\r", "\\r")
     return f'"""\n{text}"""' if "\n" in value else f'"{text}"'

@@ -1,8 +1,8 @@
-"""The `soc` command. Each module here is one subcommand: a click command named COMMAND, found by looking.
+"""The `soc` command. Each module here is one subcommand: a click command named COMMAND, found by listing the package.
 
 Exit codes (sysexits.h): 0 done; 2 wrong usage, or a result would overwrite an input; 65 a recording cannot be used;
-69 a store does not answer; 70 a bug; 74 a file cannot be read or written; 78 cell file or option, or a library is not
-installed.
+69 a store does not respond; 70 a bug; 74 a file cannot be read or written; 78 a wrong cell file or option, or a missing
+library.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from soc.errors import (
 
 
 def exit_code(error: SocError | OSError) -> int:
-    """Return the exit code that an expected error asks for."""
+    """Return the exit code of an expected error."""
     from soc.stores._errors import StoreDown, StoreError
 
     codes: dict[type[Exception], int] = {
@@ -51,13 +51,13 @@ def exit_code(error: SocError | OSError) -> int:
 
 
 def common_exit_code(errors: Sequence[SocError | OSError]) -> int:
-    """Return the exit code of a command that went on after these errors: theirs if they agree, else 65."""
+    """Return the exit code of a command that continued after these errors: theirs if they agree, else 65."""
     codes = {exit_code(error) for error in errors}
     return codes.pop() if len(codes) == 1 else 65
 
 
 def say_failure(place: str, error: SocError | OSError) -> None:
-    """Print an error on standard error, each line with the recording that it is about."""
+    """Print an error on standard error; each line begins with the recording concerned."""
     for line in str(error).splitlines():
         click.echo(f"soc: {line if place in line else f'{place}: {line}'}", err=True)
 
@@ -65,12 +65,12 @@ def say_failure(place: str, error: SocError | OSError) -> None:
 def _version() -> str:
     try:
         return version("battfleet")
-    except PackageNotFoundError:  # run from a checkout that was never installed
+    except PackageNotFoundError:  # a checkout that was never installed
         return "unknown"
 
 
 class Commands(click.Group):
-    """Imports a subcommand only when it is asked for, so that help does not wait for the numerics."""
+    """Imports a subcommand only when it is needed, so that help does not load the numerical libraries."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return every subcommand's name."""
@@ -102,7 +102,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; expected errors become one message and their exit code, a bug its trace and 70."""
+    """Run the command line. An expected error prints one message and sets its exit code; a bug prints its trace: 70."""
     try:
         cli.main(standalone_mode=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Options that several commands share: which cell, which filter, how a recording is to be read."""
+"""Options that several commands share: the cell, the filter, and how a recording is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class CellName(click.ParamType[str]):
-    """A shipped cell's name or the path of a cell file."""
+    """The name of a shipped cell or the path of a cell file."""
 
     name = "name or file"
 
@@ -33,7 +33,7 @@ class CellName(click.ParamType[str]):
 
 @dataclass(frozen=True)
 class RecordingOptions:
-    """What the command line says about the estimation; `None`: the recording's header, then the default."""
+    """The options of the command line for an estimation; None means the recording's header, then the default."""
 
     cell: str | None
     soc0: float | None
@@ -46,7 +46,7 @@ class RecordingOptions:
     use_counter: bool
 
     def refuse_overwriting(self, places: Sequence[str], *outputs: str | Path | None) -> None:
-        """Raise `OverwriteError` if an output would replace one of the recordings, what they need, or the cell file."""
+        """Raise `OverwriteError` if an output is one of the recordings, a file that they need, or the cell file."""
         from soc.files import refuse_overwriting
         from soc.stores import local_files
 
@@ -54,7 +54,7 @@ class RecordingOptions:
         refuse_overwriting(outputs, [*read, *_cell_files(self.cell)])
 
     def rules(self) -> Rules:
-        """The rules for the recording's columns. Raises `StoreError`."""
+        """Return the rules for the recording's columns. Raises `StoreError`."""
         from soc.stores import Rules
 
         return Rules.parse(self.maps)
@@ -62,7 +62,7 @@ class RecordingOptions:
     def setup(
         self, recording: Recording, filter_name: str, *, full: bool = False, output: str | Path | None = None
     ) -> Setup:
-        """How to estimate this recording: the command line wins over its header.
+        """Return the setup for this recording; the command line takes precedence over the header.
 
         Raises `CellError`, `OptionError`; `OverwriteError` if `output` is the cell file.
         """
@@ -79,7 +79,7 @@ class RecordingOptions:
             return header.get(name) if given is None else given
 
         name = chosen("cell")
-        refuse_overwriting([output], _cell_files(name))  # the header may name another one than the command line
+        refuse_overwriting([output], _cell_files(name))  # the header may name another cell than the command line
         if name is None:
             raise CellError(f"{recording.place}: which cell is it? Give --cell; `soc cells` lists the known ones")
         soc0_sd = chosen("soc0_sd")
@@ -95,17 +95,17 @@ class RecordingOptions:
 
 
 def _cell_files(name: str | None) -> list[Path]:
-    """The file of a cell, if a cell is named and the file exists."""
+    """Return the file of a cell, if a cell is named and the file exists."""
     from soc.cell.library import path_of
 
     try:
         return [] if name is None else [path_of(name)]
     except CellError:
-        return []  # said when the cell is loaded
+        return []  # loading the cell reports the error
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, float | bool]:
-    """The filter options of `name=value` texts. Raises `OptionError` naming the text."""
+    """Return the filter options of `name=value` texts. Raises `OptionError` naming the text."""
     found: dict[str, float | bool] = {}
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
@@ -127,14 +127,14 @@ CELL = click.option(
 
 
 def recording_options(command: Command) -> Command:
-    """Add the options that say how a recording is read and where an estimate begins, as `RecordingOptions`."""
+    """Add the options for reading a recording and for the initial state, passed as `RecordingOptions`."""
     for option in reversed(_RECORDING):
         command = option(command)
     return command
 
 
 def recording_choices(taken: dict[str, Any]) -> RecordingOptions:
-    """Take the shared options out of a command's arguments."""
+    """Remove the shared options from a command's arguments and return them."""
     return RecordingOptions(
         cell=taken.pop("cell"),
         soc0=taken.pop("soc0"),

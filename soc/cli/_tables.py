@@ -17,7 +17,7 @@ COLUMNS = ("rms %", "worst %", "±3σ %", "coverage %", "settled s", "r²/P", "c
 
 
 def cells_of(found: Score) -> tuple[str, ...]:
-    """Return the table's cells of one score; SOC in %, and a dash for what there is not."""
+    """Return the table's cells of one score; SOC in %, and a dash for a missing value."""
     values = (
         (100 * found.rms, "{:.2f}"),
         (100 * found.worst, "{:.2f}"),

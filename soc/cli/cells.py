@@ -1,4 +1,4 @@
-"""`soc cells`: the cells that are known, one of them in full, and whether a cell file is sound."""
+"""`soc cells`: list the known cells, show one in full, and check a cell file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def COMMAND(names: tuple[str, ...], as_json: bool) -> None:  # noqa: N802 - ever
 
 
 def summary(name: str) -> dict[str, Any]:
-    """Return what a reader wants to know about a cell, as plain data. Raises `CellError`."""
+    """Return the main figures of a cell as plain data. Raises `CellError`."""
     from soc.cell import library
 
     cell = library.cell(name)

@@ -1,4 +1,4 @@
-"""`soc compare`: all filters side by side on one recording."""
+"""`soc compare`: run all filters on one recording and print their scores."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def COMMAND(place: str, filters: tuple[str, ...], plot: Path | None, **taken: An
     failures: list[FilterError] = []
     for name in filters or known.NAMES:
         try:
-            # A first call with two samples: what is measured then is not the compilation.
+            # A first call with two samples compiles the filter, so that the measured time excludes compilation.
             with told():
                 estimate(series[:2], setup.cell, name, soc0=soc0, soc0_sd=soc0_sd, **setup.options)
             begun = time.perf_counter()

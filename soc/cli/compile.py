@@ -1,4 +1,4 @@
-"""`soc compile`: make the filters ready, so that the first estimate does not wait for it."""
+"""`soc compile`: compile the filters beforehand, so that the first estimate does not wait for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`soc estimate PLACE…`: recordings in, state of charge with bounds out; `--follow` is the live service."""
+"""`soc estimate RECORDING…`: estimate the state of charge with bounds; `--follow` runs the live service."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILTERS = ("spkf", "ekf", "coulomb", "filterpy_ukf")
 
 @dataclass(frozen=True)
 class BatchJob:
-    """One recording, and where its estimate goes."""
+    """One recording, and where its estimate is written."""
 
     place: str
     out: str
@@ -94,7 +94,7 @@ def _follow(places: Sequence[str], wish: RecordingOptions, filter_name: str, tak
 
 
 def _plan(places: Sequence[str], out_dir: Path | None, out: str | None) -> list[BatchJob]:
-    """Return where each estimate goes; wrong usage where two would go to the same place."""
+    """Return where each estimate is written; two estimates for the same output are wrong usage."""
     if out is not None and out_dir is not None:
         raise click.UsageError("--out or --out-dir, not both")
     if out_dir is None:
@@ -112,7 +112,7 @@ def _plan(places: Sequence[str], out_dir: Path | None, out: str | None) -> list[
 
 
 def _run_all(jobs: Sequence[BatchJob], wish: RecordingOptions, taken: dict[str, Any]) -> list[SocError | OSError]:
-    """Estimate all recordings; return what went wrong, each said at once."""
+    """Estimate all recordings; report each error at once and return all of them."""
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
     failures: list[SocError | OSError] = []
@@ -123,7 +123,7 @@ def _run_all(jobs: Sequence[BatchJob], wish: RecordingOptions, taken: dict[str, 
             try:
                 _report(future.result(), taken["as_json"])
             except BrokenPipeError:
-                raise  # nobody reads any more: click ends quietly
+                raise  # the reader of the pipe has gone: click ends without a message
             except (SocError, OSError) as error:
                 failures.append(error)
                 _say_failure(futures[future].place, error, taken["as_json"])
@@ -131,7 +131,7 @@ def _run_all(jobs: Sequence[BatchJob], wish: RecordingOptions, taken: dict[str, 
 
 
 def _estimate(job: BatchJob, wish: RecordingOptions, filter_name: str, all_columns: bool) -> dict[str, Any]:
-    """Estimate one recording; return what is to be said about it."""
+    """Estimate one recording; return the figures to print."""
     from soc import stores
     from soc.estimation.session import Stream, ahead, placed, run
 
@@ -176,14 +176,14 @@ def _say_failure(place: str, error: SocError | OSError, as_json: bool) -> None:
 
 
 class _Silent:
-    """No progress to show."""
+    """A progress display that shows nothing."""
 
     def advance(self) -> None:
         """Do nothing."""
 
 
 class _Bar:
-    """One bar over all recordings, on standard error."""
+    """One progress bar over all recordings, on standard error."""
 
     def __init__(self, total: int) -> None:
         from rich.console import Console
@@ -198,14 +198,14 @@ class _Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take it away."""
+        """Remove the bar."""
         self._progress.stop()
 
     def advance(self) -> None:
-        """One more is done."""
+        """Count one more recording as done."""
         self._progress.advance(self._task)
 
 
 def _progress(total: int) -> Any:
-    """Return a progress bar where somebody looks and there is something to wait for."""
+    """Return a progress bar if standard error is a terminal and the work takes long enough."""
     return _Bar(total) if sys.stderr.isatty() and total > 1 else nullcontext(_Silent())

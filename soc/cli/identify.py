@@ -1,4 +1,4 @@
-"""`soc identify EXPERIMENTS`: from recordings of a cell to its parameters, and what they are worth."""
+"""`soc identify EXPERIMENTS`: identify a cell's parameters and their accuracy from recordings."""
 
 from __future__ import annotations
 

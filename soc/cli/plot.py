@@ -1,4 +1,4 @@
-"""`soc plot`: a recording and its estimate as a picture."""
+"""`soc plot`: draw a recording and its estimate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`soc score`: how good estimates are, against a recording's own reference."""
+"""`soc score`: compare estimates with a recording's own reference."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def scored(place: str, wish: RecordingOptions, filter_name: str, *, trials: bool
 
 
 def _tried(place: str, setup: Setup, trials: Mapping[str, Trial]) -> dict[str, Score]:
-    """Return the score of each trial; a recording that is too short for one is told so."""
+    """Return the score of each trial; prints a message for a trial that the recording is too short for."""
     scores = {}
     for name, trial in trials.items():
         try:
@@ -81,7 +81,7 @@ def referenced(
 ) -> tuple[Setup, Any, Any]:
     """Return the setup, the series and its reference; for `output` see `RecordingOptions.setup`.
 
-    Raises `SeriesError` if it has none.
+    Raises `SeriesError` if the recording has no reference.
     """
     import numpy as np
 
@@ -100,7 +100,7 @@ def referenced(
 
 
 def judged(trial: Trial, setup: Setup, place: str | None = None) -> Score:
-    """Return the score of the setup's filter in a trial; warnings are printed for a place."""
+    """Return the score of the setup's filter in a trial; if a place is given, warnings are printed for it."""
     from soc.compilation import told
     from soc.estimation.estimator import estimate
     from soc.estimation.score import score

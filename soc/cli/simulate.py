@@ -1,4 +1,4 @@
-"""`soc simulate`: what a cell would show under a current; recordings with a known state of charge."""
+"""`soc simulate`: simulate a cell under a current and write a recording with a known state of charge."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def simulated(
     offset_a: float,
     seed: int,
 ) -> tuple[Series, Any]:
-    """Return the recording as instruments with these faults show it, and the true state of charge."""
+    """Return the recording as instruments with these faults report it, and the true state of charge."""
     from soc.cell import library
     from soc.simulation import profiles
     from soc.simulation.simulate import Faults, measured, simulate
