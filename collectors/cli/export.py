@@ -148,13 +148,18 @@ def _nothing(
     state_dir: Path, readers: list[JournalReader], measurement: str | None, device: str | None
 ) -> CollectorError:
     """Return the error that says why there is nothing to export."""
-    waiting = [r.collector for r in readers if any(_is_unknown(boot) for boot in r.boots()) and r.newest_seq()]
+    waiting = waiting_for_clock(readers)
     if waiting and measurement in (None, EVENT):
         return ClockUnknown(
             f"{', '.join(waiting)}: the time of what is there is not known; see collectors clock, and set it by hand "
             "with collectors clock set"
         )
     return ConfigError(f"{state_dir}: nothing has measurement {measurement or 'any'}, device {device or 'any'}")
+
+
+def waiting_for_clock(readers: list[JournalReader]) -> list[str]:
+    """Return the collectors some of whose samples have no known time yet."""
+    return [r.collector for r in readers if any(_is_unknown(boot) for boot in r.boots()) and r.newest_seq()]
 
 
 def _is_unknown(boot: Boot) -> bool:

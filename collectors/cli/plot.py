@@ -13,7 +13,7 @@ import numpy.typing as npt
 from click.shell_completion import CompletionItem
 
 from collectors.cli._journals import chosen_readers, names_argument, state_option
-from collectors.cli.export import point
+from collectors.cli.export import point, waiting_for_clock
 from collectors.errors import ConfigError
 from collectors.journal.reader import JournalReader
 from collectors.journal.timestamps import iso
@@ -81,7 +81,9 @@ def COMMAND(  # noqa: N802 - every module here offers COMMAND
     }
     if not lines:
         when = f"from {iso(start_ns, 0)} to {iso(end_ns, 0)}"
-        raise ConfigError(f"{state_dir}: no values of {signal} {when}; {_there_are(readers)}")
+        waiting = ", ".join(waiting_for_clock(readers))
+        clock = f"; {waiting}: some samples have no known time: left out; see collectors clock" if waiting else ""
+        raise ConfigError(f"{state_dir}: no values of {signal} {when}; {_there_are(readers)}{clock}")
     size = shutil.get_terminal_size((USUAL_COLUMNS, USUAL_LINES + 1))
     columns = width or max(MIN_COLUMNS, size.columns)
     rows = height or max(MIN_LINES, min(USUAL_LINES, size.lines - 1))

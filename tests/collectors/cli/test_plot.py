@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from collectors.cli.plot import drawing, pieces, thinned
 from collectors.errors import ConfigError
+from collectors.host.clock import UNSYNCHRONISED
 from tests.collectors.cli.test_export import SECOND, START, fill, run
 
 END = f"{START[:-2]}59"
@@ -89,6 +90,12 @@ def test_what_cannot_be_drawn_is_said_with_what_there_is(arguments: list[str], s
     fill(tmp_path)
     with pytest.raises(ConfigError, match=says):
         plot(*arguments, state=tmp_path)
+
+
+def test_samples_that_wait_for_the_clock_are_named(tmp_path: Path) -> None:
+    fill(tmp_path, state_of_clock=UNSYNCHRONISED)
+    with pytest.raises(ConfigError, match=r"no values of .*; load: some samples have no known time: .* clock$"):
+        plot("battery.voltage_v", state=tmp_path)
 
 
 def test_a_range_that_ends_before_it_begins_is_refused(tmp_path: Path) -> None:
