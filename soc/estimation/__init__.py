@@ -1,11 +1,11 @@
-"""A recording and a cell to an estimate of the state of charge.
+"""Estimate the state of charge from a recording and a cell.
 
     cleaning        columns to a Series; unusable rows are left out and counted
-    initial_state   the first state estimate and its uncertainty
+        initial_state   the first state estimate and its covariance
     consistency     evidence that the data contradict the model
-    estimator       a filter along a Series: `Estimator` step by step, `estimate` whole
-    session         a long recording in pieces, in bounded memory
-    service         live: new samples in, estimates out, state kept between starts
+        estimator       run a filter along a Series: `Estimator` step by step, `estimate` as a whole
+        session         process a long recording piece by piece, in bounded memory
+        service         live service: read new samples, write estimates, keep the state across restarts
     score           errors, coverage and consistency against a reference
 
 May import `soc.cell`, `soc.models`, `soc.filters`, `soc.series` and, for `session` and `service`, `soc.stores`.

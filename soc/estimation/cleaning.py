@@ -1,8 +1,8 @@
-"""From columns as they come to a Series that an estimator can use: what cannot be used is left out and counted.
+"""Turn columns as read into a Series that an estimator can use. Unusable rows are left out and counted.
 
 Left out are rows with a missing time, current or voltage, rows whose time does not rise, and rows before the first
-known temperature. Too many of them, or numbers that cannot be this cell's, are a `SeriesError`. Values are never
-changed, but for units: of a pack come those of its average cell.
+known temperature. Too many of them, or numbers that are impossible for this cell, raise `SeriesError`. Values are never
+changed except for units: the values of a pack become those of its average cell.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Array = NDArray[np.float64]
 
 NAMES = ("time_s", "current_a", "voltage_v", "temperature_degc")
 LEAST_ROWS = 2  # the first sample only starts the clock
-UNUSABLE_SHARE = 0.05  # more than this of the rows left out: the recording is not what it seems
-UNUSABLE_ROWS = 20  # … but not for a few rows at its start
-RATE_MAX = 100.0  # times the capacity per hour: no cell does that, a wrong unit does
-EXCURSION_MAX = 10.0  # capacities between the lowest and the highest counted charge of the first piece: likewise
+UNUSABLE_SHARE = 0.05  # a larger share of unusable rows raises an error: the columns are probably wrong
+UNUSABLE_ROWS = 20  # fewer unusable rows than this, as at the start of a recording, raise no error
+RATE_MAX = 100.0  # times the capacity per hour; a larger current shows a wrong unit
+EXCURSION_MAX = 10.0  # capacities between lowest and highest counted charge of the first piece; more shows a wrong unit
 
 NO_TEMPERATURE = (
     "no temperature: no column temperature_degc and none given (there is no default); "
@@ -34,7 +34,7 @@ NO_TEMPERATURE = (
 
 @dataclass(frozen=True)
 class Pack:
-    """How the measured battery is made of cells; its temperature where none was measured (yet)."""
+    """How the measured battery is built from cells, and the temperature used where none is measured (yet)."""
 
     series: int = 1
     parallel: int = 1
@@ -44,9 +44,9 @@ class Pack:
 
 
 class CleanedRecording:
-    """Takes the pieces of one recording in order; knows what was left out so far.
+    """Cleans the pieces of one recording in order and counts the rows left out so far.
 
-    `strict`: too many unusable rows are an error; otherwise implausible values count as missing, however many.
+    `strict`: too many unusable rows raise an error. Otherwise any number of implausible values count as missing.
     """
 
     def __init__(self, cell: CellParameters, pack: Pack, last_s: float | None = None, *, strict: bool = True) -> None:
@@ -54,12 +54,12 @@ class CleanedRecording:
         self.rows = self.used = self.missing = self.not_rising = 0
         self._strict = strict
         self._names = (*NAMES, "charge_ah") if pack.use_counter else NAMES
-        self._is_resumed = last_s is not None  # its units were looked at when it began
-        self._is_warm = self._is_resumed  # a temperature is known from before
-        self._is_measured = False  # a temperature was measured, so that the given one does not stand in any more
+        self._is_resumed = last_s is not None  # units were checked when the recording began
+        self._is_warm = self._is_resumed  # a temperature is known from an earlier run
+        self._is_measured = False  # a temperature was measured, so the given one is no longer used
 
     def take(self, columns: Mapping[str, ArrayLike]) -> tuple[Series, Array] | None:
-        """The usable rows and their reference (NaN without a column `soc_ref`); None if there are none."""
+        """Return the usable rows and their reference (NaN without a column `soc_ref`), or None if there are none."""
         count = len(np.asarray(columns["time_s"]))
         self.rows += count
         arrays = {name: np.array(columns[name], dtype=np.float64) for name in self._names if name in columns}
@@ -77,7 +77,7 @@ class CleanedRecording:
         return series, reference[rows]
 
     def finish(self) -> list[str]:
-        """What is to be said about the whole recording. Raises `SeriesError` if it was too short."""
+        """Return messages about the whole recording. Raises `SeriesError` if it was too short."""
         if self.used < LEAST_ROWS:
             raise SeriesError(
                 f"{self.used} usable rows of {self.rows} ({self._left_out()}); an estimate needs at least {LEAST_ROWS}"
@@ -85,7 +85,7 @@ class CleanedRecording:
         return [f"left out of {self.rows} rows: {self._left_out()}"] if self.used < self.rows else []
 
     def silence(self) -> str | None:
-        """Why there is no usable row so far, in the words of a recording that cannot be used; None if there is one."""
+        """Return why there is no usable row so far, worded as for an unusable recording; None if there is one."""
         if self.used:
             return None
         if not self.rows:
@@ -97,7 +97,7 @@ class CleanedRecording:
         return f"{self.missing} with a missing value, {self.not_rising} whose time does not rise"
 
     def _temperature(self, measured: Array | None, count: int) -> Array:
-        """The temperatures of the rows; the given one stands in where there is no column or no value yet."""
+        """Return the temperatures of the rows; the given one is used where there is no column or no value yet."""
         given = self.pack.temperature_degc
         if measured is None:
             if given is None:
@@ -110,7 +110,7 @@ class CleanedRecording:
         return measured
 
     def _scale(self, arrays: dict[str, Array]) -> None:
-        """Make them columns of the average cell; without `strict` forget what no cell shows."""
+        """Convert the arrays to columns of the average cell; unless `strict`, replace implausible values by NaN."""
         divisors = {"voltage_v": self.pack.series, "current_a": self.pack.parallel, "charge_ah": self.pack.parallel}
         for name, divisor in divisors.items():
             if name in arrays:
@@ -119,7 +119,7 @@ class CleanedRecording:
             _forget_implausible(arrays)
 
     def _usable(self, arrays: Mapping[str, Array]) -> NDArray[np.bool_]:
-        """Which rows can be used; counts the others."""
+        """Return which rows can be used; counts the others."""
         needed = [a for name, a in arrays.items() if name != "temperature_degc"]
         whole = np.logical_and.reduce([np.isfinite(a) for a in needed])
         if not self._is_warm:
@@ -142,7 +142,7 @@ class CleanedRecording:
 
 
 def _forget_implausible(arrays: Mapping[str, Array]) -> None:
-    """Make NaN of what `Series` would refuse a whole recording for."""
+    """Replace by NaN the values for which `Series` would reject the whole recording."""
     limits = {"voltage_v": (VOLTAGE_LEAST_V, VOLTAGE_MAX_V), "current_a": (-CURRENT_MAX_A, CURRENT_MAX_A)}
     for name, (least, most) in (limits | {"temperature_degc": TEMPERATURE_RANGE_DEGC}).items():
         values = arrays[name]
@@ -150,7 +150,7 @@ def _forget_implausible(arrays: Mapping[str, Array]) -> None:
 
 
 def check_units(series: Series, cell: CellParameters) -> None:
-    """Raise `SeriesError` where the numbers can only be another unit's or another battery's."""
+    """Raise `SeriesError` where the numbers can only be in another unit or of another battery."""
     middle, largest = float(np.median(series.voltage_v)), float(np.abs(series.current_a).max())
     if not 0.3 * cell.voltage_min_v < middle < 1.5 * cell.voltage_max_v:
         raise SeriesError(

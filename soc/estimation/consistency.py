@@ -1,8 +1,8 @@
-"""Whether the data contradict the cell model, with evidence: wrong units, an unsigned current, another or a worn cell.
+"""Detect data that contradict the cell model: wrong units, an unsigned current, another or a worn cell.
 
-A filter goes on whatever it is fed; what shows the contradiction is how it fares. On recordings of the shipped cells
-with the right units the mean r²/P is below 0.3, no voltage in a thousand is left out as a fault and a bump comes less
-than once an hour. Wrong units and signs raise these by one to three orders of magnitude.
+A filter accepts any input; its innovations and counters show the contradiction. On recordings of the shipped cells with
+the right units the mean r²/P_y is below 0.3, not one voltage in a thousand is left out as a fault, and covariance
+inflation (bump) occurs less than once an hour. Wrong units and signs raise these by one to three orders of magnitude.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from soc.series import Series, counted_ah
 
 Array = NDArray[np.float64]
 
-UPDATES_LEAST = 100  # voltages compared before anything is said about them
+UPDATES_LEAST = 100  # voltages compared before any warning is given
 GATED_SHARE, GATED_LEAST = 0.02, 30  # of the voltages left out as sensor faults
 BUMPS_PER_MINUTE, BUMPS_LEAST = 0.1, 10
 SQUARE_MOST = 2.0  # mean r²/P
 EXCURSION_MOST = 1.5  # capacities between the lowest and the highest counted charge
-SETTLE_S = 600.0  # a wrong start is corrected meanwhile
-KNOWN_SD = 0.05  # a state of charge that is compared with counting is known better than this
+SETTLE_S = 600.0  # a wrong initial state is corrected within this time
+KNOWN_SD = 0.05  # a state of charge is compared with counted charge only if its sd is below this
 SWING_LEAST, MISMATCH_LEAST = 0.25, 0.1  # of the state of charge
-WINDOW_S = 86_400.0  # a verdict is about the last one to two of these
+WINDOW_S = 86_400.0  # a warning covers the last one to two of these
 CAUSES = "look at the unit of time_s, the sign of current_a, --cell, --series, --parallel and the cell's age"
 
 
 class ConsistencyMonitor:
-    """Follows one cell's estimate piece by piece and judges the newest day or two."""
+    """Monitors one cell's estimate piece by piece and checks the newest one to two days."""
 
     def __init__(self, cell: CellParameters) -> None:
         self._cell = cell
@@ -49,7 +49,7 @@ class ConsistencyMonitor:
         self._is_signed = False
 
     def add(self, series: Series, soc: Array, sd: Array, before: Array, after: Array) -> None:
-        """Take in a piece, its estimate and the filter's memory before and after it."""
+        """Add a piece, its estimate and the filter's memory before and after it."""
         first_s, last_s = float(series.time_s[0]), float(series.time_s[-1])
         if self._baseline is None:
             self._begun_s, self._baseline = first_s, before
@@ -77,7 +77,7 @@ class ConsistencyMonitor:
         self._memory, self._last_s = after, last_s
 
     def warnings(self) -> tuple[str, ...]:
-        """What contradicts the model, with evidence; each begins with its kind and a colon."""
+        """Return the contradictions of the model, with evidence; each begins with its kind and a colon."""
         if self._baseline is None:
             return ()
         since = self._memory - self._baseline
@@ -88,7 +88,7 @@ class ConsistencyMonitor:
         return tuple(found)
 
     def _from_voltages(self, since: Array) -> list[str]:
-        """What the filter's counters and innovations say of this window."""
+        """Return the contradictions shown by the filter's counters and innovations in this window."""
         updates, gated, bumps = since[FilterMemory.UPDATES], since[FilterMemory.GATED], since[FilterMemory.BUMPS]
         minutes = max(self._last_s - self._since_s, 1.0) / 60.0
         square = since[FilterMemory.SUM_SQUARES] / updates
@@ -105,7 +105,7 @@ class ConsistencyMonitor:
         return [f"the voltages contradict the cell model: {', '.join(evidence)}{sign}; {CAUSES}"]
 
     def _from_charge(self) -> list[str]:
-        """What the counted charge says: more than the cell holds, or not what the voltage shows."""
+        """Return contradictions in the counted charge: it exceeds the capacity or disagrees with the voltage."""
         capacity_ah = self._capacity_ah
         moved = self._high_ah - self._low_ah
         found = []

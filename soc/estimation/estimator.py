@@ -1,11 +1,11 @@
-"""A filter along a Series gives an Estimate; the same step serves a notebook, a replay and a live service.
+"""Run a filter along a Series to obtain an Estimate. A notebook, a replay and a live service use the same step.
 
     estimate(series, cell)                            a whole recording
-    Estimator(cell).run(chunk), .step(…)              a stream: any way of cutting it gives the same bits
+    Estimator(cell).run(chunk), .step(…)              a stream; any division into chunks gives the same bits
     carry_cells(model, beliefs, samples, threads)     many cells of one kind
 
-A `Model` is a cell, a filter and options made ready. It carries a belief through samples and gives a new one back;
-`Estimator` only keeps the newest. Currents: positive charges. Bounds are three standard deviations.
+A `Model` is a cell, a filter and its options, prepared for use. It propagates a `StateEstimate` through samples and
+returns a new one; `Estimator` keeps only the newest. Positive current charges. Bounds are three standard deviations.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ Array = NDArray[np.float64]
 
 VERSION = "1"  # of the algorithm: changes when the same input gives another output
 SIGMAS = 3.0
-REST_C = 0.02  # a current below this, 1/h, counts as none at a start
-SOC_SD = 0.05  # of a given state of charge, unless said
+REST_C = 0.02  # a current below this, 1/h, counts as zero when the initial state is found
+SOC_SD = 0.05  # standard deviation of a given state of charge, unless stated
 
 
 class Model:
-    """A cell, a filter and its options, made ready; immutable."""
+    """A cell, a filter and its options, prepared for use; immutable."""
 
     def __init__(self, cell: CellParameters, filter: str = "spkf", chosen: Options | None = None) -> None:  # noqa: A002
         self.cell, self.filter = cell, filter
@@ -60,7 +60,7 @@ class Model:
         soc: float | None = None,
         soc_sd: float = SOC_SD,
     ) -> StateEstimate:
-        """The first belief: `soc` if it is known, else what the voltage tells. Raises `OptionError` for nonsense."""
+        """Return the initial state: from `soc` if it is known, else from the voltage. Raises `OptionError`."""
         if math.isnan(temperature_degc):
             raise OptionError("no temperature at the start: give temperature_degc (there is no default)")
         if soc is None:
@@ -73,7 +73,7 @@ class Model:
         return from_soc(self.tables, self.options, self.names, soc, soc_sd, current_a)
 
     def carry(self, belief: StateEstimate, samples: Samples) -> tuple[StateEstimate, Array]:
-        """The state after these samples of one cell, and the outputs [sample, column]."""
+        """Return the state after these samples of one cell, and the outputs [sample, column]."""
         self.check(belief)
         mean, cov, memory = belief.mean[None].copy(), belief.cov[None].copy(), belief.memory[None].copy()
         out = np.empty((1, samples.time_s.shape[1], OUTPUTS))
@@ -81,12 +81,12 @@ class Model:
         return StateEstimate(belief.filter, belief.model, belief.states, mean[0], cov[0], memory[0]), out[0]
 
     def run(self, means: Array, covs: Array, memories: Array, samples: Samples, outs: Array) -> None:
-        """Carry the beliefs of many cells in place; see `soc.filters`."""
+        """Propagate the state estimates of many cells in place; see `soc.filters`."""
         scratch = filters.scratch(len(self.states))
         self._run(self.tables, self.options, means, covs, memories, samples, outs, scratch)
 
     def check(self, belief: StateEstimate) -> None:
-        """Raise `BeliefError` if the belief was made with another cell, filter or set of states."""
+        """Raise `BeliefError` if the state estimate was made with another cell, filter or set of states."""
         if (belief.filter, belief.model) != self.names or belief.states != self.states:
             raise BeliefError(
                 f"stored belief is of {belief.filter} on {belief.model} with states {', '.join(belief.states)}; "
@@ -98,10 +98,11 @@ class Model:
 class Estimate:
     """State of charge along a recording, with bounds that are three standard deviations, not clipped to 0..1.
 
-    `innovation_v` is measured minus expected voltage and `innovation_sd_v` its stated deviation; nan where no voltage
-    was used (the first sample starts the clock). `offset_a` is the believed error of the current sensor.
-    `normalised_innovation` is the mean of r²/P_y, 1 for honest noise; `innovation_lag1` its correlation from sample to
-    sample, 0 for white. `anchor_age_s`: since the cell was last seen full or empty; nan: never.
+    `innovation_v` is measured minus predicted voltage, `innovation_sd_v` its predicted deviation; nan where no voltage
+    was used (the first sample starts the clock). `offset_a` is the estimated offset of the current sensor.
+    `normalised_innovation` is the mean of r²/P_y, 1 if the noise settings are right; `innovation_lag1` its correlation
+    from sample to sample, 0 for white innovations. `anchor_age_s`: time since the cell was last detected full or empty;
+    nan: never.
     """
 
     time_s: Array
@@ -125,22 +126,22 @@ class Estimate:
 
     @property
     def model(self) -> str:
-        """The cell's id: its name and a checksum of its numbers."""
+        """Return the cell's id: its name and a checksum of its numbers."""
         return self.belief.model
 
     @property
     def version(self) -> str:
-        """Filter and version of the algorithm."""
+        """Return the filter and the version of the algorithm."""
         return f"{self.belief.filter}-{VERSION}"
 
     @property
     def health(self) -> dict[str, int]:
-        """What happened since the belief began: counter → count."""
+        """Return the filter's counters since the initial state: counter → count."""
         return self.belief.counters
 
     @property
     def normalised_innovation(self) -> float:
-        """Mean of r²/P_y since the belief began."""
+        """Return the mean of r²/P_y since the initial state."""
         memory = self.belief.memory
         return (
             float(memory[FilterMemory.SUM_SQUARES] / memory[FilterMemory.UPDATES])
@@ -150,7 +151,7 @@ class Estimate:
 
     @property
     def innovation_lag1(self) -> float:
-        """Correlation of r/√P_y from one sample to the next since the belief began."""
+        """Return the correlation of r/√P_y from one sample to the next since the initial state."""
         memory = self.belief.memory
         return (
             float(memory[FilterMemory.SUM_LAGGED] / memory[FilterMemory.SUM_SQUARES])
@@ -160,12 +161,12 @@ class Estimate:
 
     @property
     def anchor_age_s(self) -> float:
-        """Time since the last full or empty anchor at the last sample, s; nan: never."""
+        """Return the time from the last full or empty anchor to the last sample, s; nan: never."""
         return float(self.belief.memory[FilterMemory.TIME] - self.belief.memory[FilterMemory.ANCHOR_TIME])
 
 
 class Point(NamedTuple):
-    """One live result."""
+    """The result of one live sample."""
 
     soc: float
     soc_lo: float
@@ -176,7 +177,7 @@ class Point(NamedTuple):
 
 
 class Estimator:
-    """The streaming form: holds the newest belief; `belief` may be stored and given back as `resume`."""
+    """A streaming estimator. It holds the newest state estimate; `belief` may be stored and passed back as `resume`."""
 
     def __init__(
         self,
@@ -198,7 +199,7 @@ class Estimator:
         self._monitor = ConsistencyMonitor(cell)
 
     def step(self, time_s: float, current_a: float, voltage_v: float, temperature_degc: float) -> Point:
-        """The result after one more sample; a missing voltage or temperature is nan."""
+        """Return the result after one more sample; a missing voltage or temperature is nan."""
         columns = np.array((time_s, current_a, voltage_v, temperature_degc, math.nan), dtype=np.float64)
         samples = Samples(*columns.reshape(-1, 1, 1))
         if self.belief is None:
@@ -208,7 +209,7 @@ class Estimator:
         return Point(soc, soc - SIGMAS * sd, soc + SIGMAS * sd, innovation, innovation_sd, offset)
 
     def run(self, chunk: Series) -> Estimate:
-        """The results for a further piece of the recording. Raises `FilterError` if the filter cannot go on."""
+        """Return the results for the next piece of the recording. Raises `FilterError` if a result is not finite."""
         if self.belief is None:
             v, t, i = (float(c[0]) for c in (chunk.voltage_v, chunk.temperature_degc, chunk.current_a))
             self.belief = self.model.start(v, t, i, *self._start)
@@ -229,7 +230,7 @@ class Estimator:
         )
 
     def _samples(self, chunk: Series) -> Samples:
-        """The chunk as a filter reads it, the counter's mean current included if it is to be used."""
+        """Return the chunk in the layout of filters, with the counter's mean current if it is to be used."""
         counted = np.full(len(chunk), math.nan)
         if self._use_counter:
             if chunk.charge_ah is None:
@@ -239,7 +240,7 @@ class Estimator:
             counted = np.diff(chunk.charge_ah, prepend=self._charge_ah) / hours
             self._charge_ah = float(chunk.charge_ah[-1])
         columns = (chunk.time_s, chunk.current_a, chunk.voltage_v, chunk.temperature_degc, counted)
-        return Samples(*np.array(columns)[:, None, :])  # a copy: code is compiled once, for arrays that may be written
+        return Samples(*np.array(columns)[:, None, :])  # a copy: code is compiled once, for writable arrays
 
 
 def estimate(
@@ -253,11 +254,11 @@ def estimate(
     use_counter: bool = False,
     **chosen: Any,
 ) -> Estimate:
-    """The state of charge along a recording of this cell.
+    """Estimate the state of charge along a recording of this cell.
 
-    Starts from `soc0` ± `soc0_sd` if given, from the stored belief `resume` (aged by the gap to the first sample), else
-    from the first voltage. `use_counter` takes the current of each interval from the recording's charge counter.
-    Other names are those of `soc.models.options.Options`. Raises `OptionError`, `BeliefError`.
+    The initial state is `soc0` ± `soc0_sd` if given, or the stored state estimate `resume` aged by the gap to the first
+    sample, or is found from the first voltage. `use_counter` takes the current of each interval from the recording's
+    charge counter. Other names are those of `soc.models.options.Options`. Raises `OptionError`, `BeliefError`.
     """
     stream = Estimator(cell, filter, soc0=soc0, soc0_sd=soc0_sd, resume=resume, use_counter=use_counter, **chosen)
     return stream.run(series)
@@ -274,7 +275,7 @@ def _check_outputs(name: str, chunk: Series, outs: Array) -> None:
 
 
 def _not_after(chunk: Series, belief: StateEstimate) -> tuple[str, ...]:
-    """A warning if samples are skipped because the belief already knows a later time."""
+    """Return a warning if samples are skipped because the state estimate has a later time."""
     late = int((chunk.time_s <= belief.time_s).sum())
     if late == 0:
         return ()
@@ -285,7 +286,7 @@ def _not_after(chunk: Series, belief: StateEstimate) -> tuple[str, ...]:
 
 
 def doubts(series: Series, cell: CellParameters) -> tuple[str, ...]:
-    """What looks wrong in the recording as one of this cell, with evidence; it is used as it is all the same."""
+    """Return what looks wrong in the recording as one of this cell, with evidence; the recording is used unchanged."""
     found = []
     sign = wrong_sign(series)
     if sign is not None:
@@ -303,9 +304,9 @@ def doubts(series: Series, cell: CellParameters) -> tuple[str, ...]:
 def carry_cells(
     model: Model, beliefs: Sequence[StateEstimate], samples: Samples, threads: int | None = None
 ) -> tuple[list[StateEstimate], Array]:
-    """The beliefs of many cells of one kind after their samples, and the outputs [cell, sample, column].
+    """Return the state estimates of many cells of one kind after their samples, and the outputs [cell, sample, column].
 
-    Cells are shared out over threads (default: one per core); the result does not depend on how.
+    Cells are divided among threads (default: one per core); the result does not depend on the division.
     """
     for belief in beliefs:
         model.check(belief)
@@ -319,7 +320,7 @@ def carry_cells(
 def run_threaded(
     model: Model, means: Array, covs: Array, memories: Array, samples: Samples, outs: Array, threads: int
 ) -> None:
-    """`Model.run` with the cells shared out over threads; the compiled code holds no lock."""
+    """Run `Model.run` with the cells divided among threads; the compiled code does not hold Python's lock."""
     edges = np.linspace(0, len(means), min(threads, len(means)) + 1).astype(int)
 
     def part(low: int, high: int) -> None:

@@ -1,9 +1,9 @@
-"""The first belief: from a known state of charge, from rest, or from a sample under load.
+"""The initial state estimate: from a known state of charge, from rest, or from a sample under load.
 
-Sign of the literature in the state: **discharge positive**; arguments have positive current charging, as everywhere.
+Inside the state **discharge is positive**, as in the literature; in arguments positive current charges.
 
-Voltage tells little on a flat curve, and what it does not tell stays in the variance: the state of charge from a
-voltage is as wide as the stretch of the curve within the voltage's uncertainty.
+On a flat curve a voltage gives little information, and the variance shows this: the state of charge from a voltage is
+as uncertain as the stretch of the curve within the voltage's uncertainty is wide.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from soc.models.step_input import NO_HISTORY_VAR
 
 Array = NDArray[np.float64]
 
-POLARISED_SD = 0.5  # of h and of the pairs' share of the current, when a start is made under load
-RESTED_PAIR_A = 1e-3  # what a pair may still carry after a rest
+POLARISED_SD = 0.5  # of h and of the pairs' share of the current, at a start under load
+RESTED_PAIR_A = 1e-3  # current that a pair may still carry after a rest
 
 
 def from_soc(
     tables: Tables, o: Options, names: tuple[str, str], soc: float, soc_sd: float, current_a: float
 ) -> StateEstimate:
-    """A belief that z is known this well; the pairs may carry up to the current. `names` are filter and model id."""
+    """Return a state estimate for a given z; pairs may carry up to the current. `names`: filter and model id."""
     n = len(tables.pairs)
     states = state_names(n, o.offset_state, o.bias_state)
     k = min(max(round(soc * CELLS), 0), CELLS)
@@ -44,10 +44,10 @@ def from_soc(
 def from_voltage(
     tables: Tables, o: Options, names: tuple[str, str], voltage_v: float, temperature_degc: float, current_a: float
 ) -> StateEstimate:
-    """A belief from one sample: z where the curve shows the voltage without the drop of the current.
+    """Return a state estimate from one sample: z is where the curve has the voltage without the drop of the current.
 
-    Without current the cell counts as rested. Under load a half of the pairs' final drop is assumed, give or take the
-    other half.
+    Without current the cell counts as rested. Under load half of the pairs' final drop is assumed, with the other half
+    as its uncertainty.
     """
     table, drop, half = _curve(tables, temperature_degc, current_a)
     v = voltage_v - drop - half
@@ -72,13 +72,13 @@ def from_voltage(
 
 
 def _row(tables: Tables, temperature_degc: float) -> int:
-    """The nearest row of the tables."""
+    """Return the nearest row of the tables."""
     last = tables.points.shape[0] - 1
     return int(np.clip(round((temperature_degc - tables.lowest_degc) * tables.per_k), 0, last))
 
 
 def _curve(tables: Tables, temperature_degc: float, current_a: float) -> tuple[Array, float, float]:
-    """The OCV table there, the ohmic drop and half of the pairs' final drop (positive when charging), V."""
+    """Return the OCV table there, the ohmic drop and half of the pairs' final drop (positive when charging), V."""
     points = tables.points[_row(tables, temperature_degc)]
     middle = points[len(GRID) // 2]
     pairs = middle[R1 : R1 + len(tables.pairs)].sum()

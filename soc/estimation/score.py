@@ -1,7 +1,7 @@
-"""How good an estimate is against a reference: error, bounds that hold, consistency; and the trials to put it to.
+"""Score an estimate against a reference: error, coverage of the bounds and consistency; and the trials for scoring.
 
-All states of charge and errors are 0..1. A bound without a width, or a width without a coverage, is no result: `Score`
-always has both.
+All states of charge and errors are 0..1. A bound is judged by both its width and its coverage, so `Score` always has
+both.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from soc.series import Series
 
 Array = NDArray[np.float64]
 
-SETTLE_S = 600.0  # errors are judged after this time
+SETTLE_S = 600.0  # errors are scored after this time
 CLOSE = 0.05  # an estimate has converged once it stays within this of the reference
 SIGMAS = 3.0
 
 
 @dataclass(frozen=True)
 class Score:
-    """Of one estimate: `rms`, `worst`, `coverage` of ±3σ and mean `half_width` (3σ) after the first 10 min.
+    """The score of one estimate: `rms`, `worst`, `coverage` of ±3σ and mean `half_width` (3σ) after the first 10 min.
 
     `converged_s`: when the error came within 5 % and stayed there, NaN if it never did. `nees`: mean of (error/σ)²,
     1 if σ is right, above if too small. `nis`: mean normalised innovation², 1 if tuned; `colour`: its innovation's
@@ -51,7 +51,7 @@ def score(
     innovation_sd_v: ArrayLike | None = None,
     settle_s: float = SETTLE_S,
 ) -> Score:
-    """The score of an estimate with standard deviations `soc_sd` against a reference at the same times.
+    """Return the score of an estimate with standard deviations `soc_sd` against a reference at the same times.
 
     Raises `SeriesError` if lengths differ or nothing is left after `settle_s`.
     """
@@ -79,12 +79,12 @@ def score(
 
 
 def _after(time_s: Array, last_far: int) -> float:
-    """Seconds from the start to the sample after the last one that was far off; NaN if there is none."""
+    """Return the seconds from the start to the sample after the last one that was far off; NaN if there is none."""
     return float(time_s[last_far + 1] - time_s[0]) if last_far + 1 < len(time_s) else float("nan")
 
 
 def _innovations(innovation_v: ArrayLike | None, sd_v: ArrayLike | None) -> tuple[float, float]:
-    """Mean square and lag-1 correlation of the normalised innovations; samples without one (NaN) are left out."""
+    """Return mean square and lag-1 correlation of the normalised innovations; leaves out samples without one (NaN)."""
     if innovation_v is None or sd_v is None:
         return float("nan"), float("nan")
     normal = np.asarray(innovation_v, dtype=np.float64) / np.asarray(sd_v, dtype=np.float64)
@@ -100,7 +100,7 @@ def _innovations(innovation_v: ArrayLike | None, sd_v: ArrayLike | None) -> tupl
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """What an estimator is given, and the reference at the same times."""
+    """The input of an estimator, and the reference at the same times."""
 
     series: Series
     reference: Array
@@ -117,28 +117,28 @@ GAP_S = 900.0
 
 
 def true_start(series: Series, reference: Array) -> Trial:
-    """The recording as it is, from its reference ± 1 %."""
+    """The unchanged recording; the initial state is its reference ± 1 %."""
     return Trial(series, reference, float(reference[0]), TRUE_SD)
 
 
 def low_start(series: Series, reference: Array) -> Trial:
-    """Told 30 % too little, and that this is uncertain by as much."""
+    """The initial state is 30 % too low, and its stated uncertainty is as large."""
     return Trial(series, reference, float(reference[0]) - WRONG, WRONG)
 
 
 def low_start_believed(series: Series, reference: Array) -> Trial:
-    """Told 30 % too little and, wrongly, that this is certain to 5 %."""
+    """The initial state is 30 % too low, and its stated uncertainty of 5 % is wrong."""
     return Trial(series, reference, float(reference[0]) - WRONG, 0.05)
 
 
 def high_start(series: Series, reference: Array) -> Trial:
-    """Told 30 % too much: from where 30 % too much is not above full, so often in the middle of a load."""
+    """The initial state is 30 % too high, with a stated uncertainty as large."""
     begin = int(np.argmax(reference <= 1.0 - WRONG))
     return Trial(series[begin:], reference[begin:], float(reference[begin]) + WRONG, WRONG)
 
 
 def offset(series: Series, reference: Array) -> Trial:
-    """The current sensor reads 50 mA too much; nobody says so."""
+    """The current sensor reads 50 mA too much, and the estimator is not informed."""
     return Trial(_with(series, current_a=series.current_a + OFFSET_A), reference, float(reference[0]), TRUE_SD)
 
 
@@ -151,7 +151,7 @@ def noisy(series: Series, reference: Array) -> Trial:
 
 
 def ten_second_means(series: Series, reference: Array) -> Trial:
-    """Means over windows of 10 s, stamped at their ends, as a store that keeps only means gives them."""
+    """Means over windows of 10 s, stamped at their ends, as a store that keeps only means returns them."""
     window = np.floor_divide(series.time_s - series.time_s[0] - 1e-9, MEANS_S).astype(np.int64)
     last = np.append(np.flatnonzero(np.diff(window)), len(window) - 1)
     count = np.diff(np.append(-1, last))
@@ -163,7 +163,7 @@ def ten_second_means(series: Series, reference: Array) -> Trial:
 
 
 def gap(series: Series, reference: Array) -> Trial:
-    """Without the 15 min in the middle."""
+    """The recording without the 15 min in its middle."""
     since = series.time_s - series.time_s[0]
     middle = since[-1] / 2
     kept = np.abs(since - middle) > GAP_S / 2
@@ -183,6 +183,6 @@ TRIALS: Mapping[str, Callable[[Series, Array], Trial]] = {
 
 
 def _with(series: Series, **columns: Array) -> Series:
-    """The series with other columns, its counter dropped: it would tell what the changed sensor hides."""
+    """Return the series with other columns and without its counter, which would reveal the change of the sensor."""
     kept = {name: getattr(series, name) for name in ("time_s", "current_a", "voltage_v", "temperature_degc")}
     return Series(**{**kept, **columns})

@@ -1,11 +1,12 @@
-"""The live service: new samples in, estimates out, for ever; the belief is kept between starts.
+"""The live service: it reads new samples and writes estimates without end, and keeps its state across restarts.
 
-order      results are stored, then the belief is saved; so a crash costs nothing and repeats overwrite themselves
-state      one JSON file, replaced as a whole: the beliefs, on the clock of the recording
-start      from the saved belief, at the first sample after it; a backlog is caught up piece by piece
-away       a store that does not answer is asked again after 1, 2, 4 … 60 s; what was computed meanwhile waits
-SIGTERM    ends it at once, wherever it is: everything that matters is on disk or can be computed again
-systemd    Type=notify: READY, WATCHDOG and STATUS; silent where there is no service manager
+order      results are stored, then the state estimates are saved. After a crash the results since the last save are
+           computed again and overwrite themselves.
+state      one JSON file, replaced as a whole: the state estimates, on the clock of the recording
+start      from the saved state, at the first sample after it; a backlog is processed piece by piece
+retry      a store that does not respond is queried again after 1, 2, 4 … 60 s; results computed meanwhile wait
+SIGTERM    ends the service at once, at any point: all that matters is on disk or can be computed again
+systemd    Type=notify: READY, WATCHDOG and STATUS; nothing is sent where there is no service manager
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ SIGN_OF_LIFE_S = 5.0
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGINT came. Not an error, so no handler of errors may catch it."""
+    """SIGTERM or SIGINT arrived. It is not an error, so that no error handler catches it."""
 
 
 def run(
@@ -52,7 +53,7 @@ def run(
     every_s: float,
     settle_s: float,
 ) -> None:
-    """Follow a place until SIGTERM. Raises `StoreError` for what waiting will not mend, `CellError`, `OptionError`."""
+    """Follow a place until SIGTERM. Raises `StoreError` for what a retry cannot solve, `CellError`, `OptionError`."""
     target = sink or place
     if sink is None and stores.name_of(place) != "influx":
         raise StoreError(f"{place}: cannot be written to; say with --to where results go (influx:… or a .csv file)")
@@ -77,7 +78,7 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
 
 def _say_silence(place: str, stream: Stream, warned: set[str]) -> None:
-    """Say why there is no estimate yet: once for each reason, and in the status."""
+    """Report why there is no estimate yet: log each reason once, and put it into the status."""
     reason = stream.intake.silence()
     if reason is not None:
         _warn_once(f"{place}: {reason}", warned)
@@ -85,7 +86,7 @@ def _say_silence(place: str, stream: Stream, warned: set[str]) -> None:
 
 
 def _warn_once(warning: str, warned: set[str]) -> None:
-    """Log a warning unless one with the same words, whatever its numbers, was logged."""
+    """Log a warning unless one with the same text, apart from its numbers, was logged before."""
     kind = re.sub(r"[0-9.]+", "", warning)
     if kind not in warned:
         warned.add(kind)
@@ -95,7 +96,7 @@ def _warn_once(warning: str, warned: set[str]) -> None:
 def _catch_up(
     place: str, rules: Rules, stream: Stream, writer: Writer, state: Path, settle_s: float, warned: set[str]
 ) -> None:
-    """Take in all that the place has by now; waits while it is away."""
+    """Process all samples that the place has by now; retries while it does not respond."""
 
     def pieces() -> Iterable[Results]:
         return through(stores.read(place, rules, stream.intake.last_s, time.time() - settle_s), stream)
@@ -119,7 +120,7 @@ def _catch_up(
 
 
 def _store(results: Results, writer: Writer) -> None:
-    """Store the results, however long that takes."""
+    """Store the results; retries until the store accepts them."""
     pause_s = PAUSE_LEAST_S
     while True:
         try:
@@ -143,7 +144,7 @@ def _complain(error: SocError, pause_s: float) -> None:
 
 
 def _wait(seconds: float) -> None:
-    """Sleep, giving signs of life."""
+    """Sleep, and send the watchdog's keep-alive."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         notify("WATCHDOG=1")
@@ -151,7 +152,7 @@ def _wait(seconds: float) -> None:
 
 
 def notify(state: str) -> None:
-    """Tell the service manager, as sd_notify(3) does; nothing where there is none or it has gone."""
+    """Send a state to the service manager, as sd_notify(3) does; do nothing if there is none or it has gone."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -159,21 +160,21 @@ def notify(state: str) -> None:
         try:
             sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
         except OSError:
-            return  # the manager restarts; it will miss one message
+            return  # the manager restarts; it misses one message
 
 
-# ---- the belief between starts --------------------------------------------------------------------------------------
+# ---- the state between starts ---------------------------------------------------------------------------------------
 
 
 def save(beliefs: Mapping[str, StateEstimate], path: Path) -> None:
-    """Keep the beliefs in this file: the old one or the new one is there, never a half."""
+    """Save the state estimates in this file. The file has either the old or the new content, never a part."""
     values = {"format": STATE_FORMAT, "beliefs": {name: belief.to_dict() for name, belief in beliefs.items()}}
     with whole_file(path, "w", sync=True) as file:
         json.dump(values, file)
 
 
 def load(path: Path) -> dict[str, StateEstimate]:
-    """The beliefs in this file, none if it does not exist. Raises `BeliefError` if it cannot be understood."""
+    """Return the state estimates in this file, none if it does not exist. Raises `BeliefError` if it is not valid."""
     if not path.exists():
         return {}
     with opened(path) as file:
@@ -188,10 +189,10 @@ def load(path: Path) -> dict[str, StateEstimate]:
 
 
 def resumed(setup: Setup, path: Path) -> Stream:
-    """The stream that goes on from the file's beliefs.
+    """Return a session that continues from the file's state estimates.
 
-    Beliefs of another cell file, filter or version give their state of charge and its deviation as a start, from the
-    same moment on. Raises `BeliefError` if the file cannot be understood.
+    From state estimates of another cell file, filter or version only the state of charge and its deviation are used, as
+    the initial state at the same time. Raises `BeliefError` if the file is not valid.
     """
     beliefs = load(path)
     try:

@@ -1,4 +1,4 @@
-"""A recording's way through a filter, piece by piece. Memory does not grow with the recording."""
+"""Pass a recording through a filter piece by piece. Memory does not grow with the length of the recording."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Setup:
-    """How recordings are estimated; `full`: all signals, counting beside the estimate included, not only the three."""
+    """How recordings are estimated. `full`: all signals, including the counted state of charge, not only three."""
 
     cell: CellParameters
     filter: str = "spkf"
@@ -40,7 +40,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Start:
-    """A state of charge, its standard deviation and when that was."""
+    """A state of charge, its standard deviation and its time."""
 
     soc: float
     soc_sd: float
@@ -48,7 +48,7 @@ class Start:
 
 
 class Stream:
-    """One recording's estimator, with what was left out of the recording and what looks wrong in it."""
+    """The estimator of one recording, with the rows left out so far and the warnings."""
 
     def __init__(
         self,
@@ -58,9 +58,9 @@ class Stream:
         start: Start | None = None,
         strict: bool = True,
     ) -> None:
-        """Begin; or go on from stored `beliefs`; or start where something else ended. `strict`: see `CleanedRecording`.
+        """Begin a session, continue from stored state estimates (`resume`), or begin where another one ended (`start`).
 
-        Raises `OptionError`, `BeliefError`.
+        `strict`: see `CleanedRecording`. Raises `OptionError`, `BeliefError`.
         """
         self.setup, known = setup, resume or {}
         soc0, soc0_sd = (setup.soc0, setup.soc0_sd) if start is None else (start.soc, start.soc_sd)
@@ -81,15 +81,15 @@ class Stream:
         temperatures = [float(belief.memory[FilterMemory.TEMPERATURE]) for belief in known.values()]
         self._last_degc = temperatures[0] if temperatures else math.nan
         self.intake = CleanedRecording(setup.cell, setup.pack, last_s, strict=strict)
-        self._warnings: dict[str, str] = {}  # by kind: the newest evidence counts
+        self._warnings: dict[str, str] = {}  # by kind: the newest evidence replaces the older
 
     @property
     def beliefs(self) -> dict[str, StateEstimate]:
-        """What the filters believe now, by their names; none before the first sample."""
+        """Return the filters' current state estimates, by filter name; none before the first sample."""
         return {name: e.belief for name, e in self._estimators.items() if e.belief is not None}
 
     def feed(self, columns: Mapping[str, ArrayLike]) -> Results | None:
-        """The results for the next rows; None if none of them can be used. Raises `SeriesError`."""
+        """Return the results for the next rows; None if none of them can be used. Raises `SeriesError`."""
         taken = self.intake.take(columns)
         if taken is None:
             return None
@@ -103,11 +103,11 @@ class Stream:
         return Results(main.time_s, signals, main.model, main.version, main.warnings)
 
     def finish(self) -> list[str]:
-        """What is to be said about the whole recording. Raises `SeriesError` if it was too short."""
+        """Return messages about the whole recording. Raises `SeriesError` if it was too short."""
         return [*self.intake.finish(), *self._warnings.values()]
 
     def _more(self, series: Series, found: Estimate) -> dict[str, Array]:
-        """What the estimate says besides; voltages and currents are those of the whole battery again."""
+        """Return the further signals of the estimate; voltages and currents are again those of the whole battery."""
         pack, tables = self.setup.pack, self._estimators[self.setup.filter].model.tables
         temperature_degc = self._held(series.temperature_degc)
         return {
@@ -118,7 +118,7 @@ class Stream:
         }
 
     def _held(self, temperature_degc: Array) -> Array:
-        """The temperatures with the last known one where none was measured, as the filter holds it."""
+        """Return the temperatures with the last known one where none was measured, as the filter holds it."""
         known = np.isfinite(temperature_degc)
         values = np.concatenate(([self._last_degc], temperature_degc))
         place = np.maximum.accumulate(np.concatenate(([0], np.where(known, np.arange(1, len(values)), 0))))
@@ -127,7 +127,7 @@ class Stream:
 
 
 def run(recording: Recording, stream: Stream) -> Iterator[Results]:
-    """The results for each piece of a recording. Raises `SeriesError` naming the place."""
+    """Return the results for each piece of a recording. Raises `SeriesError` naming the place."""
     for columns in recording.chunks:
         with placed(recording.place):
             results = stream.feed(columns)
@@ -136,7 +136,7 @@ def run(recording: Recording, stream: Stream) -> Iterator[Results]:
 
 
 def ahead(pieces: Iterator[Results]) -> Iterator[Results]:
-    """The same, each next one made while the last is used: the filter and whoever stores its results share the time."""
+    """Prefetch: compute the next piece while the caller stores the last one, so that both run at the same time."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, pieces, None)
         while (piece := coming.result()) is not None:
@@ -145,7 +145,7 @@ def ahead(pieces: Iterator[Results]) -> Iterator[Results]:
 
 
 def whole(recording: Recording, intake: CleanedRecording) -> tuple[Series, Array]:
-    """All usable rows at once, and their reference. Raises `SeriesError` naming the place."""
+    """Return all usable rows at once, and their reference. Raises `SeriesError` naming the place."""
     with placed(recording.place):
         taken = [found for columns in recording.chunks if (found := intake.take(columns)) is not None]
         intake.finish()
@@ -158,7 +158,7 @@ def whole(recording: Recording, intake: CleanedRecording) -> tuple[Series, Array
 
 @contextmanager
 def placed(place: str) -> Iterator[None]:
-    """Say where a recording is that cannot be used."""
+    """Add the place of the recording to a `SeriesError`."""
     try:
         yield
     except SeriesError as error:
@@ -166,7 +166,7 @@ def placed(place: str) -> Iterator[None]:
 
 
 def ocv_at(tables: Tables, soc: Array, temperature_degc: Array) -> Array:
-    """The open-circuit voltage, V, at these states of charge (within 0..1) and temperatures; NaN without one."""
+    """Return the open-circuit voltage, V, at these states of charge (within 0..1) and temperatures; NaN without one."""
     last = tables.points.shape[0] - 1
     place = np.clip((temperature_degc - tables.lowest_degc) * tables.per_k, 0.0, last)
     z = np.clip(soc, 0.0, 1.0) * CELLS

@@ -1,8 +1,8 @@
-"""Filters: belief in, belief out; each module here is one, found by looking.
+"""The filters. Each module here is one filter and is found by its name.
 
-A filter module has a function `run`: it carries the beliefs of c cells in place (means [c, n], covs [c, n, n],
-memories [c, m]) through k samples each and fills one row of output per sample (outs [c, k, column], named in
-`soc.models.measurement_update`). `scratch(n)` gives what it may write on.
+A filter module has a function `run`. It carries the state estimates of c cells in place (means [c, n], covs [c, n, n],
+memories [c, m]) through k samples each and fills one row of output per sample (outs [c, k, column], with the columns
+of `soc.models.measurement_update`). `scratch(n)` returns its work arrays.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAMES = sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("
 
 
 class Samples(NamedTuple):
-    """Columns as a filter reads them, each [cells, samples]; current: positive charges."""
+    """Columns in the layout of filters, each [cells, samples]; positive current charges."""
 
     time_s: Array
     current_a: Array
@@ -35,7 +35,7 @@ class Samples(NamedTuple):
 
 
 class FilterRun(Protocol):
-    """Carry beliefs through samples, in place."""
+    """Carry state estimates through samples, in place."""
 
     def __call__(
         self,
@@ -51,13 +51,13 @@ class FilterRun(Protocol):
 
 
 def find(name: str) -> FilterRun:
-    """The filter of this name. Raises `OptionError` if there is none, `ImportError` if its library is absent."""
+    """Return the filter of this name. Raises `OptionError` if there is none, `ImportError` if its library is absent."""
     if name not in NAMES:
         raise OptionError(f"no filter {name!r}; there are {', '.join(NAMES)}")
     return cast("FilterRun", importlib.import_module(f"{__name__}.{name}").run)
 
 
 def scratch(states: int) -> tuple[Array, Array, Array, Array, Array]:
-    """Room for one run of a filter with so many states: step, root of P, deviations, a point, a gain."""
+    """Return the work arrays of a filter with this number of states: step, root of P, deviations, a point, a gain."""
     n = states
     return np.zeros(STEP_SIZE), np.zeros((n, n)), np.zeros((n + 1, n)), np.zeros(n), np.zeros(n)

@@ -1,7 +1,8 @@
-"""Coulomb counting, compiled: the state moves with the charge, the voltage is compared and never believed.
+"""Coulomb counting, compiled: the state moves with the charge; the voltage is compared but never corrects the state.
 
-Sign of the literature inside: **discharge positive**. It is any of the filters with an infinite Σ_v: z and its
-uncertainty grow with what flows, and nothing shrinks them. Innovations show how far the model is from the cell.
+Inside **discharge is positive**, as in the literature. The method equals any of the filters with an infinite Σ_v: the
+charge that flows moves z and increases its variance, and nothing reduces the variance. Innovations show the difference
+between model and cell.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def run(
     outs: Array,
     scratch: tuple[Array, Array, Array, Array, Array],
 ) -> None:
-    """Carry beliefs (means [c, n], covs [c, n, n], memories) through samples [c, k]; fill outs [c, k, 5]."""
+    """Carry state estimates (means [c, n], covs [c, n, n], memories) through samples [c, k]; fill outs [c, k, 5]."""
     times, currents, voltages, temperatures, moved = samples
     step, S, D, gradient, gain = scratch
     for c in range(means.shape[0]):

@@ -1,7 +1,7 @@
-"""Extended Kalman filter with both cross terms, compiled: the reference that the sigma points must beat.
+"""Extended Kalman filter with both cross terms, compiled: the reference for the sigma-point filter.
 
-Sign of the literature inside: **discharge positive**. G. L. Plett, J. Power Sources 134 (2004) 277-292; the noise of
-the current is correlated between state and voltage, through R0, as in Anderson, Moore, *Optimal Filtering*.
+Inside **discharge is positive**, as in the literature. Source: G. L. Plett, J. Power Sources 134 (2004) 277-292. The
+noise of the current is correlated between state and voltage, through R0, as in Anderson, Moore, *Optimal Filtering*.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def run(
     outs: Array,
     scratch: tuple[Array, Array, Array, Array, Array],
 ) -> None:
-    """Carry beliefs (means [c, n], covs [c, n, n], memories) through samples [c, k]; fill outs [c, k, 5]."""
+    """Carry state estimates (means [c, n], covs [c, n, n], memories) through samples [c, k]; fill outs [c, k, 5]."""
     times, currents, voltages, temperatures, moved = samples
     step, S, D, gradient, gain = scratch
     for c in range(means.shape[0]):

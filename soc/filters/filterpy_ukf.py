@@ -1,9 +1,9 @@
-"""filterpy's unscented Kalman filter on the same cell model: an independent estimator, and the oracle of the tests.
+"""filterpy's unscented Kalman filter on the same cell model: an independent estimator, and the reference of the tests.
 
-Sign of the literature inside: **discharge positive**. Additive noise, Q = B Bᵀ Σ_w and R = Σ_v + R0² Σ_w: all of the
-other filters but for the cross terms between them. α = 1, β = 2, κ = 3 − n. Intervals, gaps and noises are those of
-all filters; there is no gate, no bump and no anchor. Nothing else
-needs filterpy. Slow: about 2 000 steps/s.
+Inside **discharge is positive**, as in the literature. Additive noise, Q = B Bᵀ Σ_w and R = Σ_v + R0² Σ_w: the same as
+the other filters except for the cross terms. α = 1, β = 2, κ = 3 − n. Intervals, gaps and noises are those of all
+filters; there is no gate, no covariance inflation and no anchor. No other module needs filterpy. Slow: about
+2 000 steps/s.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def run(
     outs: Array,
     scratch: tuple[Array, Array, Array, Array, Array],
 ) -> None:
-    """Carry beliefs (means [c, n], covs [c, n, n], memories) through samples [c, k]; fill outs [c, k, 5]."""
+    """Carry state estimates (means [c, n], covs [c, n, n], memories) through samples [c, k]; fill outs [c, k, 5]."""
     for c in range(len(means)):
         scratch[0][:] = math.nan
         for k in range(samples[0].shape[1]):
@@ -55,7 +55,7 @@ def run(
 def _step(
     tables: Tables, o: Options, x: Array, P: Array, memory: Array, now: tuple[float, ...], scratch: tuple[Array, ...]
 ) -> tuple[float, float]:
-    """Carry one belief through one sample; give back the innovation and its variance, or nan."""
+    """Carry one state estimate through one sample; return the innovation and its variance, or nan."""
     step, S, D, gradient, gain = scratch
     if not prepare(tables, o, x, P, memory, step, now):
         return math.nan, math.nan
@@ -76,7 +76,7 @@ def _step(
 def _noises(
     tables: Tables, o: Options, x: Array, P: Array, step: Array, room: tuple[Array, Array, Array, Array]
 ) -> tuple[Array, float]:
-    """Q = B Bᵀ Σ_w and R = Σ_v + R0² Σ_w: what the current's noise does to the state and to the voltage."""
+    """Return Q = B Bᵀ Σ_w and R = Σ_v + R0² Σ_w: the effect of the current's noise on the state and on the voltage."""
     D = room[1]
     predict(tables, o, x.copy(), P.copy(), step, *room)
     ohm = see(tables, o, x, step, 0.5) - see(tables, o, x, step, -0.5)
@@ -86,19 +86,19 @@ def _noises(
 
 @compiled
 def _factorise(P: Array, S: Array, states: tuple[int, ...]) -> int:
-    """`soc.models.sigma_points.cholesky`, called from Python."""
+    """Call `soc.models.sigma_points.cholesky` from Python."""
     return cholesky(P, S, states)
 
 
 def _root(P: Array) -> Array:
-    """The upper root of P, as filterpy wants it; P may be semidefinite: a long gap leaves no variance of a pair."""
+    """Return the upper root of P for filterpy; P may be semidefinite: a long gap leaves no variance of a pair."""
     S = np.zeros_like(P)
     _factorise(np.ascontiguousarray(P), S, (0,) * len(P))
     return S.T
 
 
 def _ukf(tables: Tables, o: Options, step: Array, x: Array, P: Array, noise: Array) -> Any:
-    """Give filterpy's filter, set up for this step."""
+    """Return filterpy's filter, set up for this step."""
     from filterpy.kalman import MerweScaledSigmaPoints, UnscentedKalmanFilter
 
     def fx(point: Array, _dt: float) -> Array:

@@ -1,12 +1,12 @@
 """Sigma-point Kalman filter with central differences, compiled: the main estimator.
 
-Sign of the literature inside: **discharge positive**. Algorithm: G. L. Plett, J. Power Sources 161 (2006) 1356-1384,
+Inside **discharge is positive**, as in the literature. Algorithm: G. L. Plett, J. Power Sources 161 (2006) 1356-1384,
 on state, current noise w and voltage noise n; w enters the current, so state and voltage share it (through R0).
 
-n moves no state and the voltage only by itself, so its two points add exactly Σ_v to P_y and are not computed. The
-state's equations are linear but for the hysteresis under its own current, so the images of a pair of points lie
-symmetrically around the centre's; `soc.models.sigma_points` gives the sums over pairs. Where the negative centre weight
-makes a variance of their second-order part negative, that part is left out and counted.
+n does not act on the state and is additive in the voltage, so its two points add exactly Σ_v to P_y and are not
+computed. The state's equations are linear except for the hysteresis under a point's own current, so the images of a
+pair of points lie symmetrically around the centre's image; `soc.models.sigma_points` gives the sums over pairs. Where
+the negative centre weight makes a variance of their second-order part negative, that part is left out and counted.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def run(
     outs: Array,
     scratch: tuple[Array, Array, Array, Array, Array],
 ) -> None:
-    """Carry beliefs (means [c, n], covs [c, n, n], memories) through samples [c, k]; fill outs [c, k, 5]."""
+    """Carry state estimates (means [c, n], covs [c, n, n], memories) through samples [c, k]; fill outs [c, k, 5]."""
     times, currents, voltages, temperatures, moved = samples
     step, S, D, point, gain = scratch
     for c in range(means.shape[0]):
@@ -90,7 +90,7 @@ def _predict(
     point: Array,
     gain: Array,
 ) -> tuple[float, float]:
-    """Turn x and P into the predicted ones, `gain` into P_xy; give back the expected voltage and its variance."""
+    """Replace x and P by the predicted ones and `gain` by P_xy; return the predicted voltage and its variance."""
     n, H = len(tables.states), len(tables.pairs)
     before = x[H]
     propagate_covariance(tables, o, step, S, D)
@@ -134,7 +134,7 @@ def _pair(
     bend: float,
     noise: float,
 ) -> float:
-    """The voltage of one point of pair k; `bend` is h₊ + h₋ − 2h of the pair."""
+    """Return the voltage of one point of pair k; `bend` is h₊ + h₋ − 2h of the pair."""
     for j in range(len(tables.states)):
         point[j] = x[j] + sign * D[k, j]
     point[len(tables.pairs)] += 0.5 * bend
@@ -145,7 +145,7 @@ def _pair(
 def _bend_hysteresis(
     tables: Tables, o: Options, x: Array, step: Array, S: Array, D: Array, k: int, before: float, noise_a: float
 ) -> float:
-    """Let the points of pair k drive h, each by its own current: correct D and give back h₊ + h₋ − 2h."""
+    """Propagate h of the points of pair k, each by its own current: correct D and return h₊ + h₋ − 2h."""
     n, H, Z = len(tables.states), len(tables.pairs), len(tables.pairs) + 1
     deviation = noise_a - (step[ETA_NOW] * D[k, Z + 1] if o.offset_state else 0.0)
     if deviation == 0.0 or step[OUTPUT_SHARE] == 0.0:
@@ -159,7 +159,7 @@ def _bend_hysteresis(
 
 @inlined
 def _driven(step: Array, h: float, deviation_a: float) -> float:
-    """Give h after the interval with a current that deviates so much from the mean one."""
+    """Return h after the interval with a current that deviates by this much from the mean one."""
     current = step[ETA_NOW] * step[MEAN_CURRENT] + deviation_a
     decay: float = math.exp(-step[GAMMA_NOW] * abs(current) * step[PER_AMPERE])
     direction: float = 1.0 if current > 0.0 else (-1.0 if current < 0.0 else 0.0)

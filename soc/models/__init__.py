@@ -1,1 +1,1 @@
-"""The cell's equations as compiled code, in the literature's sign: discharge positive."""
+"""The cell's equations as compiled code. Discharge is positive here, as in the literature."""

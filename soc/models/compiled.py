@@ -1,14 +1,15 @@
-"""The two ways in which numerical code is compiled: double precision, no fast math, Python's lock not held.
+"""Two decorators that compile numerical code: double precision, no fast math, without holding Python's lock.
 
-`compiled` is for what Python calls: kept on disk. `inlined` is for what only compiled code calls.
+`compiled` is for functions that Python calls; their code is kept on disk. `inlined` is for functions that only compiled
+code calls.
 
-Neither may allocate: reference counting of arrays is switched off (numba's `_nrt`), because counting them at every
-inner call costs ten times what the arithmetic does. Callers bring arrays for results and scratch.
+Compiled functions must not allocate: reference counting of arrays is switched off (numba's `_nrt`), because counting
+at every inner call costs ten times as much as the arithmetic. Callers pass arrays for results and scratch.
 
-numba keys its cache on the file of the compiled function only; a change in a function that it calls, in another file,
-would go unseen. So the cache lies in a folder named after the content of all compiled sources. The folder is beside
-them, or where that cannot be written under `CACHE_DIRECTORY` (systemd), `XDG_CACHE_HOME` or the home; `NUMBA_CACHE_DIR`
-wins over all. `soc compile` fills it beforehand.
+numba keys its cache on the file of the compiled function only and does not detect a change in a called function in
+another file. So the cache directory is named after the content of all compiled sources. It lies beside the sources, or
+where that is not writable under `CACHE_DIRECTORY` (systemd), `XDG_CACHE_HOME` or the home directory; `NUMBA_CACHE_DIR`
+takes precedence over all. `soc compile` fills the cache beforehand.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ RULES: dict[str, Any] = {"nogil": True, "fastmath": False, "error_model": "numpy
 
 
 def compiled(function: Function) -> Function:
-    """The function, compiled at its first call for the types it is called with, or read from disk."""
+    """Compile the function at its first call for the types of its arguments, or read the code from disk."""
     folder, config.CACHE_DIR = config.CACHE_DIR, CACHE  # type: ignore[attr-defined]
     try:
         fast: Any = numba.njit(cache=True, **RULES)(function)
@@ -42,7 +43,7 @@ def compiled(function: Function) -> Function:
 
 
 def inlined(function: Function) -> Function:
-    """The function, compiled into each compiled function that calls it."""
+    """Compile the function into each compiled function that calls it."""
     fast: Any = numba.njit(forceinline=True, **RULES)(function)
     return cast("Function", fast)
 
@@ -57,9 +58,9 @@ def _sources_digest() -> str:
 
 
 def _cache_folder() -> str:
-    """The folder for compiled code: the first of the places that can be written to.
+    """Return the directory for compiled code: the first candidate that is writable.
 
-    Where that is not beside the sources, what was compiled there when they were installed is copied, not made again.
+    If it is not beside the sources, the code compiled there at installation is copied instead of compiled again.
     """
     name = f"kernels-{_sources_digest()}"
     beside = HERE / "__pycache__"
@@ -70,13 +71,13 @@ def _cache_folder() -> str:
         try:
             shutil.copytree(installed, part)
             part.rename(folder)
-        except OSError:  # another process was first, or the disk is full: compiled again then
+        except OSError:  # another process copied first, or the disk is full: the code is compiled again
             shutil.rmtree(part, ignore_errors=True)
     return str(folder)
 
 
 def _roots(beside: Path) -> Iterator[Path]:
-    """Where compiled code may lie, in order."""
+    """Return the candidate directories for compiled code, in order."""
     if os.environ.get("NUMBA_CACHE_DIR"):
         yield Path(os.environ["NUMBA_CACHE_DIR"])
     yield beside
@@ -89,7 +90,7 @@ def _roots(beside: Path) -> Iterator[Path]:
 
 
 def _is_writable(root: Path) -> bool:
-    """Whether files can be made in this folder, which is made where it can be."""
+    """Return whether files can be created in this directory, which is created if possible."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):

@@ -1,4 +1,4 @@
-"""Enhanced self-correcting cell model, compiled. Sign of the literature: **discharge positive** in this module.
+"""Enhanced self-correcting cell model, compiled. In this module **discharge is positive**, as in the literature.
 
     i' = i for i ≥ 0, η·i for i < 0
     i_Rj ← a_j·i_Rj + (1−a_j)·i'            a_j = exp(−Δt/τ_j)
@@ -7,7 +7,7 @@
     v    = OCV(z,T) + M·h + M0·s − R1·I0·asinh(i_R1/I0) − R2·i_R2 − … − R0·i + b
 
 G. L. Plett, *Battery Management Systems* I (2015), ch. 2; the charge-transfer law and the dependence of R, M, M0 on z
-are our extensions. State order: i_R1 .. i_Rn, h, z, then i_b and b where they are states.
+are extensions of this project. State order: i_R1 .. i_Rn, h, z, then i_b and b if they are states.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Array = NDArray[np.float64]
 
 @inlined
 def transfer(i_r: float, per_i0: float) -> float:
-    """The charge-transfer law I0·asinh(i_R/I0), A, given 1/I0; linear for 1/I0 = 0."""
+    """Return the charge-transfer law I0·asinh(i_R/I0), A, given 1/I0; linear for 1/I0 = 0."""
     return i_r if per_i0 <= 0.0 else math.asinh(i_r * per_i0) / per_i0
 
 
 @inlined
 def row_of(tables: Tables, temperature_degc: float) -> tuple[int, float]:
-    """The row below this temperature and the weight of the next one; clamped to the tested range."""
+    """Return the row below this temperature and the weight of the next one; clamped to the tested range."""
     last = tables.points.shape[0] - 1
     place = (temperature_degc - tables.lowest_degc) * tables.per_k
     if not place > 0.0:
@@ -45,7 +45,7 @@ def row_of(tables: Tables, temperature_degc: float) -> tuple[int, float]:
 
 @inlined
 def corner(tables: Tables, row: int, k: int, x: Array, law: float, direction: float, current_a: float) -> float:
-    """The voltage without bias and without continuation, V, with the parameters of one point of the tables."""
+    """Return the voltage without bias and end slopes, V, with the parameters of one point of the tables."""
     v: float = tables.points[row, k, OCV] + tables.points[row, k, M] * x[len(tables.pairs)]
     v += tables.points[row, k, M0] * direction - tables.points[row, k, R0] * current_a
     v -= tables.points[row, k, R1] * law
@@ -58,7 +58,7 @@ def corner(tables: Tables, row: int, k: int, x: Array, law: float, direction: fl
 def voltage(
     tables: Tables, row: int, weight: float, x: Array, direction: float, current_a: float, per_i0: float
 ) -> float:
-    """The terminal voltage, V, of state x (bias not included) under this current; row and weight from `row_of`."""
+    """Return the terminal voltage, V, of state x (without bias) under this current; row and weight from `row_of`."""
     z = x[len(tables.pairs) + 1]
     law = transfer(x[0], per_i0)
     place = min(max(z, 0.0), 1.0) * CELLS

@@ -1,7 +1,8 @@
-"""The linearised prediction, compiled: what extended Kalman filter and coulomb counting share.
+"""The linearised prediction, compiled; the extended Kalman filter and coulomb counting share it.
 
-With D the images of the columns of P's root and of the current's noise, P⁺ = DᵀD is F P Fᵀ + B Bᵀ Σ_w. The voltage's
-gradient along each row of D, the noise's own way through R0 included, gives P_xy and P_y with both cross terms.
+Let the rows of D be the images of the columns of P's root and of the current's noise. Then P⁺ = DᵀD is
+F P Fᵀ + B Bᵀ Σ_w. The voltage's gradient along each row of D, with the direct effect of the noise through R0, gives
+P_xy and P_y with both cross terms.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from soc.models.time_update import predict_measurement, propagate_covariance, ti
 
 Array = NDArray[np.float64]
 
-REACH_SOC = 0.0075  # the curve's slope is a central difference over ± this much z, not the slope of one cell
+REACH_SOC = 0.0075  # the curve's slope is a central difference over ± this much z, not the slope of one table interval
 REACH = 1e-2  # for all other states, in which the voltage is (nearly) linear
 
 
@@ -35,7 +36,7 @@ REACH = 1e-2  # for all other states, in which the voltage is (nearly) linear
 def predict(
     tables: Tables, o: Options, x: Array, P: Array, step: Array, S: Array, D: Array, gradient: Array, gain: Array
 ) -> tuple[float, float]:
-    """Turn x and P into the predicted ones, `gain` into P_xy; give back the expected voltage and its variance."""
+    """Replace x and P by the predicted ones and `gain` by P_xy; return the predicted voltage and its variance."""
     n = len(tables.states)
     cholesky(P, S, tables.states)
     propagate_covariance(tables, o, step, S, D)
@@ -74,7 +75,7 @@ def _differentiate(tables: Tables, o: Options, x: Array, step: Array, gradient: 
 
 @inlined
 def _drive_hysteresis(tables: Tables, o: Options, x: Array, step: Array, D: Array) -> None:
-    """Let noise and offset drive h, too: ∂h/∂i' = −γ·Δt/3600Q·A·(1 + sgn(i')·h)."""
+    """Add the effect of noise and offset on h: ∂h/∂i' = −γ·Δt/3600Q·A·(1 + sgn(i')·h)."""
     n, H = len(tables.states), len(tables.pairs)
     driving = step[MEAN_CURRENT]
     direction = 1.0 if driving > 0.0 else (-1.0 if driving < 0.0 else 0.0)

@@ -1,11 +1,11 @@
-"""From a predicted voltage to a corrected belief: gate, gain, clamps, bump, anchors. Compiled; shared by the filters.
+"""The measurement update: gate, gain, clamps, covariance inflation (bump), anchors. Compiled; the filters share it.
 
-The covariance is updated as P − L·P_xyᵀ − P_xy·Lᵀ + L·P_y·Lᵀ, which also holds when a state is not corrected (L = 0
-there): the frozen current offset is *considered*, neither learned nor forgotten. Whatever was repaired is
-counted.
+The covariance is updated as P − L·P_xyᵀ − P_xy·Lᵀ + L·P_y·Lᵀ, which also holds when a state is not corrected (its row
+of L is 0): a frozen current offset is a *considered* state; its variance neither shrinks nor grows. All repairs
+are counted.
 
-Gate, bump and monitor compare the innovation with what it should be, its variance without the part that only stands
-for the colour of the error; the gain is made with that part.
+Gate, covariance inflation and monitor compare the innovation with its variance without the part that only accounts for
+the colour of the error; the gain is computed with that part.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from soc.models.step_input import CAPACITY_NOW, EXCESS_VAR, SLOPE_NOW
 
 Array = NDArray[np.float64]
 
-SOC_LOW, SOC_HIGH = -0.05, 1.05  # beyond, the state is clamped and counted
+SOC_LOW, SOC_HIGH = -0.05, 1.05  # beyond these the state is clamped and counted
 
 # Columns of a filter's output.
 SOC, SD, INNOVATION, INNOVATION_SD, OFFSET = range(5)
@@ -43,7 +43,7 @@ def measurement_update(
     gain: Array,
     S: Array,
 ) -> None:
-    """Correct x and P by the innovation; `seen` is (r, P_y), `gain` comes as P_xy and is used up."""
+    """Correct x and P by the innovation; `seen` is (r, P_y); `gain` is P_xy on entry and is overwritten."""
     r, var = seen
     expected = var - step[EXCESS_VAR]
     Z = len(tables.pairs) + 1
@@ -67,7 +67,7 @@ def measurement_update(
 
 @inlined
 def _known_by_curve(o: Options, var: float, slope_v: float) -> float:
-    """The variance of z below which a voltage cannot take it: that of the curve's own error, or what it was before."""
+    """Return the least variance of z that a voltage can give: that of the curve's own error, at most the one before."""
     if o.ocv_sd_v * o.ocv_sd_v >= var * slope_v * abs(slope_v):
         return var if o.ocv_sd_v > 0.0 else 0.0
     return (o.ocv_sd_v / slope_v) ** 2
@@ -75,7 +75,7 @@ def _known_by_curve(o: Options, var: float, slope_v: float) -> float:
 
 @inlined
 def keep_positive(tables: Tables, P: Array, S: Array, memory: Array) -> None:
-    """Leave P symmetric and positive; counts the pivots that had to be raised."""
+    """Make P symmetric and positive; counts the pivots that were raised."""
     floored = cholesky(P, S, tables.states)
     if floored > 0:
         memory[FilterMemory.FLOORED_PIVOTS] += floored
@@ -94,7 +94,7 @@ def monitor(memory: Array, normalised: float) -> None:
 
 @inlined
 def _is_fault(o: Options, P: Array, Z: int, memory: Array, r: float, var: float) -> bool:
-    """Whether the sample is to be left out: far off while z is known. After a while it is z that is not known."""
+    """Return whether the sample is left out: its voltage is far off while z is known. This ends after a time limit."""
     if r * r <= o.gate_sigma * o.gate_sigma * var or memory[FilterMemory.CONVERGED] == 0.0:
         memory[FilterMemory.GATE_SINCE] = math.nan
         return False
@@ -112,7 +112,7 @@ def _is_fault(o: Options, P: Array, Z: int, memory: Array, r: float, var: float)
 
 @inlined
 def _update(tables: Tables, x: Array, P: Array, r: float, var: float, gain: Array, frozen: int) -> None:
-    """Move x by L·r, and P with it; L = P_xy/P_y, and the `frozen` state (−1: none) is left as it is."""
+    """Move x by L·r and update P; L = P_xy/P_y, and the `frozen` state (−1: none) is not corrected."""
     n = len(tables.states)
     per = 1.0 / var
     for j in range(n):
@@ -127,7 +127,7 @@ def _update(tables: Tables, x: Array, P: Array, r: float, var: float, gain: Arra
 
 @inlined
 def clamp(tables: Tables, x: Array, memory: Array) -> None:
-    """Keep h in −1..1 and z in −0.05..1.05, counting."""
+    """Limit h to −1..1 and z to −0.05..1.05, and count each limitation."""
     H = len(tables.pairs)
     h, z = x[H], x[H + 1]
     if abs(h) > 1.0:
@@ -140,7 +140,7 @@ def clamp(tables: Tables, x: Array, memory: Array) -> None:
 
 @inlined
 def _bump(o: Options, P: Array, Z: int, memory: Array, r: float, var: float) -> None:
-    """Trust z less when model and cell disagree; not often, or the filter becomes a voltage look-up."""
+    """Inflate P_zz when model and cell disagree; rarely, or the filter becomes a voltage look-up."""
     if r * r <= o.bump_sigma * o.bump_sigma * var or P[Z, Z] >= o.bump_sd * o.bump_sd:
         return
     if memory[FilterMemory.TIME] - memory[FilterMemory.BUMP_TIME] < o.bump_interval_s:
@@ -154,7 +154,7 @@ def _bump(o: Options, P: Array, Z: int, memory: Array, r: float, var: float) -> 
 def anchor(
     tables: Tables, o: Options, x: Array, P: Array, memory: Array, step: Array, voltage_v: float, gain: Array, S: Array
 ) -> None:
-    """Measure z by a full or an empty cell: voltage beyond the mark with a small current into it, for some minutes."""
+    """Measure z at a full or an empty cell: voltage beyond a limit with a small current into that end, for minutes."""
     current = memory[FilterMemory.CURRENT]
     is_full = voltage_v >= o.full_voltage_v and current <= 0.0
     is_empty = voltage_v <= o.empty_voltage_v and current >= 0.0
@@ -180,7 +180,7 @@ def anchor(
 
 @inlined
 def report(tables: Tables, o: Options, x: Array, P: Array, out: Array, k: int, r: float, var: float) -> None:
-    """Fill row k of the output; innovation and its sd are nan where there was none. Offset: positive charges."""
+    """Fill row k of the output; innovation and its sd are nan if there was none. Offset: positive charges."""
     Z = len(tables.pairs) + 1
     out[k, SOC] = x[Z]
     out[k, SD] = math.sqrt(P[Z, Z] + o.reference_sd * o.reference_sd)

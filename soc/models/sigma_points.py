@@ -1,12 +1,12 @@
-"""Sums over the sigma points of the central-difference filter, and keeping a covariance positive. Compiled.
+"""Sums over the sigma points of the central-difference filter, and a Cholesky root with a floor. Compiled.
 
-Weights W_0 = (h² − n)/h² in the middle and W = 1/(2h²) outside, h = √3, the same for mean and
-covariance (Nørgaard, Poulsen, Ravn, Automatica 36 (2000) 1627). With a pair's images y₊, y₋ and the centre's y₀, its
-slope a = (y₊ − y₋)/2h and its bend b = y₊ + y₋ − 2y₀, ΣW = 1 makes the weighted sums
+The centre weight is W_0 = (h² − n)/h², the outer weight W = 1/(2h²), h = √3, the same for mean and covariance
+(Nørgaard, Poulsen, Ravn, Automatica 36 (2000) 1627). Let y₊, y₋ be the images of a pair and y₀ that of the centre. With
+the slope a = (y₊ − y₋)/2h and the bend b = y₊ + y₋ − 2y₀, ΣW = 1 makes the weighted sums
 
     mean = y₀ + W·Σb            cov(x, y) = Σ a_x a_y + W/2·Σ b_x b_y − (W·Σb_x)(W·Σb_y)
 
-for any n, so that the negative W_0 of n > 3 shows only in the last term.
+for any n, so the negative W_0 of n > 3 appears only in the last term.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ PIVOT_FLOOR = 1e-18
 
 @inlined
 def cholesky(P: Array, S: Array, states: tuple[int, ...]) -> int:
-    """Fill S (lower) with P = S Sᵀ; give back how many pivots had to be raised to the floor of 1e-18.
+    """Fill S (lower) with P = S Sᵀ; return how many pivots were raised to the floor of 1e-18.
 
-    Below such a pivot the column is zero, as it is for any positive P: what stands there is a rounding error, and
-    divided by the floor's root it would grow without bound.
+    Below such a pivot the column is set to zero, as it is for a positive semidefinite P. The values there are rounding
+    errors, and divided by the root of the floor they would grow without bound.
     """
     floored = 0
     n = len(states)
@@ -71,7 +71,7 @@ def rebuild(P: Array, S: Array, states: tuple[int, ...]) -> None:
 
 @inlined
 def sum_of_squares(D: Array, P: Array, states: tuple[int, ...]) -> None:
-    """Fill P with Dᵀ D, the covariance of deviations that are the rows of D."""
+    """Fill P with Dᵀ D, the covariance of the deviations in the rows of D."""
     n = len(states)
     for j in range(n):
         for k in range(j + 1):

@@ -1,8 +1,8 @@
-"""What a filter believes: mean and covariance of the state, and the little that it must remember.
+"""The state estimate of a filter: mean and covariance of the state, and the filter's memory.
 
-State, in the literature's sign (discharge positive): i_R1 .. i_Rn, h, z, then, if asked for, the current sensor's
-offset i_b and the voltage bias b. `memory` holds times, the last sample, running means and counters, by the names in
-`FilterMemory`. A belief is a value: a filter gives a new one back, and `to_dict` makes it JSON.
+The state, with discharge positive as in the literature, is i_R1 .. i_Rn, h, z, then optionally the current sensor's
+offset i_b and the voltage bias b. `memory` holds times, the last sample, running means and counters, under the names of
+`FilterMemory`. A state estimate is immutable: a filter returns a new one, and `to_dict` converts it to JSON values.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FORMAT = 1
 
 
 class FilterMemory(IntEnum):
-    """Places in `StateEstimate.memory`. Times are on the recording's clock, s; nan: not yet."""
+    """Indices into `StateEstimate.memory`. Times are on the recording's clock, s; nan: not yet."""
 
     TIME = 0
     DIRECTION = 1  # s of the model: −1, 0, +1
@@ -47,7 +47,7 @@ class FilterMemory(IntEnum):
     GAPS = 19
     LONG_GAPS = 20
     GATED = 21
-    GATE_OPENED = 22  # gating went on for too long: the belief was given up, not the sensor
+    GATE_OPENED = 22  # the gate closed for too long: the state estimate was widened instead of blaming the sensor
     BUMPS = 23
     FLOORED_PIVOTS = 24
     CLAMPED_HYSTERESIS = 25
@@ -66,7 +66,7 @@ FIRST_COUNTER = int(FilterMemory.SAMPLES)
 
 @dataclass(frozen=True, eq=False)
 class StateEstimate:
-    """A filter's belief about one cell (arrays read-only); `model` is the id of the cell it was made with."""
+    """The state estimate of one cell (arrays read-only); `model` is the id of the cell it was made with."""
 
     filter: str
     model: str
@@ -83,25 +83,25 @@ class StateEstimate:
 
     @property
     def time_s(self) -> float:
-        """When this was believed, on the recording's clock; nan before the first sample."""
+        """Return the time of the estimate on the recording's clock; nan before the first sample."""
         return float(self.memory[FilterMemory.TIME])
 
     def __getitem__(self, state: str) -> float:
-        """The mean of a state by name."""
+        """Return the mean of a state by name."""
         return float(self.mean[self.states.index(state)])
 
     def sd(self, state: str) -> float:
-        """The standard deviation of a state by name."""
+        """Return the standard deviation of a state by name."""
         k = self.states.index(state)
         return float(np.sqrt(self.cov[k, k]))
 
     @property
     def counters(self) -> dict[str, int]:
-        """Numerical health: counter name → count since the start."""
+        """Return the filter's counters: counter name → count since the initial state."""
         return {m.name.lower(): int(self.memory[m]) for m in FilterMemory if m >= FIRST_COUNTER}
 
     def to_dict(self) -> dict[str, Any]:
-        """The belief as JSON values; floats keep every bit, nan becomes None."""
+        """Return the state estimate as JSON values; floats keep every bit, nan becomes None."""
         numbers = {
             k: [None if np.isnan(x) else float(x) for x in getattr(self, k).ravel()] for k in ("mean", "cov", "memory")
         }
@@ -109,7 +109,7 @@ class StateEstimate:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> StateEstimate:
-        """The belief of `to_dict`. Raises `BeliefError` if it is of another format or damaged."""
+        """Return the state estimate of `to_dict`. Raises `BeliefError` if it has another format or is damaged."""
         if values.get("format") != FORMAT:
             raise BeliefError(
                 f"stored belief: format {values.get('format')!r}, this version reads {FORMAT}: start anew"
@@ -133,12 +133,12 @@ class StateEstimate:
 
 
 def state_names(pairs: int, offset: bool, bias: bool) -> tuple[str, ...]:
-    """The names of the states, in order."""
+    """Return the names of the states, in order."""
     return (*(f"i_r{j + 1}" for j in range(pairs)), "h", "z", *(("i_b",) if offset else ()), *(("b",) if bias else ()))
 
 
 def blank_memory() -> Array:
-    """The memory before the first sample: times nan, counters zero."""
+    """Return the memory before the first sample: times nan, counters zero."""
     memory = np.zeros(SLOTS)
     for slot in (
         FilterMemory.TIME,

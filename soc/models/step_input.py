@@ -1,14 +1,14 @@
-"""From one sample to one step: intervals, gaps, currents, noises. Compiled; shared by all filters.
+"""Compute the input of one step from one sample: intervals, gaps, currents, noises. Compiled; all filters share it.
 
-Sign of the literature: **discharge positive** here; `prepare` is the border where the sign of the sample turns.
+Here **discharge is positive**, as in the literature; `prepare` reverses the sign of the sample's current.
 
 A sample's current is the mean over the interval that ends at its time (`previous_current`: instantaneous samples).
-Time that does not rise skips the sample. A *gap* (an interval much longer than usual) is one long step: up to a
-minute with the mean of the currents at its ends; longer with the recent mean for as long as that is likely, and with
-the recent rms current as its uncertainty; after an hour without current the pairs are at rest.
+A sample whose time does not rise is skipped. A *gap* (an interval much longer than usual) is one long step. Up to a
+minute it uses the mean of the currents at its ends. Longer gaps use the recent mean for a limited time, with the recent
+rms current as its uncertainty; after an hour without current the pairs are at rest.
 
 Noises that are added to a state enter before the transition, divided by its factor squared, so that the sigma points
-that see the voltage carry them.
+at which the voltage is predicted include them.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ from soc.models.state import FilterMemory
 
 Array = NDArray[np.float64]
 
-# Places in `step`, what one step needs to know.
+# Indices into `step`, the input of one step.
 DT = 0  # s
-CURRENT = 1  # moved the state over the interval, A
-OUTPUT_CURRENT = 2  # flows while the voltage is read, A
-OUTPUT_SHARE = 3  # how much of the current noise is in the output current: 1, or 0 in a gap
+CURRENT = 1  # current over the interval, A
+OUTPUT_CURRENT = 2  # current at the time of the voltage, A
+OUTPUT_SHARE = 3  # share of the current noise in the output current: 1, or 0 in a gap
 CURRENT_SD = 4  # A
 VOLTAGE_VAR = 5  # V²
 DIRECTION = 6  # s
 PER_AMPERE = 7  # Δt/3600Q, 1/A
 ROW, WEIGHT = 8, 9  # of the tables
-ETA, ETA_NOW = 10, 24  # of charge current; of this current
+ETA, ETA_NOW = 10, 24  # efficiency of charge current; of this current
 GAMMA_NOW = 11
 PER_I0 = 12
 DECAY_H = 13  # A at the mean current
@@ -60,17 +60,17 @@ DECAY_B = 14  # of the voltage bias
 SLOPE_NOW = 15  # dOCV/dz, V
 CAPACITY_NOW = 16  # Ah
 LOST = 17  # 1: temperature missing for too long
-KEY_DT, KEY_T = 18, 19  # what the following were computed for
+KEY_DT, KEY_T = 18, 19  # Δt and temperature for which the cached entries were computed
 RECENT = 20  # weight of this sample in running means
-SEEN = 21  # 1: there is a voltage to learn from
-MEAN_CURRENT = 22  # CURRENT less the believed offset, A
-EXCESS_VAR = 25  # what VOLTAGE_VAR has on top of the error's own variance because it is coloured, V²
+SEEN = 21  # 1: there is a voltage for the measurement update
+MEAN_CURRENT = 22  # CURRENT minus the estimated offset, A
+EXCESS_VAR = 25  # the part of VOLTAGE_VAR beyond the error's own variance, due to its colour, V²
 DECAY = 26  # a_1 .. a_n
 STEP_SIZE = DECAY + 3
 
-OUTSIDE_K = 2.0  # so far outside the tested temperatures is not worth a word
-NO_HISTORY_VAR = 0.3  # of h when nothing is known
-DECAY_LEAST = 1e-6  # a factor may become small, never zero: noise is divided by its square
+OUTSIDE_K = 2.0  # smaller excursions from the tested temperatures are not counted
+NO_HISTORY_VAR = 0.3  # of h when its history is unknown
+DECAY_LEAST = 1e-6  # a factor may become small but not zero: noise is divided by its square
 
 
 @inlined
@@ -83,10 +83,10 @@ def prepare(
     step: Array,
     sample: tuple[float, float, float, float, float],
 ) -> bool:
-    """Fill `step` and add process noise to P for a sample; False: no step.
+    """Fill `step` and add process noise to P for a sample; return False if there is no step.
 
     A sample is time, current, voltage, temperature and the mean current over the interval by a charge counter (nan:
-    there is none), currents with positive charging.
+    there is none); positive current charges.
     """
     time_s, current_a, voltage_v, temperature_degc, counted_a = sample
     current_a, counted_a = -current_a, -counted_a  # from here on discharge is positive
@@ -113,7 +113,7 @@ def prepare(
 
 @inlined
 def _take_temperature(o: Options, memory: Array, step: Array, time_s: float, temperature_degc: float) -> bool:
-    """Remember the temperature, or hold the last; False if there never was one."""
+    """Store the temperature, or hold the last one; return False if there never was one."""
     step[LOST] = 0.0
     if math.isfinite(temperature_degc):
         memory[FilterMemory.TEMPERATURE] = temperature_degc
@@ -130,7 +130,7 @@ def _take_temperature(o: Options, memory: Array, step: Array, time_s: float, tem
 
 @inlined
 def _start_clock(memory: Array, time_s: float, current_a: float) -> None:
-    """Nothing is known about the interval before the first sample: it only starts the clock."""
+    """Start the clock: the interval before the first sample is unknown, so this sample makes no step."""
     memory[FilterMemory.TIME] = time_s
     memory[FilterMemory.CURRENT] = current_a
     memory[FilterMemory.MEAN] = current_a
@@ -139,7 +139,7 @@ def _start_clock(memory: Array, time_s: float, current_a: float) -> None:
 
 @inlined
 def _is_gap(o: Options, memory: Array, dt: float) -> bool:
-    """Whether the interval is a gap; learns the usual period, so that a new rate is soon not one."""
+    """Return whether the interval is a gap; learns the usual period, so that a new sampling rate soon is not one."""
     if o.period_s > 0.0:
         memory[FilterMemory.PERIOD] = o.period_s
     elif math.isnan(memory[FilterMemory.PERIOD]):
@@ -157,7 +157,7 @@ def _is_gap(o: Options, memory: Array, dt: float) -> bool:
 
 @inlined
 def _set_interval(tables: Tables, o: Options, memory: Array, step: Array, dt: float) -> None:
-    """What depends on Δt and temperature only; kept while both stay the same."""
+    """Set the entries that depend on Δt and temperature only; they are kept while both stay the same."""
     temperature = memory[FilterMemory.TEMPERATURE]
     if temperature < tables.lowest_degc - OUTSIDE_K or temperature > tables.highest_degc + OUTSIDE_K:
         memory[FilterMemory.OUTSIDE_TEMPERATURE] += 1
@@ -181,7 +181,7 @@ def _set_interval(tables: Tables, o: Options, memory: Array, step: Array, dt: fl
 
 @inlined
 def _set_currents(o: Options, memory: Array, step: Array, current_a: float, counted_a: float, is_gap: bool) -> None:
-    """The current over the interval with its noise, and the current at its end."""
+    """Set the current over the interval with its noise, and the current at its end."""
     dt, last = step[DT], memory[FilterMemory.CURRENT]
     step[OUTPUT_CURRENT] = current_a
     step[OUTPUT_SHARE] = 1.0
@@ -205,7 +205,7 @@ def _set_currents(o: Options, memory: Array, step: Array, current_a: float, coun
 
 @inlined
 def _add_process_noise(tables: Tables, o: Options, x: Array, P: Array, step: Array, is_gap: bool) -> None:
-    """Add to P what the interval makes uncertain beyond the noise of the current."""
+    """Add to P the process noise of the interval other than that of the current."""
     n, H, Z = len(tables.pairs), len(tables.pairs), len(tables.pairs) + 1
     dt, per_ampere = step[DT], step[PER_AMPERE]
     offset = x[Z + 1] if o.offset_state else 0.0
@@ -232,7 +232,7 @@ def _add_process_noise(tables: Tables, o: Options, x: Array, P: Array, step: Arr
 
 @inlined
 def _rest(P: Array, x: Array, pairs: int) -> None:
-    """After hours without current no R–C pair carries any."""
+    """Set the pairs to rest: after hours without current no R–C pair carries any."""
     for j in range(pairs):
         x[j] = 0.0
         for k in range(P.shape[0]):
@@ -243,7 +243,7 @@ def _rest(P: Array, x: Array, pairs: int) -> None:
 
 @inlined
 def _set_voltage_noise(tables: Tables, o: Options, x: Array, P: Array, step: Array) -> None:
-    """The variance of the voltage error at this place, its slow part in P, and the slope of the curve there."""
+    """Set the variance of the voltage error at this state, its slow part in P, and the slope of the curve."""
     z = min(max(x[len(tables.pairs) + 1], 0.0), 1.0)
     k, row = int(z * CELLS + 0.5), int(step[ROW] + step[WEIGHT] + 0.5)
     step[SLOPE_NOW] = tables.trust[row, k, SLOPE]
@@ -272,7 +272,7 @@ def _set_voltage_noise(tables: Tables, o: Options, x: Array, P: Array, step: Arr
 def _remember(
     tables: Tables, o: Options, x: Array, memory: Array, step: Array, time_s: float, current_a: float
 ) -> None:
-    """Keep the sample for the next step; the direction changes only with a current above C/100."""
+    """Store the sample for the next step; the direction changes only with a current above C/100."""
     offset = x[len(tables.pairs) + 2] if o.offset_state else 0.0
     if abs(current_a - offset) > 0.01 * step[CAPACITY_NOW]:
         memory[FilterMemory.DIRECTION] = -1.0 if current_a > offset else 1.0

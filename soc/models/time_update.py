@@ -1,7 +1,7 @@
-"""One interval of the model: the state moves, its spread moves with it, the voltage is seen. Compiled.
+"""The time update of one interval: propagate state and covariance and predict the voltage. Compiled.
 
-Sign of the literature: **discharge positive**. The state's equations are linear but for the hysteresis, and that is
-linear in h at a given current, so that a whole column of deviations moves exactly.
+Here **discharge is positive**, as in the literature. The state's equations are linear except for the hysteresis, and
+the hysteresis is linear in h at a given current, so a whole column of deviations is propagated exactly.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Array = NDArray[np.float64]
 
 @inlined
 def time_update(tables: Tables, o: Options, x: Array, step: Array) -> None:
-    """Move the state over the interval at the mean current."""
+    """Propagate the state over the interval at the mean current."""
     H, Z = len(tables.pairs), len(tables.pairs) + 1
     driving = step[MEAN_CURRENT]
     current = step[ETA_NOW] * driving
@@ -48,7 +48,7 @@ def time_update(tables: Tables, o: Options, x: Array, step: Array) -> None:
 
 @inlined
 def propagate_covariance(tables: Tables, o: Options, step: Array, S: Array, D: Array) -> None:
-    """Fill the rows of D with the moved columns of S and, last, what the current's noise (one sd) does."""
+    """Fill the rows of D with the propagated columns of S and, last, the effect of the current's noise (one sd)."""
     n, H, Z = len(tables.states), len(tables.pairs), len(tables.pairs) + 1
     for k in range(n + 1):
         for j in range(n):
@@ -66,7 +66,7 @@ def propagate_covariance(tables: Tables, o: Options, step: Array, S: Array, D: A
 
 @inlined
 def predict_measurement(tables: Tables, o: Options, x: Array, step: Array, noise_a: float) -> float:
-    """The terminal voltage of a state, V, at the current of the sample plus this noise."""
+    """Return the terminal voltage of a state, V, at the current of the sample plus this noise."""
     current = step[OUTPUT_CURRENT] + noise_a
     if o.offset_state:
         current -= x[len(tables.pairs) + 2]
