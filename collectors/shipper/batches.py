@@ -1,4 +1,4 @@
-"""Pieces of a journal to the bodies of requests, one ahead of the one that is under way."""
+"""Groups encoded rows into request bodies, and prepares the next body while a request is under way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collectors.shipper.journal_source import EncodedRows
 from collectors.shipper.retry import BatchLimit
 
 BATCH_BYTES = 2**20
-"""Most bytes of one body, before compression."""
+"""Maximum size of one body in bytes, before compression."""
 
 
 @dataclass(slots=True)
@@ -22,20 +22,20 @@ class LineBatch:
     size: int = 0
 
     def add(self, piece: EncodedRows, lines: list[str], size: int) -> None:
-        """Take some lines of a piece."""
+        """Add some lines of encoded rows; `size` is their length in bytes."""
         self.lines += lines
         self.size += size
         self.pieces.append(piece)
 
     def seq_of(self, line: str) -> int:
-        """Return where in the journal the line comes from."""
+        """Return the journal's sequence number from which the line comes."""
         return next(piece.seq for piece in self.pieces if line in piece.lines)
 
 
 def batches(
     pieces: Iterable[EncodedRows], limit: BatchLimit, pack: Callable[[list[str]], bytes]
 ) -> Iterator[LineBatch]:
-    """Return the pieces' lines in batches that keep the limits of one request, each packed into its body."""
+    """Yield the lines in batches that keep the limits of one request, each packed into its body."""
     batch = LineBatch()
     for piece in pieces:
         for start in range(0, len(piece.lines), limit.lines):
@@ -52,19 +52,19 @@ def batches(
 
 
 class Prefetch:
-    """The same batches; `prepare` makes the next one already, while the last one is under way."""
+    """An iterator of the same batches; `prepare` encodes the next one while the last one is under way."""
 
     def __init__(self, made: Iterator[LineBatch]) -> None:
         self._made = made
         self._next: LineBatch | None = None
 
     def prepare(self) -> None:
-        """Make the next batch, if there is one."""
+        """Encode the next batch, if there is one."""
         if self._next is None:
             self._next = next(self._made, None)
 
     def __iter__(self) -> Iterator[LineBatch]:
-        """Return the batches one by one."""
+        """Yield the batches one by one."""
         self.prepare()
         while (batch := self._next) is not None:
             self._next = None

@@ -1,8 +1,8 @@
-"""The shipper's configuration, `ship.toml`. An unknown key is an error; all errors come at once.
+"""The shipper's configuration, `ship.toml`. An unknown key is an error; all errors are reported at once.
 
     [ship]
     bench = "bench-1"
-    state_dir = "/var/lib/collectors"     # the folder of the journals; default $STATE_DIRECTORY
+    state_dir = "/var/lib/collectors"     # the directory of the journals; default $STATE_DIRECTORY
 
     [[sink]]                              # InfluxDB 1.x
     name = "lab"
@@ -23,8 +23,8 @@
     read_token_file = "cloud-read-token"  # for `collectors ship --verify`; of 1.x: read_user, read_password_file
     ca_file = "/etc/ssl/lab-ca.pem"
 
-Secrets are never in this file: a `…_file` is a path, or a bare name in systemd's $CREDENTIALS_DIRECTORY (beside the
-configuration where there is none).
+This file never contains secrets: a `…_file` is a path, or a bare name in systemd's $CREDENTIALS_DIRECTORY. Without
+that variable, a bare name is looked up in the directory of the configuration.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ OF_DIALECT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "influxdb1": (("database",), ("retention_policy", "user", "password_file", "read_user", "read_password_file")),
     "influxdb2": (("org", "bucket", "token_file"), ("read_token_file",)),
 }
-"""Which keys a dialect must have, and may have."""
+"""The required and the optional keys of each dialect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ship:
-    """The [ship] table: what is shipped, and how eagerly."""
+    """The [ship] table: what is shipped, and at which intervals."""
 
     bench: str = field(metadata={"help": "tag `bench` of the shipper's own points"})
     state_dir: Path = field(
@@ -61,7 +61,7 @@ class Ship:
     report_s: float = field(default=10.0, metadata={"help": "seconds between the shipper's reports on itself"})
 
     def __post_init__(self) -> None:
-        """Refuse periods that make no sense."""
+        """Reject intervals outside 0.01 s to 3600 s."""
         problems = [
             f"{key}: expected 0.01 to 3600, got {value:g}"
             for key in ("interval_s", "save_s", "report_s")
@@ -75,7 +75,7 @@ class Ship:
 
 @dataclass(frozen=True, slots=True)
 class SinkConfig:
-    """One [[sink]] table: a database that gets everything."""
+    """One [[sink]] table: a database that receives the rows of all journals."""
 
     name: str = field(metadata={"help": "unique; cursors and dead letters are kept under it"})
     dialect: Literal["influxdb1", "influxdb2"] = field(metadata={"help": "which InfluxDB"})
@@ -99,7 +99,7 @@ class SinkConfig:
     answer_s: float = field(default=30.0, metadata={"help": "seconds to wait for an answer"})
 
     def __post_init__(self) -> None:
-        """Refuse what no server could be reached with."""
+        """Reject values with which no server can be reached."""
         needed, allowed = OF_DIALECT[self.dialect]
         foreign = {key for n, a in OF_DIALECT.values() for key in n + a} - {*needed, *allowed}
         problems = [f"{key}: missing; {self.dialect} needs it" for key in needed if not getattr(self, key)]
@@ -125,14 +125,14 @@ class SinkConfig:
 
 @dataclass(frozen=True, slots=True)
 class ShipConfig:
-    """The whole file, checked."""
+    """The whole file, validated."""
 
     path: Path
     ship: Ship
     sinks: tuple[SinkConfig, ...]
 
     def secret(self, name: str) -> str:
-        """Return what a `…_file` key points to, without the line's end; ConfigError when it cannot be read."""
+        """Return the content of the file of a `…_file` key, without the line end; ConfigError when unreadable."""
         path = self.secret_path(name)
         try:
             secret = path.read_text(encoding="utf-8").strip()
@@ -145,7 +145,7 @@ class ShipConfig:
         return secret
 
     def secret_path(self, name: str) -> Path:
-        """Return where the secret is: bare names are systemd credentials, or lie beside the configuration."""
+        """Return the secret's path: a bare name is a systemd credential, or a file beside the configuration."""
         base = Path(os.environ.get("CREDENTIALS_DIRECTORY", self.path.parent)) if "/" not in name else self.path.parent
         return base / name
 
@@ -164,7 +164,7 @@ def _url_problems(url: str) -> list[str]:
 
 
 def load(path: Path) -> ShipConfig:
-    """Return the checked configuration; ConfigError with every problem, file and key named."""
+    """Return the validated configuration; ConfigError lists every problem with file and key."""
     tables = read_toml(path)
     problems = [f"{path}: {key}: unknown; there are: [ship], [[sink]]" for key in tables if key not in ("ship", "sink")]
     ship, found = _table(Ship, tables.get("ship", {}), f"{path}: [ship]")
@@ -196,7 +196,7 @@ def _table(cls: type[Any], table: object, where: str) -> tuple[Any, list[str]]:
 
 
 def _refuse_public(path: Path, secret: Path) -> None:
-    """Raise ConfigError if everybody on this host may read, or change, the secret."""
+    """Raise ConfigError if every user of this host may read or change the secret."""
     mode = secret.stat().st_mode & 0o777
     if mode & 0o007:
         raise ConfigError(f"{path}: secret file {secret}: mode {mode:04o} is everybody's; chmod 600")

@@ -1,24 +1,26 @@
-"""What the shipper remembers: `<state>/ship.db`.
+"""The shipper's durable state: `<state>/ship.db`.
 
     cursor      (sink, collector): everything up to `seq` is confirmed; rows after `live` are not read yet
-    span        (sink, collector, after, upto]: behind `live` and not confirmed yet. `boot_id` NULL: a backlog that
-                drains beside the live rows; else rows of a boot whose clock is not known: they wait for it
-    dead        lines that a sink refused for good, with its words; `unsorted`: still to be sent one by one
-    sink_types  the type that each field has in a sink, for ever
-    frozen      offsets that rows were shipped with: they never change again (`collectors.journal.shipper_state`)
-    health      how each sink is: "ok", "retry" or "hold" (a person must act), why, and since when
+    span        (sink, collector, after, upto]: behind `live` and not confirmed yet. `boot_id` NULL: a backlog range
+                that drains while live rows are sent; else rows that wait for the clock offset of this boot
+    dead        lines that a sink rejected permanently, with its response; `unsorted`: still to be sent one by one
+    sink_types  the type that each field has in a sink; it does not change there
+    frozen      clock offsets that rows were sent with: they never change again (`collectors.journal.shipper_state`)
+    health      the state of each sink: "ok", "retry" or "hold" (a person must act), the reason, and since when
     confirmed   (sink, collector, day): at `wall_ns` everything up to `seq` was confirmed; for the journal's retention
-    verified    what `collectors ship --verify` found, newest last
-    known_good  a line that each sink has stored lately: it tells a batch at fault from a server at fault
+    verified    the results of `collectors ship --verify`, newest last
+    known_good  a line that each sink has stored lately: it distinguishes a faulty batch from a faulty server
 
-Promise     A cursor may lag behind what the sink has, never lead: marks move only after a 204, in memory at once and
-            on the disk at the next `save`. Whatever is cut off in between is sent again, and overwrites itself.
-            Every state on the disk is whole: `seq` is the least of `live` and all `after`, in the same transaction.
-            What must not be repeated in another form (frozen offsets, dead letters, types) is on the disk first.
-Damage      A file that is damaged, or that the disk does not give back, is StoreDamaged: the shipper renames it to
-            `ship.db.bad-N` and begins anew from the journals, whose repeats overwrite themselves. Nobody else does.
-File        SQLite with a rollback journal, not WAL: collectors of other users read `cursor` (may this file be deleted?)
-            and a WAL database cannot be opened without the right to write beside it.
+Guarantee   A cursor may lag behind what the sink has stored, and never leads. Cursors move only after a 204, in memory
+            at once and on the disk at the next `save`. After an interruption, the rows in between are sent again; they
+            overwrite themselves. Every state on the disk is consistent: `seq` is the minimum of `live` and all `after`,
+            written in the same transaction. What must not be repeated in another form (frozen offsets, dead letters,
+            types) is written to the disk first.
+Corruption  A file that is damaged, or that the disk does not read back, raises StoreDamaged. The shipper renames it to
+            `ship.db.bad-N` and starts again from the journals; repeated rows overwrite themselves. No other program
+            renames it.
+File        SQLite with a rollback journal, not WAL: collectors of other users read `cursor` to decide whether a journal
+            file may be deleted, and a WAL database cannot be opened without write permission to its directory.
 """
 
 from __future__ import annotations
@@ -46,17 +48,17 @@ DEAD_KEPT_DAYS, DEAD_KEPT_BYTES = 90.0, 64 * 2**20
 UNSORTED = "unsorted"
 DAY_NS = 86_400 * 10**9
 MOST_VERSION = 1000
-"""A version beyond this is no newer program's, it is damage."""
+"""A version above this is corruption, not a newer program's file."""
 BAD_FILES_KEPT = 3
 UNAVAILABLE = frozenset({
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR,
 })  # fmt: skip
-"""Primary result codes of a file that may be whole: nothing was changed, and trying again may help."""
+"""Primary result codes of a file that may be intact: nothing was changed, and a retry may succeed."""
 READ_FAILED = frozenset({
     sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS,
 })  # fmt: skip
-"""Extended result codes of a disk that does not give back what was written."""
+"""Extended result codes of a disk that does not read back what was written."""
 
 SCHEMA = """
 CREATE TABLE cursor(sink TEXT, collector TEXT, seq INTEGER NOT NULL, live INTEGER NOT NULL,
@@ -75,7 +77,7 @@ CREATE TABLE health(sink TEXT PRIMARY KEY, state TEXT NOT NULL, why TEXT NOT NUL
 """
 
 
-# Tables that came later. An older version of the program does not look at them, so the file's version stays.
+# Tables that were added later. An older version of the program does not use them, so the file's version stays.
 LATER_TABLES = """
 CREATE TABLE IF NOT EXISTS confirmed(sink TEXT, collector TEXT, day INTEGER, seq INTEGER NOT NULL,
                                      wall_ns INTEGER NOT NULL, PRIMARY KEY(sink, collector, day)) WITHOUT ROWID;
@@ -90,15 +92,15 @@ TABLES = frozenset(re.findall(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)", SCHEMA +
 
 
 class StoreDamaged(JournalError):
-    """ship.db is damaged, or the disk does not give it back: put it aside and begin anew."""
+    """ship.db is damaged, or the disk does not read it back: it must be quarantined and replaced by a new one."""
 
 
 class StoreUnavailable(JournalError):
-    """ship.db cannot be written or read just now; nothing was changed."""
+    """ship.db cannot be written or read at present; nothing was changed."""
 
 
 def translated(error: sqlite3.Error, path: Path) -> JournalError:
-    """Return SQLite's error as one that says what to do."""
+    """Return the StoreUnavailable or StoreDamaged that corresponds to SQLite's error."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     if code not in READ_FAILED and code & 0xFF in UNAVAILABLE:
@@ -110,16 +112,16 @@ def translated(error: sqlite3.Error, path: Path) -> JournalError:
 def _translating(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.ProgrammingError:  # a bug of ours
+    except sqlite3.ProgrammingError:  # a bug in this program
         raise
     except sqlite3.Error as error:
         raise translated(error, path) from error
 
 
 def open_existing(path: Path) -> ShipStore:
-    """Return the store for a command that is not the shipper: it makes no file, and puts none aside.
+    """Return the store for a command other than the shipper: no file is created or quarantined.
 
-    Raises ConfigError when there is none, JournalError with what to do when it is damaged.
+    Raises ConfigError when there is no file, JournalError with advice when it is damaged.
     """
     if not path.exists():
         raise ConfigError(f"{path}: not there; nothing was ever shipped from this state folder")
@@ -131,7 +133,7 @@ def open_existing(path: Path) -> ShipStore:
 
 
 def put_aside(path: Path) -> Path:
-    """Rename a damaged ship.db, with what SQLite keeps beside it; return its new name. The newest few are kept."""
+    """Quarantine a damaged ship.db and SQLite's files beside it; return its new path. The newest three are kept."""
     taken = sorted(int(p.name.rpartition("-")[2]) for p in path.parent.glob(f"{path.name}.bad-*") if _number_of(p))
     bad = path.with_name(f"{path.name}.bad-{max(taken, default=0) + 1}")
     try:
@@ -158,19 +160,19 @@ def _number_of(path: Path) -> bool:
 class BacklogRange:
     """Rows (after, upto] that are not confirmed.
 
-    `after` goes on beyond `upto` until it meets `live`: compaction may have put rows from before `upto` into blocks
-    that end behind it.
+    `after` advances beyond `upto` until it reaches `live`: compaction may have put rows from before `upto` into blocks
+    that end after it.
     """
 
     after: int
     upto: int
     boot_id: str | None = None
-    """Whose clock they wait for; None: for nothing, they are a backlog."""
+    """The boot whose clock offset the rows wait for; None for a backlog, which waits for nothing."""
 
 
 @dataclass(slots=True)
 class Cursors:
-    """How far one sink has read one collector. `BacklogRange`s lie at or below `live` and may not overlap it."""
+    """How far one collector's journal is read for one sink. `BacklogRange`s lie at or below `live`."""
 
     live: int = 0
     spans: list[BacklogRange] = field(default_factory=list)
@@ -181,7 +183,7 @@ class Cursors:
         return min([self.live, *(span.after for span in self.spans)])
 
     def split(self, newest: int) -> None:
-        """Make everything after `live` a backlog, and go on live from `newest`."""
+        """Make the rows after `live` up to `newest` a backlog range, and move `live` to `newest`."""
         for span in self.spans:
             if span.boot_id is None and span.upto == self.live:
                 span.upto = newest
@@ -191,9 +193,9 @@ class Cursors:
         self.live = newest
 
     def advance(self, span: BacklogRange | None, hi: int) -> None:
-        """Note that everything of the span (None: of the live rows) up to `hi` is confirmed or held.
+        """Record that every row of the range (None: of the live rows) up to `hi` is confirmed or waits for its clock.
 
-        A span that has come to `live` is done: that is how the two meet.
+        A range that has reached `live` is complete and is removed.
         """
         if span is None:
             self.live = max(self.live, hi)
@@ -203,7 +205,7 @@ class Cursors:
             self.spans.remove(span)
 
     def hold(self, lo: int, hi: int, boot_id: str) -> None:
-        """Note that rows lo..hi wait for the clock of this boot; neighbours become one span."""
+        """Record that rows lo..hi wait for the clock offset of this boot; adjacent ranges are merged."""
         for span in self.spans:
             if span.boot_id == boot_id and span.after < lo <= span.upto + 1:
                 span.upto = max(span.upto, hi)
@@ -212,19 +214,19 @@ class Cursors:
 
 
 class Health(NamedTuple):
-    """How a sink is."""
+    """The state of a sink."""
 
     state: str
-    """"ok", "retry" (by itself) or "hold" (a person must act)."""
+    """"ok", "retry" (automatic) or "hold" (a person must act)."""
     why: str
     since_ns: int
-    """Wall time since when."""
+    """Wall time in ns at which the state began."""
     lines_sent: int
-    """Confirmed since the shipper started."""
+    """Lines confirmed since the shipper started."""
 
 
 class Verified(NamedTuple):
-    """What a comparison of journals and database found. Times are wall time in ns, the rest counts values."""
+    """Result of one verification of a database. Times are wall time in ns; the other numbers count values."""
 
     id: int
     sink: str
@@ -233,13 +235,13 @@ class Verified(NamedTuple):
     end_ns: int
     values: int
     missing: int
-    """Of those that the sink had acknowledged."""
+    """Values that the sink had acknowledged but that were not found."""
     resent: int
     different: int
 
 
 class DeadLetter(NamedTuple):
-    """A line that a sink refused for good."""
+    """A line that a sink rejected permanently."""
 
     id: int
     sink: str
@@ -257,15 +259,15 @@ _DEAD_COLUMNS = "id, sink, collector, seq, line, status, reason, error, first_ns
 
 
 class ShipStore:
-    """The one door to ship.db. Any thread may use it.
+    """All access to ship.db goes through this class. It is thread-safe.
 
-    Every call raises StoreDamaged or StoreUnavailable when it fails; then nothing was changed.
+    A call that fails raises StoreDamaged or StoreUnavailable and changes nothing.
     """
 
     def __init__(self, path: Path, *, check: bool = False) -> None:
-        """Open it, or make it; with `check` read all of it once.
+        """Open the file or create it; with `check`, read all of it once.
 
-        Raises JournalNewer when a newer version wrote it, StoreDamaged, StoreUnavailable.
+        Raises JournalNewer when a newer version wrote the file, StoreDamaged, StoreUnavailable.
         """
         self.path = path
         self._lock = threading.RLock()
@@ -308,7 +310,7 @@ class ShipStore:
         self.close()
 
     def close(self) -> None:
-        """Close the file; saved is what was saved."""
+        """Close the file. Nothing is saved by this call."""
         with self._lock:
             self._db.close()
 
@@ -321,7 +323,7 @@ class ShipStore:
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
-                    with suppress(sqlite3.Error):  # the first error is the one to tell
+                    with suppress(sqlite3.Error):  # the first error is the one to report
                         self._db.execute("ROLLBACK")
                 raise
 
@@ -330,7 +332,7 @@ class ShipStore:
             return self._db.execute(query, tuple(arguments)).fetchall()
 
     def marks(self, sink: str) -> dict[str, Cursors]:
-        """Return the saved marks of every collector of this sink."""
+        """Return the saved cursors of this sink, by collector."""
         cursors = self._all("SELECT collector, live FROM cursor WHERE sink=?", [sink])
         query = "SELECT collector, after, upto, boot_id FROM span WHERE sink=? ORDER BY after"
         spans = self._all(query, [sink])
@@ -345,7 +347,7 @@ class ShipStore:
         return found
 
     def save(self, sink: str, marks: Mapping[str, Cursors], known_good: str | None = None) -> None:
-        """Put the sink's marks, and a line that it has stored, on the disk, all in one transaction."""
+        """Write the sink's cursors, and a line that it has stored, to the disk in one transaction."""
         with self._transaction() as db:
             db.execute("DELETE FROM span WHERE sink=?", [sink])
             for name, mark in marks.items():
@@ -356,51 +358,51 @@ class ShipStore:
                 db.execute("REPLACE INTO known_good VALUES(?,?)", [sink, known_good])
 
     def note_confirmed(self, now_ns: int) -> None:
-        """Keep, once a day, where the saved cursors stand at this wall time."""
+        """Record, once a day, the positions of the saved cursors at this wall time."""
         day = now_ns // DAY_NS
         with self._transaction() as db:
             db.execute("INSERT OR IGNORE INTO confirmed SELECT sink, collector, ?, seq, ? FROM cursor", [day, now_ns])
             db.execute("DELETE FROM confirmed WHERE day<?", [day - round(MOST_CONFIRMED_DAYS) - 2])
 
     def known_good(self, sink: str) -> str | None:
-        """Return a line that the sink has stored; None if none is known."""
+        """Return a line that the sink has stored; None when none is known."""
         rows = self._all("SELECT line FROM known_good WHERE sink=?", [sink])
         return str(rows[0][0]) if rows else None
 
     def freeze(self, collector: str, boot_id: str, steps: Sequence[ClockStep]) -> None:
-        """Keep these clock segments' offsets for ever, on the disk when this returns; what is frozen already stays."""
+        """Freeze these clock segments' offsets; they are on the disk on return. Offsets frozen earlier are kept."""
         with self._transaction() as db:
             rows = [(collector, boot_id, s.boottime_ns, s.offset_ns, s.state) for s in steps]
             db.executemany("INSERT OR IGNORE INTO frozen VALUES(?,?,?,?,?)", rows)
 
     def set_health(self, sink: str, health: Health) -> None:
-        """Put down how the sink is, for people and other programs."""
+        """Record the sink's state, for people and other programs."""
         with self._transaction() as db:
             db.execute("REPLACE INTO health VALUES(?,?,?,?,?)", [sink, *health])
 
     def health(self, sink: str) -> Health | None:
-        """Return how the sink is; None before it was ever tried."""
+        """Return the sink's state; None before the first request."""
         rows = self._all("SELECT state, why, since_ns, lines_sent FROM health WHERE sink=?", [sink])
         return Health(*rows[0]) if rows else None
 
     def types(self, sink: str) -> dict[tuple[str, str], str]:
-        """Return the type of each (measurement, field) that the sink has."""
+        """Return the sink's type of each (measurement, field)."""
         rows = self._all("SELECT measurement, field, type FROM sink_types WHERE sink=?", [sink])
         return {(measurement, name): kind for measurement, name, kind in rows}
 
     def forget_types(self, sink: str, measurement: str) -> None:
-        """Forget the measurement's types: the sink has taken a line that they forbade."""
+        """Delete the measurement's types: the sink has stored a line that contradicts them."""
         with self._transaction() as db:
             db.execute("DELETE FROM sink_types WHERE sink=? AND measurement=?", [sink, measurement])
 
     def set_types(self, sink: str, types: Mapping[tuple[str, str], str]) -> None:
-        """Remember these types, instead of what was remembered for the same fields."""
+        """Record these types; they replace earlier ones of the same fields."""
         rows = [(sink, measurement, name, kind) for (measurement, name), kind in types.items()]
         with self._transaction() as db:
             db.executemany("REPLACE INTO sink_types VALUES(?,?,?,?)", rows)
 
     def add_dead(self, sink: str, collector: str, seq: int, refused: Sequence[Refusal]) -> None:
-        """Keep refused lines; the same line refused again is one more try of the same letter."""
+        """Store rejected lines; a line that is rejected again increases the number of tries of its dead letter."""
         now_ns = time.time_ns()
         rows = [
             (sink, collector, seq, r.line, _digest(r.line), r.status, r.reason, r.error[:500], now_ns) for r in refused
@@ -414,29 +416,29 @@ class ShipStore:
             )
 
     def are_dead(self, sink: str, lines: Sequence[str]) -> list[bool]:
-        """Return for each line whether the sink refused it for good."""
+        """Return for each line whether it is a dead letter of the sink."""
         query = "SELECT 1 FROM dead WHERE sink=? AND digest=?"
         return [bool(self._all(query, [sink, _digest(line)])) for line in lines]
 
     def note_verified(self, found: Verified) -> None:
-        """Keep what a comparison found (its `id` is given here), and the last hundred of them."""
+        """Store the result of a verification under a new `id`, and delete all but the last hundred results."""
         with self._transaction() as db:
             db.execute("INSERT INTO verified VALUES(NULL,?,?,?,?,?,?,?,?)", found[1:])
             db.execute("DELETE FROM verified WHERE id <= (SELECT max(id) FROM verified) - 100")
 
     def verified_after(self, number: int) -> list[Verified]:
-        """Return what comparisons found after the one of this id, oldest first."""
+        """Return the results of the verifications after the one with this id, oldest first."""
         return [Verified(*row) for row in self._all("SELECT * FROM verified WHERE id>? ORDER BY id", [number])]
 
     def dead_count(self, sink: str) -> int:
-        """Return how many lines the sink refused for good."""
+        """Return how many lines the sink rejected permanently."""
         return int(self._all("SELECT count(*) FROM dead WHERE sink=? AND reason<>?", [sink, UNSORTED])[0][0])
 
     def dead(
         self, sink: str | None = None, collector: str | None = None, reason: str | None = None,
         ids: Sequence[int] = (), limit: int = -1,
     ) -> list[DeadLetter]:  # fmt: skip
-        """Return the dead letters that fit every given condition, oldest first."""
+        """Return the dead letters that match every given condition, oldest first."""
         wanted = {"sink": sink, "collector": collector, "reason": reason}
         conditions = [f"{name}=?" for name, value in wanted.items() if value is not None]
         arguments: list[object] = [value for value in wanted.values() if value is not None]
@@ -444,21 +446,21 @@ class ShipStore:
             conditions.append(f"id IN ({','.join('?' * len(ids))})")
             arguments += ids
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        query = f"SELECT {_DEAD_COLUMNS} FROM dead {where} ORDER BY id LIMIT ?"  # noqa: S608 - only names of ours
+        query = f"SELECT {_DEAD_COLUMNS} FROM dead {where} ORDER BY id LIMIT ?"  # noqa: S608 - only constant names
         return [DeadLetter(*row) for row in self._all(query, [*arguments, limit])]
 
     def remove_dead(self, ids: Sequence[int]) -> None:
-        """Forget these dead letters: they were stored after all, or a person deleted them."""
+        """Delete these dead letters: the sink has stored them now, or a person deleted them."""
         with self._transaction() as db:
             db.executemany("DELETE FROM dead WHERE id=?", [(number,) for number in ids])
 
     def trim_dead(self) -> int:
-        """Return how many dead letters were dropped, being over 90 days old or over 64 MiB; expired lines go first."""
+        """Delete dead letters older than 90 days or beyond 64 MiB, expired lines first; return how many."""
         with self._transaction() as db:
             oldest_ns = time.time_ns() - round(DEAD_KEPT_DAYS * DAY_NS)
             dropped = db.execute("DELETE FROM dead WHERE first_ns<?", [oldest_ns]).rowcount
-            order = "ORDER BY reason='expired', id DESC"  # what is kept comes first
-            sizes = f"SELECT id, sum(length(line)+100) OVER ({order}) AS total FROM dead"  # noqa: S608 - only ours
+            order = "ORDER BY reason='expired', id DESC"  # letters to keep come first
+            sizes = f"SELECT id, sum(length(line)+100) OVER ({order}) AS total FROM dead"  # noqa: S608 - only constants
             query = f"DELETE FROM dead WHERE id IN (SELECT id FROM ({sizes}) WHERE total>?)"  # noqa: S608
             return dropped + db.execute(query, [DEAD_KEPT_BYTES]).rowcount
 

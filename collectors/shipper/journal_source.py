@@ -1,7 +1,8 @@
-"""From a journal to lines: what lies after a mark, stamped with wall time where that is known.
+"""Reads the rows and events of a journal after a cursor, and encodes those whose wall time is known as lines.
 
-Nothing of a segment whose clock is not known is ever sent. Before the first row of a segment is sent, the segment's
-offset is frozen in ship.db; whatever the clock learns later, a row that is sent again has the same stamp.
+Rows of a clock segment whose offset is not known are never sent. Before the first row of a segment is sent, the
+segment's offset is frozen in ship.db. A row that is sent again therefore has the same time stamp, even if a better
+offset is known by then.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from collectors.shipper.cursors import ShipStore
 from collectors.shipper.retry import Refusal
 
 PIECE_ROWS = 1000
-"""Rows are encoded by so many at a time: the grain of batches, and what bounds memory."""
+"""Number of rows that are encoded at a time; it is the smallest unit of a batch and bounds memory."""
 TYPE_NAMES = {"f": "float", "i": "integer", "b": "boolean", "s": "string"}
 
 
 class JournalAccess(Protocol):
-    """What the shipper needs of one collector's journal; `collectors.journal.reader.JournalReader` is one."""
+    """The shipper's interface to one collector's journal; `collectors.journal.reader.JournalReader` implements it."""
 
     def newest_seq(self) -> int:
-        """Return the highest sequence number; 0 for none."""
+        """Return the highest sequence number; 0 when there is none."""
         ...
 
     def commits_between(self, after: int, upto: int) -> int:
-        """Return how many sequence numbers in (after, upto] were given out; the gaps between files do not count."""
+        """Return how many sequence numbers in (after, upto] were assigned; gaps between files do not count."""
         ...
 
     def after(self, seq: int, max_rows: int) -> Chunks:
@@ -42,23 +43,23 @@ class JournalAccess(Protocol):
         ...
 
     def timeline(self, boot_id: str) -> Timeline:
-        """Return the boot's clock segments, with what is frozen in ship.db put over them."""
+        """Return the boot's clock segments; offsets frozen in ship.db take precedence."""
         ...
 
     def tags(self) -> Mapping[str, str]:
-        """Return the tags that everything of this collector carries; none before it ran."""
+        """Return the tags of all rows of this collector; none before its first run."""
         ...
 
 
 class EncodedRows(NamedTuple):
-    """Some lines of one place in the journal."""
+    """Lines of rows that have the same sequence number in the journal."""
 
     seq: int
     lines: list[str]
 
 
 class ClockWait(NamedTuple):
-    """Rows lo..hi of which some wait for the clock of their boot."""
+    """Rows lo..hi, some of which wait for the clock offset of their boot."""
 
     lo: int
     hi: int
@@ -67,23 +68,23 @@ class ClockWait(NamedTuple):
 
 @dataclass(slots=True)
 class Page:
-    """Everything from one mark of a journal to the next. `holds` and `refused` are whole when `pieces` was read."""
+    """All rows between two cursor positions. `holds` and `refused` are complete once `pieces` was read to its end."""
 
     collector: str
     hi: int
-    """Where the mark stands when all of it is confirmed, held or refused."""
+    """The cursor's position once all rows are confirmed, wait for their clock, or are rejected."""
     pieces: Iterator[EncodedRows] = field(default_factory=lambda: iter(()))
     holds: list[ClockWait] = field(default_factory=list)
     refused: list[tuple[int, Refusal]] = field(default_factory=list)
 
 
 class JournalSource:
-    """One collector's journal, read for one sink. Not for several threads."""
+    """One collector's journal, read for one sink. Not thread-safe."""
 
     def __init__(
         self, collector: str, source: JournalAccess, store: ShipStore, sink: str, types: dict[tuple[str, str], str]
     ) -> None:
-        """`types` is what the sink has, shared by all of its readings."""
+        """`types`: the field types of the sink, shared by all of its journal sources."""
         self.collector = collector
         self.source = source
         self._store = store
@@ -93,10 +94,10 @@ class JournalSource:
         self._waiting_for: dict[str, Timeline] = {}
 
     def window(self, after: int, upto: int | None, max_rows: int) -> Page | None:
-        """Return what comes next, or None when there is nothing. `upto`: leave out what is wholly behind it.
+        """Return the next page, or None at the journal's end. `upto`: omit chunks that begin after it.
 
-        A block may join rows from both sides of `upto`, and blocks come in order of their ends: so only a reader that
-        has come to the live rows' mark has seen everything up to `upto`.
+        A block may contain rows from both sides of `upto`, and blocks are ordered by their ends. Therefore only a
+        reader that has reached the live cursor has seen every row up to `upto`.
         """
         batch = self.source.after(after, max_rows)
         if batch.hi <= after:
@@ -109,7 +110,7 @@ class JournalSource:
         return window
 
     def age_after_s(self, seq: int) -> float | None:
-        """Return the age of the first row or event after `seq`; None when its time is not known, or there is none."""
+        """Return the age of the first row or event after `seq`; None when there is none or its time is not known."""
         batch = self.source.after(seq, 1)
         firsts = [(c.lo, c.boot_id, int(c.boottime_ns[0])) for c in batch.chunks[:1]]
         firsts += [(e.seq, e.boot_id, e.boottime_ns) for e in batch.events[:1]]
@@ -120,7 +121,7 @@ class JournalSource:
         return max(0.0, (time.time_ns() - int(wall_ns[0])) / 1e9) if known[0] else None
 
     def clock_has_news(self, boot_id: str) -> bool:
-        """Return whether rows held for this boot may be worth another look."""
+        """Return whether the boot's clock segments changed since its rows were last found to wait for them."""
         return self._waiting_for.get(boot_id) != self.source.timeline(boot_id)
 
     def _pieces(self, window: Page, chunks: Sequence[Chunk], events: Sequence[EventRecord]) -> Iterator[EncodedRows]:
@@ -159,7 +160,7 @@ class JournalSource:
                     yield EncodedRows(chunk.hi, line_protocol.encode(line_protocol.take(form, chosen), wall_ns[chosen]))
 
     def _stamp(self, boot_id: str, boottime_ns: IntArray) -> tuple[IntArray, line_protocol.BoolArray]:
-        """Return wall time and whether it is known; what is known is frozen from now on."""
+        """Return wall time and whether it is known; offsets that are used are frozen from now on."""
         timeline = self._timeline(boot_id)
         wall_ns, known = timeline.to_wall(boottime_ns)
         if not known.all():
@@ -170,13 +171,13 @@ class JournalSource:
         return wall_ns, known
 
     def _timeline(self, boot_id: str) -> Timeline:
-        """Return the boot's clock as it was when the window was begun, or last frozen."""
+        """Return the boot's clock segments as they were at the page's beginning or at the last freeze."""
         if boot_id not in self._timelines:
             self._timelines[boot_id] = self.source.timeline(boot_id)
         return self._timelines[boot_id]
 
     def _conflicts(self, chunk: Chunk) -> dict[int, str]:
-        """Return, by column, why the sink would refuse it. A field that the sink does not have yet gets its type."""
+        """Return by column why the sink would reject it. A field that is new to the sink is recorded with its type."""
         measurement = chunk.stream.measurement
         wanted = {(measurement, spec.name): spec.type for spec in chunk.stream.fields}
         new = {key: kind for key, kind in wanted.items() if key not in self._types}
@@ -192,7 +193,7 @@ class JournalSource:
 
 
 def set_manually(chunk: Chunk) -> Chunk:
-    """Return the chunk with a field that says: these stamps rest on a person's word, not on a time service."""
+    """Return the chunk with the field `clock_state`, which marks time stamps of a manual clock."""
     stream = replace(chunk.stream, fields=[*chunk.stream.fields, FieldSpec("clock_state")])
     states = Column(np.full(len(chunk.boottime_ns), float(SET_BY_PERSON)))
     return replace(chunk, stream=stream, columns=[*chunk.columns, states])
@@ -205,9 +206,9 @@ def _present(chunk: Chunk, index: int) -> line_protocol.BoolArray:
 
 
 def collectors_of(state_dir: Path) -> list[str]:
-    """Return the names of the collectors that have a journal here, those included that this user may not look into.
+    """Return the names of the collectors that have a journal here, including journals this user may not read.
 
-    None where there is no such folder; JournalError when the folder itself cannot be read.
+    The list is empty when the directory does not exist. JournalError when the directory cannot be read.
     """
     try:
         folders = [entry.name for entry in state_dir.iterdir() if entry.name != "lost+found" and entry.is_dir()]
@@ -221,7 +222,7 @@ def collectors_of(state_dir: Path) -> list[str]:
 def _holds_journal(folder: Path) -> bool:
     try:
         return any(entry.name.startswith("j-") and entry.name.endswith(".db") for entry in folder.iterdir())
-    except FileNotFoundError:  # it has just gone
+    except FileNotFoundError:  # deleted since the directory was listed
         return False
-    except OSError:  # what is in it, its reader tells
+    except OSError:  # the reader of this journal reports the error
         return True

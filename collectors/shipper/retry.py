@@ -1,19 +1,20 @@
-"""How one batch of lines reaches a server, whatever the server says. Pure: a generator that never waits itself.
+"""Delivers one batch of lines to a server, for every response the server may give. A generator without I/O or waits.
 
-It yields `Send` (and is sent the Answer) or `Wait`, and returns what was refused for good:
+It yields `Send` (and is sent the WriteResponse) or `Wait`, and returns the lines that were rejected permanently. It
+acts on the outcome of each request:
 
     stored      done
-    refused     halve until single lines are found; a line refused alone is refused for good
-    expired     stamps tell: single lines find, by bisection, the first that the server still takes
-    too large   halve, and let the batch limit know
-    slow        wait, halve, and let the batch limit know; never refused
-    fault       back off; after 10 in a row send one line that is known to be good (where none is known, or it is not
-                stored any more: single lines of the batch): if one is stored, the batch itself is at fault and is
-                halved, else the server is, and we go on waiting
-    others      wait and send the same bytes again, for ever: retries are never counted towards dropping
+    refused     halve down to single lines; a line that is rejected alone is rejected permanently
+    expired     sort by time stamp; bisection with single lines finds the first one that the server still accepts
+    too large   halve, and shrink the batch limit
+    slow        wait, halve, and shrink the batch limit; never rejected
+    fault       back off. After 10 in a row, send one line that is known to be good; where none is known, or it is not
+                stored any more, send single lines of the batch. If one is stored, the batch is at fault and is halved;
+                otherwise the server is at fault, and the retries continue
+    others      wait and send the same bytes again, without limit: a number of retries never causes a drop
 
-Sending a line twice is harmless (same series, same stamp: it overwrites itself), so every step may be repeated.
-After 200 requests for one batch the lines not yet judged are handed back as `unsorted`, to be sent one by one later.
+Sending a line twice is harmless (same series, same time stamp: it overwrites itself), so every step may be repeated.
+After 200 requests for one batch, the lines not yet classified are returned as `unsorted`, to be sent one by one later.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ LONGEST_RETRY_AFTER_S = 600.0
 PATIENCE, PATIENCE_OF_A_PART = 10, 2
 MOST_REQUESTS = 200
 SLOW_S = 3.0
-"""Live rows wait for the request before them: one that takes longer was too much for the way there."""
+"""Live rows wait for the request before them: a request that takes longer was too large for the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send these lines in one request; the Answer is sent in."""
+    """Instruction to send these lines in one request; the caller sends the WriteResponse into the generator."""
 
     lines: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Wait this long; `state` is "retry" or "hold" (a person must act), `why` is one line for people."""
+    """Instruction to wait; `state` is "retry" or "hold" (a person must act), `why` is one line for people."""
 
     seconds: float
     state: str
@@ -50,36 +51,36 @@ class Wait:
 
 
 class Refusal(NamedTuple):
-    """One line that the server will not take."""
+    """One line that the server rejects."""
 
     line: str
     status: int | None
     reason: str
     """"refused", "expired", "too_large" or "fault"."""
     error: str
-    """The server's words."""
+    """The text of the server's response."""
 
 
 @dataclass(slots=True)
 class Delivered:
-    """The end of a batch: everything else in it is stored."""
+    """The result of a batch: all its other lines are stored."""
 
     refused: list[Refusal] = field(default_factory=list)
     unsorted: list[str] = field(default_factory=list)
 
 
 class BatchLimit:
-    """How many lines go into one request: halved when that is too much for server or line, then slowly grown again."""
+    """Lines per request: halved when a request is too large for server or connection, then slowly increased again."""
 
     def __init__(self, most: int, floor: int = 100) -> None:
         self.most, self.floor, self.lines = most, min(floor, most), most
 
     def shrink(self) -> None:
-        """Halve it, down to the floor."""
+        """Halve the limit, but not below `floor`."""
         self.lines = max(self.floor, self.lines // 2)
 
     def stored(self, seconds: float) -> None:
-        """A batch was stored in this time: halve it when that was long, else add a fiftieth of the most."""
+        """Adapt to a batch stored in this time: over SLOW_S halves the limit, else a fiftieth of `most` is added."""
         if seconds > SLOW_S:
             self.shrink()
         else:
@@ -92,12 +93,12 @@ Steps = Generator[Send | Wait, WriteResponse | None, tuple[Outcome, WriteRespons
 
 
 def backoff_s(failures: int, uniform: Uniform) -> float:
-    """Return how long to wait after so many failures in a row: 0.5 s, doubling to 60 s, with full jitter."""
+    """Return the wait in s after this many failures in a row: 0.5 s, doubling to 60 s, with full jitter."""
     return uniform(0.0, min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 20)))
 
 
 def deliver(lines: Sequence[str], limit: BatchLimit, uniform: Uniform, known_good: str | None = None) -> Delivery:
-    """Carry a batch to its end. `known_good` is a line that this server has stored before."""
+    """Deliver a batch until every line is stored, rejected or unsorted. `known_good`: a line stored before."""
     done = Delivered()
     todo: list[Sequence[str]] = [lines]
     requests = 0
@@ -136,12 +137,12 @@ def halves(part: Sequence[str]) -> list[Sequence[str]]:
 
 
 def stamp_of(line: str) -> int:
-    """Return the line's stamp in ns."""
+    """Return the line's time stamp in ns."""
     return int(line.rpartition(" ")[2])
 
 
 def _insist(part: Sequence[str], uniform: Uniform, good: list[str], patience: int) -> Steps:
-    """Send until the server has said something definite about these lines; return that and its answer."""
+    """Send until a response is definite about these lines; return its outcome and the response."""
     failures = faults = 0
     size = sum(map(len, part)) + len(part)
     while True:
@@ -163,7 +164,7 @@ def _insist(part: Sequence[str], uniform: Uniform, good: list[str], patience: in
 def _is_alive(part: Sequence[str], good: list[str]) -> Generator[Send | Wait, WriteResponse | None, bool]:
     """Return whether the server stores a single line: one that it has stored before, or one of the part.
 
-    What it stores becomes the known good line. A known one may be refused by now: too old, or of another type.
+    The stored line becomes the known good line. An earlier one may be rejected by now: too old, or of another type.
     """
     for line in dict.fromkeys([*good, part[-1], part[0], part[len(part) // 2]]):
         answer = yield Send([line])
@@ -186,7 +187,7 @@ def _wait(verdict: Outcome, answer: WriteResponse, failures: int, uniform: Unifo
 def _count_expired(
     part: Sequence[str], uniform: Uniform, good: list[str]
 ) -> Generator[Send | Wait, WriteResponse | None, int]:
-    """Return how many of these lines, sorted by stamp, are too old; 0 when single lines do not tell."""
+    """Return how many of these lines, sorted by time stamp, are too old; 0 when single lines are inconclusive."""
     low, high = 0, len(part)
     while low < high:
         middle = (low + high) // 2

@@ -1,4 +1,4 @@
-"""How shipping stands, for people and other programs: read from ship.db, which stays untouched."""
+"""Reads the state of shipping from ship.db, for people and other programs. Never writes."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ PATIENCE_MS = 2000
 
 @dataclass(frozen=True, slots=True)
 class SinkState:
-    """One sink, as the shipper last saved it."""
+    """The state of one sink as the shipper last saved it."""
 
     sink: str
     health: Health | None
-    """None before it was ever tried."""
+    """None before the first request."""
     cursors: dict[str, int]
-    """Collector to the sequence number up to which the sink has everything."""
+    """Collector to the sequence number up to which every row is confirmed."""
     dead_letters: dict[str, int]
-    """Collector to how many of its lines the sink refused for good."""
+    """Collector to how many of its lines the sink rejected permanently."""
 
 
 def sinks(state_dir: Path) -> list[SinkState]:
-    """Return every sink that ever had a cursor or a state here; none where nothing was shipped.
+    """Return every sink that ever had a cursor or a state here; an empty list when nothing was shipped.
 
-    JournalError when ship.db cannot be read, with what to do.
+    JournalError with advice when ship.db cannot be read.
     """
     path = state_dir / "ship.db"
     try:
