@@ -1,13 +1,18 @@
-"""From recordings to the parameters of a cell, with what they are worth.
+"""Identify the parameters of a cell and their accuracy from recordings.
 
-ocv         OCV, capacity and efficiency from the four-script test or one slow pair
-runs        a recording with its reference state of charge
-dynamic     everything else, by separable bounded least squares
-between     rows of the cell between temperatures that lie far apart
-noise       residuals on data that the fit did not see
-identified  all of it: `identify(runs, ocv, about)`
-report      what a reader wants to see, as HTML and JSON
-recipes     how the shipped cells were made
+ocv            OCV, capacity and efficiency from the four-script test or one slow discharge and charge
+runs           a recording with its reference state of charge
+dynamic        all other parameters, by separable bounded least squares
+problem        the bounded linear problem of one temperature
+regressors     one run as the columns of that problem
+least_squares  bounded least squares, penalties, correlation time
+fit_results    settings and results of a fit
+interpolation  rows of the cell between temperatures that lie far apart
+noise          residuals on held-out data
+result         the whole identification: `identify(runs, ocv, about)`
+experiments    the file of experiments that `soc identify` reads
+report         the result as HTML and JSON
+recipes        how the shipped cells were identified
 """
 
 from soc.identify.fit_results import Settings

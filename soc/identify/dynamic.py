@@ -1,18 +1,19 @@
-"""The dynamic part of a cell, from runs with a reference: separable, bounded, penalised least squares.
+"""The dynamic parameters of a cell from runs with a reference: separable, bounded, penalised least squares.
 
-**Sign**: inside this module the current is the literature's, positive *discharges*; `_columns_of` turns it, once.
+**Sign**: inside this module discharge is positive, as in the literature; `columns_of` reverses the sign once.
 
-With the poles τ_j, the hysteresis rate γ and the charge-transfer current I0 given, the model's voltage is linear in all
-else, so each temperature is one bounded linear problem; only τ_j and γ (shared by all temperatures, so that what lies
-between them can be interpolated) and I0 (per temperature) are searched. Unknowns of one temperature T_a:
+With the time constants τ_j, the hysteresis rate γ and the charge-transfer current I0 given, the model's voltage is
+linear in all other parameters, so each temperature is one bounded linear problem. Only τ_j and γ (shared by all
+temperatures, so that they can be interpolated) and I0 (per temperature) are searched. The unknowns of one temperature
+T_a satisfy
 
     v − OCV(z,T) = share·Σ shift_k·hat_k(z) + (1−share)·shift_neighbour(z)
                    − Σ_j g_j(z,T)·R_j(z)·f_j(i_Rj) + M(z)·h + M0·s            j = 0 is R0 with i itself
 
-A run warms its cell, so between T_a and its neighbour everything is read as a filter will read it: `share` is linear
-in T, g_j = (R_j,neighbour/R_j,a)^w with w linear in 1/T_K. Bounds (R, M, M0 ≥ 0) keep the parts physical; penalties on
-second differences (of what departs from the neighbour's shape) carry the curves through states of charge that a cold
-cell never reaches. Resistances are held in V at 1C, so the same penalties serve every size of cell.
+A run warms its cell, so between T_a and its neighbour all parameters are interpolated as in a filter: `share` is linear
+in T, g_j = (R_j,neighbour/R_j,a)^w with w linear in 1/T_K. Bounds (R, M, M0 ≥ 0) keep the parameters physical.
+Penalties on second differences (of the departure from the neighbour's shape) extend the curves to states of charge
+that a cold cell never reaches. Resistances are in V at 1C, so the same penalties suit every size of cell.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ Array = NDArray[np.float64]
 
 
 def fit(runs: Sequence[Run], ocv: Ocv, settings: Settings | None = None) -> Fit:
-    """The dynamic parameters at every temperature that the runs were made at.
+    """Fit the dynamic parameters at every test temperature of the runs.
 
-    Shared τ_j and γ by Nelder–Mead in logarithms over independent temperatures; then sweeps over the temperatures,
-    from the one nearest 25 °C outwards, each with its neighbours fixed.
+    Shared τ_j and γ are found by Nelder–Mead in logarithms over independent temperatures. Sweeps over the temperatures
+    follow, from the one nearest 25 °C outwards, each with its neighbours fixed.
     """
     settings = settings or Settings()
     groups = by_temperature(runs)
@@ -48,7 +49,7 @@ def fit(runs: Sequence[Run], ocv: Ocv, settings: Settings | None = None) -> Fit:
 
 
 def by_temperature(runs: Sequence[Run]) -> dict[float, list[Run]]:
-    """The runs of each test temperature, rising."""
+    """Return the runs of each test temperature, rising."""
     temperatures = sorted({run.temperature_degc for run in runs})
     return {t: [run for run in runs if run.temperature_degc == t] for t in temperatures}
 
@@ -62,9 +63,9 @@ def refine(
     known: Mapping[float, Anchor],
     sweeps: int,
 ) -> tuple[Anchor, ...]:
-    """Anchors of these groups with poles and γ given; temperatures only in `known` stay as they are.
+    """Return the anchors of these groups with time constants and γ given; other temperatures in `known` do not change.
 
-    The first sweep of a temperature not yet known takes it alone and searches I0.
+    The first sweep of a temperature that is not yet known fits it alone and searches I0.
     """
     anchors = dict(known)
     order = sorted(groups, key=lambda t: abs(t - 25.0))
@@ -80,7 +81,7 @@ def refine(
 
 
 def warnings_of(found: Fit) -> list[str]:
-    """What a reader of the parameters must know: poles without evidence, M0 that the data cannot show."""
+    """Return warnings about the parameters: time constants without evidence, an M0 that the data cannot determine."""
     low, high = found.settings.tau_range_s
     said = []
     for k, tau in enumerate(found.tau_s):
@@ -94,9 +95,9 @@ def warnings_of(found: Fit) -> list[str]:
 
 
 def predict(found: Fit, run: Run) -> Array:
-    """The voltage of the model along a run at its reference state of charge, V: what a filter with these numbers sees.
+    """Return the model's voltage along a run at its reference state of charge, V, as a filter would predict it.
 
-    Between anchors everything is interpolated as `soc.cell.parameters` says; outside, the nearest anchor holds.
+    Between anchors all parameters are interpolated as in `soc.cell.parameters`; outside, the nearest anchor applies.
     """
     temperature = run.series.temperature_degc
     at = np.array([a.temperature_degc for a in found.anchors])
@@ -117,7 +118,7 @@ def predict(found: Fit, run: Run) -> Array:
 
 
 def _one_sided(found: Fit, run: Run, own: Anchor, other: Anchor) -> Array:
-    """The voltage along a run with `own`'s γ-driven parts and resistances read between `own` and `other`."""
+    """Return the voltage along a run with γ-driven parts of `own` and resistances between `own` and `other`."""
     problem = Problem(
         [run], found.ocv, found.settings, found.tau_s, found.gamma, own, {other.temperature_degc: other}, None
     )
@@ -128,9 +129,9 @@ def _one_sided(found: Fit, run: Run, own: Anchor, other: Anchor) -> Array:
 
 
 def _shared(groups: Mapping[float, Sequence[Run]], ocv: Ocv, settings: Settings) -> tuple[Array, float]:
-    """The poles and γ that make the mean of log(rms) over the temperatures least.
+    """Return the time constants and γ that minimise the mean of log(rms) over the temperatures.
 
-    I0 is of the order of 1C in the cold: that is supposed first, then I0 is searched, then all is searched once more.
+    In the cold I0 is of the order of 1C. The search begins with that value, then searches I0, then all of them again.
     """
     tau, gamma = np.array(settings.tau_start_s), settings.gamma_start
     problems = {t: Problem(g, ocv, settings, tau, gamma, None, {}, None) for t, g in groups.items()}
@@ -146,7 +147,7 @@ def _shared(groups: Mapping[float, Sequence[Run]], ocv: Ocv, settings: Settings)
 def _search(
     problems: Mapping[float, Problem], currents: Mapping[float, float], settings: Settings, tau_s: Array, gamma: float
 ) -> tuple[Array, float]:
-    """The best poles and γ near these, by Nelder–Mead in logarithms; the problems are left with the best."""
+    """Return the best time constants and γ near these, by Nelder–Mead in logarithms; the problems keep the best."""
     pairs = len(tau_s)
     low = np.log([settings.tau_range_s[0]] * pairs + [settings.gamma_range[0]])
     high = np.log([settings.tau_range_s[1]] * pairs + [settings.gamma_range[1]])
@@ -173,7 +174,7 @@ def _search(
 
 
 def _charge_transfer(problem: Problem, temperature_degc: float) -> float:
-    """I0 in A: searched below the limit of the settings, kept if it lowers the error by 1 %; else infinite (linear)."""
+    """Return I0 in A, searched below the limit of the settings. Without a gain of 1 % it is infinite (linear)."""
     settings = problem.settings
     if temperature_degc >= settings.charge_transfer_below_degc or len(settings.tau_start_s) == 0:
         return float("inf")
@@ -188,6 +189,6 @@ def _charge_transfer(problem: Problem, temperature_degc: float) -> float:
 
 
 def _inner_neighbour(temperature_degc: float, anchors: Mapping[float, Anchor]) -> Anchor | None:
-    """The known anchor next to this temperature on the side of 25 °C."""
+    """Return the known anchor next to this temperature on the side of 25 °C."""
     towards = [t for t in anchors if t != temperature_degc and abs(t - 25.0) < abs(temperature_degc - 25.0)]
     return anchors[min(towards, key=lambda t: abs(t - temperature_degc))] if towards else None

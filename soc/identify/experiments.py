@@ -1,4 +1,4 @@
-"""Experiments on one kind of cell, told in one TOML file: what `soc identify` needs.
+"""Read the experiments on one kind of cell from one TOML file, the input of `soc identify`.
 
     name = "my_cell"; chemistry = "NMC"; nominal_ah = 3.0; voltage_min_v = 2.8; voltage_max_v = 4.2
     source = "whose cell, which laboratory, when"
@@ -16,8 +16,8 @@
     soc0 = 1.0                               # where the recording has no soc_ref: it is counted from here
     map = {current_a = "-I_mA*0.001"}
 
-A recording is a place as everywhere: a file beside this one, the journal, InfluxDB. The reference state of charge is
-the column soc_ref; else soc0 plus charge_ah; else soc0 plus the sampled current, with a warning.
+A recording is a place as in `soc.stores`: a file beside this one, the journal, InfluxDB. The reference state of charge
+is the column soc_ref; else soc0 plus charge_ah; else soc0 plus the sampled current, with a warning.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class RunEntry:
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole file; `folder` is where its relative paths begin."""
+    """The whole file; relative paths begin at `folder`."""
 
     folder: Path
     name: str
@@ -90,7 +90,7 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Experiments:
-    """All that `soc.identify.identify` takes; `warnings` about the references."""
+    """The arguments of `soc.identify.identify`; `warnings` are about the references."""
 
     about: About
     runs: Sequence[Run]
@@ -100,7 +100,7 @@ class Experiments:
 
 
 def plan(path: Path) -> Plan:
-    """The experiments that this file tells of. Raises `CellError` with every wrong key; `FileError`."""
+    """Return the experiments in this file. Raises `CellError` with every wrong key; `FileError`."""
     document = document_of(path)
     problems: list[str] = []
     tables = {key: _tables_of(document, key, problems) for key in ("ocv", "run")}
@@ -119,7 +119,7 @@ def plan(path: Path) -> Plan:
 
 
 def _tables_of(document: Mapping[str, Any], key: str, problems: list[str]) -> list[Mapping[str, Any]]:
-    """The tables of an array of tables; anything else goes to `problems`."""
+    """Return the tables of an array of tables; anything else is added to `problems`."""
     found = document.get(key, [])
     if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
         problems.append(f"[[{key}]]: expected tables, got {short(found)}")
@@ -128,7 +128,7 @@ def _tables_of(document: Mapping[str, Any], key: str, problems: list[str]) -> li
 
 
 def _table(kind: Callable[..., Table], values: Mapping[str, Any], where: str, problems: list[str]) -> Table | None:
-    """The table as its dataclass; what is wrong goes to `problems`."""
+    """Return the table as its dataclass; mistakes are added to `problems`."""
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     prefix = f"{where}: " if where else ""
     wrong = [f"{prefix}{key[:40]}: unknown key; there are {', '.join(known)}" for key in values if key not in known]
@@ -157,7 +157,7 @@ EXPECTED: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "Sequence[str]": ("a list of texts", _is_texts),
     "Mapping[str, str]": ("a table of texts", _is_map),
 }
-"""Type of a field → how it is called, and whether a value of a document is one."""
+"""Type of a field → its name in messages, and whether a value of a document has it."""
 
 
 def _ocv_problem(entry: OcvEntry) -> str | None:
@@ -169,14 +169,14 @@ def _ocv_problem(entry: OcvEntry) -> str | None:
 
 
 def local_files(made: Plan) -> list[Path]:
-    """The files of this machine that the recordings of a plan are made of. Raises `StoreError`."""
+    """Return the files of this machine that the recordings of a plan consist of. Raises `StoreError`."""
     places = [*(place for entry in made.ocv for place in (entry.recording, *entry.recordings) if place)]
     places += [entry.recording for entry in made.run]
     return [made.folder / path for place in places for path in stores.local_files(place)]
 
 
 def load(made: Plan) -> Experiments:
-    """The recordings of a plan, read. Raises `StoreError`, `SeriesError` naming the place."""
+    """Read the recordings of a plan. Raises `StoreError`, `SeriesError` naming the place."""
     tests = _ocv_tests(made)
     curves = {degc: test.voltage_v for degc, test in tests.items()}
     ocv = over_temperature(curves)
@@ -192,7 +192,7 @@ def load(made: Plan) -> Experiments:
 
 
 def _ocv_tests(made: Plan) -> dict[float, OcvTest]:
-    """The OCV test of each temperature."""
+    """Return the OCV test of each temperature."""
     scripts = {
         e.temperature_degc: [_script(made.folder, place, e.map) for place in e.recordings]
         for e in made.ocv
@@ -221,7 +221,7 @@ def _script(folder: Path, place: str, maps: Mapping[str, str]) -> Script:
 
 
 def _columns(folder: Path, place: str, maps: Mapping[str, str], needed: Sequence[str] = ()) -> dict[str, Array]:
-    """All columns of a recording. Raises `StoreError`; `SeriesError` if one that is needed is missing."""
+    """Return all columns of a recording. Raises `StoreError`; `SeriesError` if a needed column is missing."""
     where = str(folder / place) if stores.is_file(place) else place
     chunks = list(stores.read(where, Rules.parse(f"{ours}={formula}" for ours, formula in maps.items())).chunks)
     if not chunks:
@@ -233,7 +233,7 @@ def _columns(folder: Path, place: str, maps: Mapping[str, str], needed: Sequence
 
 
 def _run(entry: RunEntry, folder: Path, capacities: Mapping[float, float], warnings: list[str]) -> Run:
-    """One dynamic test with its reference."""
+    """Return one dynamic test with its reference."""
     capacity_ah = capacities.get(entry.temperature_degc) if entry.capacity_ah is None else entry.capacity_ah
     if capacity_ah is None:
         raise SeriesError(
@@ -249,7 +249,7 @@ def _run(entry: RunEntry, folder: Path, capacities: Mapping[float, float], warni
 
 
 def _counted(series: Series, entry: RunEntry, capacity_ah: float, warnings: list[str]) -> Array:
-    """The reference where the recording has none. Raises `SeriesError` without a start."""
+    """Count the reference where the recording has none. Raises `SeriesError` without an initial state of charge."""
     if entry.soc0 is None:
         raise SeriesError("no reference: expected a column soc_ref, or soc0 in the experiments file to count from")
     if series.charge_ah is not None and entry.efficiency == 1.0:

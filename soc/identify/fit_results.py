@@ -1,4 +1,4 @@
-"""What an identification is told and what it finds: settings, one anchor per temperature, the fit as a whole."""
+"""The settings of an identification and its results: one anchor per temperature, and the fit as a whole."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ R_KNOTS: Array = np.array([0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8
 
 @dataclass(frozen=True, eq=False)
 class Settings:
-    """How to fit. Penalties are in V² per unit of what they weigh; the defaults held on cells of 1 to 3 Ah."""
+    """Settings of the fit. Penalties are in V² per unit of what they weigh; the defaults suit cells of 1 to 3 Ah."""
 
     tau_start_s: tuple[float, ...] = (2.0, 25.0, 150.0)
     tau_range_s: tuple[float, float] = (0.7, 3000.0)
@@ -29,35 +29,35 @@ class Settings:
     soc_knots: Array = field(default_factory=lambda: SOC_KNOTS)
     r_knots: Array = field(default_factory=lambda: R_KNOTS)
     m_knots: Array = field(default_factory=lambda: np.array([0.5]))
-    lowest_soc: float = 0.03  # below, the voltage falls over the edge and would lead the fit
+    lowest_soc: float = 0.03  # below this the voltage drops steeply and would distort the fit
     smooth_shift: float = 1e-5
     ridge_shift: float = 1e-6
     shift_limit_v: float = 0.5
     smooth_r: float = 1.3e-4
     ridge_r: float = 1e-9
     ridge_m: float = 1e-3
-    r_floor_v: float = 1e-4  # V at 1C: log R must exist
+    r_floor_v: float = 1e-4  # V at 1C; positive, because log R must exist
     evaluations: int = 120
     sweeps: int = 3
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
-        """Knots of the shift, of a resistance, of M, and the number of R–C pairs."""
+        """Return the number of knots of the shift, of a resistance and of M, and the number of R–C pairs."""
         return len(self.soc_knots), len(self.r_knots), len(self.m_knots), len(self.tau_start_s)
 
     @property
     def unknowns(self) -> int:
-        """How many linear unknowns one temperature has."""
+        """Return the number of linear unknowns of one temperature."""
         n_s, n_r, n_m, pairs = self.sizes
         return n_s + n_r * (1 + pairs) + n_m + 1
 
 
 @dataclass(frozen=True, eq=False)
 class Anchor:
-    """What was found at one temperature. `r_v` [1 + pairs, r_knots] is R·(1C) in V, R0 first.
+    """The fit at one temperature. `r_v` [1 + pairs, r_knots] is R·(1C) in V, R0 first.
 
-    `sd` are the standard deviations of `coefficients`, for as many independent looks as the coloured residuals are
-    worth; zero for what lies on a bound.
+    `sd` are the standard deviations of `coefficients`, computed with the number of independent samples that the
+    coloured residuals are worth; zero for a value on a bound.
     """
 
     temperature_degc: float
@@ -75,18 +75,18 @@ class Anchor:
 
     @property
     def r_ohm(self) -> Array:
-        """The resistances, Ω."""
+        """Return the resistances, Ω."""
         return self.r_v / self.capacity_ah
 
     @property
     def coefficients(self) -> Array:
-        """All linear unknowns in one row: shift, resistances (V at 1C), M, M0."""
+        """Return all linear unknowns in one row: shift, resistances (V at 1C), M, M0."""
         return np.concatenate([self.shift_v, self.r_v.ravel(), self.m_v, [self.m0_v]])
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Anchors by rising temperature, what they share, and what the fit has to say about itself."""
+    """Anchors by rising temperature, their shared parameters, and the warnings of the fit."""
 
     ocv: Ocv
     settings: Settings

@@ -1,10 +1,10 @@
-"""Anchors at temperatures that were not tested, where the tested ones lie far apart.
+"""Interpolate anchors at temperatures that were not tested, where the tested ones lie far apart.
 
-Between two tests filters interpolate linearly (log R against 1/T_K). Over 20 K or more that is not enough: the slope of
-log R itself changes. A monotone cubic (Fritsch–Carlson: no overshoot, unlike a spline) through all anchors' log R and
-shift against 1/T_K halves the voltage error at temperatures left out (A123, 40 K apart: 13 → 7.5 mV at 5 °C; and the
-C/30 discharges at −5, 15 and 35 °C, never used for the fit, come out within 3 mV on the mean). Its values at the middle
-of each wide gap become rows of the cell.
+Between two tests filters interpolate linearly (log R against 1/T_K). Over 20 K or more that is not accurate enough,
+because the slope of log R itself changes. A monotone cubic (Fritsch–Carlson: no overshoot, unlike a spline) through all
+anchors' log R and shift against 1/T_K halves the voltage error at left-out temperatures (A123, 40 K apart: 13 → 7.5 mV
+at 5 °C; and the C/30 discharges at −5, 15 and 35 °C, never used for the fit, are within 3 mV on average). Its values at
+the middle of each wide gap become rows of the cell.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from soc.identify.fit_results import KELVIN, Anchor, Fit
 
 Array = NDArray[np.float64]
 
-WIDE_K = 18.0  # a gap from here on gets a row in its middle
+WIDE_K = 18.0  # a gap of at least this width gets a row in its middle
 
 
 def filled(found: Fit) -> Fit:
-    """The fit with an interpolated anchor in the middle of each wide gap between its anchors."""
+    """Return the fit with an interpolated anchor in the middle of each wide gap between its anchors."""
     at = [a.temperature_degc for a in found.anchors]
     middles = [(low + high) / 2 for low, high in pairwise(at) if high - low >= WIDE_K]
     return with_rows(found, middles)
 
 
 def with_rows(found: Fit, temperatures: Sequence[float]) -> Fit:
-    """The fit with interpolated anchors at these temperatures, too."""
+    """Return the fit with interpolated anchors at these temperatures added."""
     anchors = [*found.anchors, *(interpolated(found.anchors, t) for t in temperatures)]
     return replace(found, anchors=tuple(sorted(anchors, key=lambda a: a.temperature_degc)))
 
 
 def interpolated(anchors: Sequence[Anchor], temperature_degc: float) -> Anchor:
-    """The anchor at a temperature between others; `rms_v` and `sd` are the greater of the neighbours'."""
+    """Return the anchor at a temperature between others; `rms_v` and `sd` are the greater of the neighbours'."""
     at = np.array([a.temperature_degc for a in anchors])
     inverse = -1 / (at + KELVIN)
     here = -1 / (temperature_degc + KELVIN)

@@ -1,4 +1,4 @@
-"""Least squares with bounds and penalties, and the colour of what is left over."""
+"""Least squares with bounds and penalties, and the correlation time of residuals."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ Array = NDArray[np.float64]
 
 
 def bounded(matrix: Array, right: Array, low: Array, high: Array) -> Array:
-    """The x within the bounds that makes ½·xᵀAx − bᵀx least; A symmetric positive definite."""
+    """Return the x within the bounds that minimises ½·xᵀAx − bᵀx; A symmetric positive definite."""
     factor = np.linalg.cholesky(matrix)
     target = np.linalg.solve(factor, right)
     x = np.linalg.solve(factor.T, target)
     if np.all(x >= low) and np.all(x <= high):
         return np.asarray(x)
     solution = lsq_linear(factor.T, target, bounds=(low, high), method="bvls").x
-    return np.clip(solution, low, high)  # it leaves the bounds by a rounding error
+    return np.clip(solution, low, high)  # the solver exceeds the bounds by a rounding error
 
 
 def bending(knots: Array) -> Array:
-    """The matrix whose quadratic form is ∫(second derivative)² of the piecewise-linear curve through the knots."""
+    """Return the matrix whose quadratic form is ∫(second derivative)² of the piecewise-linear curve on the knots."""
     size = len(knots)
     form = np.zeros((size, size))
     for k in range(1, size - 1):
@@ -33,7 +33,7 @@ def bending(knots: Array) -> Array:
 
 
 def correlation_time(residual: Array, step_s: float) -> float:
-    """The integral of the autocorrelation over positive lags up to its first zero, s."""
+    """Return the integral of the autocorrelation over positive lags up to its first zero, s."""
     x = residual - residual.mean()
     power = float(x @ x)
     if power <= 0.0 or len(x) < 3:
@@ -46,6 +46,6 @@ def correlation_time(residual: Array, step_s: float) -> float:
 
 
 def rounded(values: ArrayLike, digits: int = 5) -> Array:
-    """The values to so many significant digits: more would only pretend."""
+    """Round the values to this number of significant digits; more digits would suggest false accuracy."""
     array = np.asarray(values, dtype=np.float64)
     return np.array([float(f"{value:.{digits}g}") for value in array.flat]).reshape(array.shape)

@@ -1,8 +1,8 @@
-"""What the model does not know, measured on data that the fit did not see.
+"""Measure the errors of a cell model on held-out data.
 
-Residuals of a cell model are coloured: minutes of a drive cycle are wrong together. So besides how large they are
-(per state of charge), it matters how long they last (integral of the autocorrelation) and which part is slow (a bias
-that a filter can follow). The part that grows with the overpotential is the resistances' relative error.
+Residuals of a cell model are coloured: over minutes of a drive cycle they have the same sign. So three properties are
+measured: their size (per state of charge), their correlation time (integral of the autocorrelation), and their slow
+part (a bias that a filter can follow). The part that grows with the overpotential is the resistances' relative error.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from soc.identify.runs import Run
 
 Array = NDArray[np.float64]
 
-SLOW_S = 600.0  # what is left of a residual after a moving mean of this length is its slow part
-LEAST_V = 0.5e-3  # no tester and no model is better than this
+SLOW_S = 600.0  # a moving mean of this length gives the slow part of a residual
+LEAST_V = 0.5e-3  # lower limit: no tester and no model is better
 TIME_RANGE_S = (5.0, 300.0)
-BIAS_TIME_RANGE_S = (300.0, 3000.0)  # longer, and the bias explains a wrong start away
-VISIT_S = 120.0  # a knot of z with less time than this near it has hardly been seen: the whole run's error holds …
-UNSEEN_FACTOR = 1.5  # … times this
+BIAS_TIME_RANGE_S = (300.0, 3000.0)  # with a longer time the bias would explain a wrong initial state
+VISIT_S = 120.0  # a knot of z with less time than this near it counts as hardly seen
+UNSEEN_FACTOR = 1.5  # its error is the whole run's error times this
 
 
 @dataclass(frozen=True)
 class ModelUncertainty:
-    """What residuals alone do not say; chosen on held-out cycles: bounds hold, and errors are least.
+    """Noise parameters that residuals do not determine, chosen on held-out cycles: bounds hold and errors are least.
 
-    `error_factor` times the fast voltage error: its spectrum is not that of one correlation time. `capacity_sd`,
+    `error_factor` multiplies the fast voltage error, whose spectrum is not that of one correlation time. `capacity_sd`,
     `reference_sd` and `ocv_sd_v` as in `Noise`.
     """
 
@@ -47,7 +47,7 @@ class ModelUncertainty:
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """The voltage error along a run, V; `how` says what the fit had not seen: the run, its temperature, or nothing."""
+    """The voltage error along a run, V; `how` says what the fit left out: the run, its temperature, or nothing."""
 
     run: Run
     residual_v: Array
@@ -55,20 +55,20 @@ class HeldOut:
 
     @property
     def used(self) -> NDArray[np.bool_]:
-        """Samples above 5 % state of charge, where a model is judged."""
+        """Return the samples above 5 % state of charge, where a model is judged."""
         return self.run.soc >= 0.05
 
     @property
     def rms_v(self) -> float:
-        """Its root mean square, V."""
+        """Return the root mean square of the error, V."""
         return float(np.sqrt(np.mean(self.residual_v[self.used] ** 2)))
 
 
 def held_out(runs: Sequence[Run], found: Fit) -> list[HeldOut]:
-    """Every run's voltage error without itself.
+    """Return every run's voltage error from a fit without that run.
 
-    Refitted without the run, where its temperature has another one; else the fit's own error ("nothing" held out). And
-    for a temperature between others a second time: interpolated from the others, as if it had never been tested.
+    The fit is repeated without the run where its temperature has another run; else its own error counts ("nothing" held
+    out). A temperature between others gives a second error: interpolated from the others as if it had not been tested.
     """
     groups = by_temperature(runs)
     errors = []
@@ -93,10 +93,10 @@ def _error(found: Fit, run: Run, how: str) -> HeldOut:
 
 
 def noise_of(found: Fit, errors: Sequence[HeldOut], knots: Array, doubt: ModelUncertainty) -> Noise:
-    """The noise section of a cell: per temperature from its held-out residuals, on `knots` of z.
+    """Return the noise section of a cell: per temperature from its held-out residuals, on `knots` of z.
 
-    A row that was never tested has the mean of its neighbours, and half of what interpolation missed at the tested
-    temperatures nearest to it, left out: they lay twice as far from their neighbours.
+    A row that was not tested has the mean of its neighbours, plus half of the interpolation error at the nearest tested
+    temperatures when these are left out: those were twice as far from their neighbours.
     """
     tested = {
         a.temperature_degc: _statistics(found, a, _of(errors, a, "run", "nothing"), knots, doubt)
@@ -130,7 +130,7 @@ def _rms(values: Sequence[float]) -> float:
 
 
 def _between(temperature_degc: float, tested: dict[float, _Statistics], missed: dict[float, float]) -> _Statistics:
-    """The statistics of a row between two tested temperatures."""
+    """Return the statistics of a row between two tested temperatures."""
     low = max(t for t in tested if t < temperature_degc)
     high = min(t for t in tested if t > temperature_degc)
     a, b = tested[low], tested[high]
@@ -156,7 +156,7 @@ class _Statistics:
 def _statistics(
     found: Fit, anchor: Anchor, errors: Sequence[HeldOut], knots: Array, doubt: ModelUncertainty
 ) -> _Statistics:
-    """Size, colour and kind of the residuals of one temperature."""
+    """Return size, correlation times and resistance part of the residuals of one temperature."""
     slow = [moving_mean(e.residual_v, _window(e.run)) for e in errors]
     fast = [e.residual_v - s for e, s in zip(errors, slow, strict=True)]
     pol = [_overpotential(found, anchor, e.run) for e in errors]
@@ -179,9 +179,10 @@ def _statistics(
 
 
 def cautious_rms(socs: Sequence[Array], squares: Sequence[Array], steps_s: Sequence[float], knots: Array) -> Array:
-    """The root mean square for each knot of z: half its own, half the whole one's; 1.5 times that where hardly seen.
+    """Return the rms for each knot of z, from the mean of its own and the overall mean square.
 
-    A lucky stretch of one recording is not a place where the model is good.
+    Where a knot was hardly seen, 1.5 times the overall rms replaces its own. The mean with the overall value
+    prevents that a small error by chance in one recording counts as an accurate model there.
     """
     near, seen = local_mean(socs, squares, steps_s, knots)
     whole = float(np.average(near, weights=seen))
@@ -192,7 +193,7 @@ def cautious_rms(socs: Sequence[Array], squares: Sequence[Array], steps_s: Seque
 def local_mean(
     socs: Sequence[Array], values: Sequence[Array], steps_s: Sequence[float], knots: Array
 ) -> tuple[Array, Array]:
-    """The mean of values near each knot of z over time (0 where never), and the time spent there, s."""
+    """Return the mean of values near each knot of z over time (0 where never), and the time spent there, s."""
     total, seconds = np.zeros(len(knots)), np.zeros(len(knots))
     for soc, value, step in zip(socs, values, steps_s, strict=True):
         k, w = place(soc, knots)
@@ -203,7 +204,7 @@ def local_mean(
 
 
 def moving_mean(values: Array, width: int) -> Array:
-    """The centred moving mean over `width` samples, over what there is at the ends."""
+    """Return the centred moving mean over `width` samples, over the available ones at the ends."""
     width = min(width, len(values))
     kernel = np.ones(width)
     return np.asarray(np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same"))
@@ -214,7 +215,7 @@ def _window(run: Run) -> int:
 
 
 def _relative_error(residuals: Sequence[Array], overpotentials: Sequence[Array]) -> float:
-    """The r of E[residual²] = e² + r²·overpotential², by least squares; 0 if it came out negative."""
+    """Return the r of E[residual²] = e² + r²·overpotential², by least squares; 0 if the result is negative."""
     square = np.concatenate(residuals) ** 2
     load = np.concatenate(overpotentials) ** 2
     centred = load - load.mean()
@@ -223,7 +224,7 @@ def _relative_error(residuals: Sequence[Array], overpotentials: Sequence[Array])
 
 
 def _overpotential(found: Fit, anchor: Anchor, run: Run) -> Array:
-    """The model's R0·i + ΣR·i_R along a run, V, to weigh resistance errors with."""
+    """Return the model's R0·i + ΣR·i_R along a run, V, the weight of resistance errors."""
     idle = replace(anchor, r_v=np.full_like(anchor.r_v, 1e-12))
     with_r, without_r = replace(found, anchors=(anchor,)), replace(found, anchors=(idle,))
     return predict(with_r, run) - predict(without_r, run)

@@ -1,6 +1,6 @@
 """Open-circuit voltage from slow tests: the four-script test, or one slow discharge and charge.
 
-Positive current charges, as everywhere outside the cell model. Amperes-hours come from the tester's counters, never
+Positive current charges, as everywhere outside the cell model. Ampere-hours come from the tester's counters, never
 from the sampled current. After G. L. Plett, *Battery Management Systems* I, ch. 2.
 
 The four scripts, at C/20 or slower, each counted anew: (1) at T from full: discharge to v_min; (2) at 25 °C: bring to
@@ -21,9 +21,9 @@ from soc.errors import SeriesError
 Array = NDArray[np.float64]
 
 ROOM_DEGC = 25.0
-CENTRE = 0.5  # the branches are joined here
+CENTRE = 0.5  # the branches are joined at this z
 RESISTANCE_RATIO_MAX = 2.0  # between the two branches at one end; a larger step is diffusion, not R·i
-WHOLE_CHARGE = 0.95  # a charge returning less than this part of the discharge was stopped early
+WHOLE_CHARGE = 0.95  # a charge that returns less than this share of the discharge was stopped early
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +38,12 @@ class Script:
 
     @property
     def charge_ah(self) -> float:
-        """Charged in all, Ah."""
+        """Return the total charge, Ah."""
         return float(self.charged_ah[-1])
 
     @property
     def discharge_ah(self) -> float:
-        """Discharged in all, Ah."""
+        """Return the total discharge, Ah."""
         return float(self.discharged_ah[-1])
 
 
@@ -58,12 +58,12 @@ class OcvTest:
 
 
 def room_efficiency(scripts: Sequence[Script]) -> float:
-    """η(25 °C) = ΣD/ΣC over scripts that were all run at 25 °C and end where they began."""
+    """Return η(25 °C) = ΣD/ΣC over scripts that were all run at 25 °C and end where they began."""
     return sum(s.discharge_ah for s in scripts) / sum(s.charge_ah for s in scripts)
 
 
 def four_scripts(scripts: Sequence[Script], efficiency_room: float) -> OcvTest:
-    """Capacity, efficiency and OCV from the four scripts of one temperature; `efficiency_room` is η(25 °C).
+    """Return capacity, efficiency and OCV from the four scripts of one temperature; `efficiency_room` is η(25 °C).
 
     Raises `SeriesError` if a branch does not reach the middle, where the two are joined.
     """
@@ -88,16 +88,16 @@ def four_scripts(scripts: Sequence[Script], efficiency_room: float) -> OcvTest:
 
 
 def blend(discharge_v: Array, charge_v: Array) -> tuple[Array, float]:
-    """The OCV between two branches on `GRID`, each trusted where it started from rest; and their gap at the middle."""
+    """Return the OCV between two branches on `GRID`, each used where it starts from rest; and the gap at z = 0.5."""
     gap = float(np.interp(CENTRE, GRID, charge_v - discharge_v))
     return np.where(GRID < CENTRE, charge_v - GRID * gap, discharge_v + (1.0 - GRID) * gap), gap
 
 
 def slow_pair(current_a: Array, voltage_v: Array, charge_ah: Array) -> OcvTest:
-    """The OCV as the mean of one slow discharge and the charge after it, each normalised by its own Ah (± 10 mV).
+    """Return the OCV as the mean of a slow discharge and the charge after it, each normalised by its own Ah (± 10 mV).
 
-    Capacity is what the discharge took. A charge that was stopped early is normalised by the discharge, and its
-    missing end goes on beside the discharge curve. Raises `SeriesError` if there is no such pair.
+    Capacity is that of the discharge. A charge that was stopped early is normalised by the discharge, and its missing
+    end continues parallel to the discharge curve. Raises `SeriesError` if there is no such pair.
     """
     down, up = _longest(current_a < -_on(current_a)), _longest(current_a > _on(current_a))
     if down.stop - down.start < 3 or up.stop - up.start < 3:
@@ -115,7 +115,7 @@ def slow_pair(current_a: Array, voltage_v: Array, charge_ah: Array) -> OcvTest:
 
 
 def over_temperature(curves: Mapping[float, Array], lowest_degc: float = 0.0) -> Ocv:
-    """OCV0(z) + T·OCVrel(z) by least squares over curves on `GRID`; those below `lowest_degc` carry polarisation.
+    """Fit OCV0(z) + T·OCVrel(z) by least squares to curves on `GRID`; those below `lowest_degc` contain polarisation.
 
     One usable curve gives OCVrel = 0.
     """
@@ -150,12 +150,12 @@ def _branch(script: Script, sign: int) -> _Branch:
 
 
 def _on(current_a: Array) -> float:
-    """Currents above this flow on purpose, A: half of the largest typical one."""
+    """Return the current, A, above which a current flows on purpose: half of the largest typical one."""
     return 0.5 * float(np.median(np.abs(current_a[current_a != 0.0]))) if np.any(current_a) else np.inf
 
 
 def _longest(flag: NDArray[np.bool_]) -> slice:
-    """The longest run of True."""
+    """Return the longest run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], flag.astype(np.int8), [0]))))
     starts, stops = edges[::2], edges[1::2]
     if not len(starts):
@@ -165,5 +165,5 @@ def _longest(flag: NDArray[np.bool_]) -> slice:
 
 
 def _limited(down: float, up: float) -> tuple[float, float]:
-    """The two branches' resistances at one end, each at most twice the other's."""
+    """Return the two branches' resistances at one end, each limited to twice the other's."""
     return min(down, RESISTANCE_RATIO_MAX * up), min(up, RESISTANCE_RATIO_MAX * down)

@@ -38,12 +38,12 @@ class Problem:
         self.prior = inner
 
     def law(self, charge_transfer_a: float) -> HysteresisLaw:
-        """What the linear problem takes as given."""
+        """Return the given values of the linear problem."""
         n_s, n_r, n_m, _ = self.settings.sizes
         return HysteresisLaw(self.tau_s, self.gamma, self.capacity_ah, charge_transfer_a, n_s, n_r, n_m)
 
     def equations(self, charge_transfer_a: float) -> tuple[Array, Array, float, int]:
-        """Normal matrix, right side, Σy² and number of samples."""
+        """Return normal matrix, right side, Σy² and number of samples."""
         size = self.settings.unknowns
         matrix, right = np.zeros((size, size)), np.zeros(size)
         square, count = 0.0, 0
@@ -53,7 +53,7 @@ class Problem:
         return matrix, right, square, count
 
     def solve(self, charge_transfer_a: float) -> tuple[Array, Array, float, NDArray[np.bool_]]:
-        """Coefficients, information matrix (per sample), rms error and which coefficients are free."""
+        """Return coefficients, information matrix (per sample), rms error and which coefficients are free."""
         matrix, right, square, count = self.equations(charge_transfer_a)
         penalty, centre = self._penalty(matrix, right)
         low, high = self._bounds()
@@ -63,7 +63,7 @@ class Problem:
         return x, information, float(np.sqrt(error)), (x > low) & (x < high)
 
     def anchor(self, temperature_degc: float, charge_transfer_a: float) -> Anchor:
-        """The solution as an Anchor, with the standard deviations of its coefficients."""
+        """Return the solution as an Anchor, with the standard deviations of its coefficients."""
         x, information, rms, free = self.solve(charge_transfer_a)
         n_s, n_r, n_m, pairs = self.settings.sizes
         r = x[n_s : n_s + n_r * (1 + pairs)].reshape(1 + pairs, n_r)
@@ -78,24 +78,24 @@ class Problem:
         )  # fmt: skip
 
     def voltage(self, run: Run, anchor: Anchor) -> Array:
-        """The model's voltage along a run of this problem."""
+        """Return the model's voltage along a run of this problem."""
         c = self.columns[self.runs.index(run)]
         return c.base_v + self._model(c, anchor.coefficients, anchor.charge_transfer_a)
 
     def _model(self, c: Regressors, x: Array, charge_transfer_a: float) -> Array:
-        """The linear part of the model along one run, V."""
+        """Return the linear part of the model along one run, V."""
         out = np.empty(len(c.dt_s))
         evaluate(c, self.law(charge_transfer_a), room(len(self.tau_s)), x, out)
         return out
 
     def _independent_looks(self, c: Regressors, x: Array, charge_transfer_a: float) -> float:
-        """How many independent samples the residuals of a run are worth: they are coloured."""
+        """Return the number of independent samples that the coloured residuals of a run are worth."""
         residual = (c.rest_v - self._model(c, x, charge_transfer_a))[c.keep]
         step = float(np.median(c.dt_s[1:]))
         return max(len(residual) / (1.0 + 2.0 * correlation_time(residual, step) / step), 1.0)
 
     def _penalty(self, matrix: Array, right: Array) -> tuple[Array, Array]:
-        """The penalty matrix, and what it pulls towards: the inner neighbour's shapes, resistances to scale."""
+        """Return the penalty matrix and right side; the prior is the inner neighbour's shapes, resistances to scale."""
         s = self.settings
         n_s, n_r, n_m, pairs = s.sizes
         size = len(right)

@@ -1,8 +1,8 @@
 """How the shipped cells were identified from public recordings: which runs, which OCV, which settings.
 
-Pure: the recordings come in through `read`, so the same recipes serve the shipped files, tests and benchmarks. An
-`Entry` is one row of a collection's index; `read(path)` gives its columns, named as in `soc.series` and, besides,
-`charge_ah`, `charged_ah`, `discharged_ah` (counters), `soc_ref`.
+The module reads no files: `read` returns the recordings, so the same recipes serve the shipped files, tests and
+benchmarks. An `Entry` is one row of a collection's index; `read(path)` returns its columns, named as in `soc.series`
+and, in addition, `charge_ah`, `charged_ah`, `discharged_ah` (counters), `soc_ref`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ LFP_SOURCE = (
 
 @dataclass(frozen=True)
 class Entry:
-    """One recording of a collection: its index row, as far as recipes need it."""
+    """One recording of a collection: the columns of its index row that recipes use."""
 
     id: str
     path: str
@@ -68,7 +68,7 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """All that `identify` needs for one cell."""
+    """The arguments of `identify` for one cell."""
 
     about: About
     runs: tuple[Run, ...]
@@ -77,7 +77,7 @@ class Recipe:
 
 
 def entry(row: Mapping[str, str]) -> Entry:
-    """The entry of one row of index.csv; an absent capacity is NaN, an absent efficiency 1."""
+    """Return the entry of one row of index.csv; an absent capacity is NaN, an absent efficiency 1."""
     return Entry(
         row["id"],
         row["path"],
@@ -89,7 +89,7 @@ def entry(row: Mapping[str, str]) -> Entry:
 
 
 def run_of(item: Entry, read: Read, efficiency: float | None = None) -> Run:
-    """A drive cycle as a run, with the collection's own reference."""
+    """Return a drive cycle as a run, with the collection's own reference."""
     c = read(item.path)
     series = Series(c["time_s"], c["current_a"], c["voltage_v"], c["temperature_degc"])
     eta = item.efficiency if efficiency is None else efficiency
@@ -124,10 +124,10 @@ def panasonic_18650pf(entries: Sequence[Entry], read: Read) -> Recipe:
 
 
 def a123_26650(entries: Sequence[Entry], read: Read) -> Recipe:
-    """A123 ANR26650M1, LFP, 2.05 Ah: four-script OCV tests, dynamic tests, and the slow branches at the same places.
+    """A123 ANR26650M1, LFP, 2.05 Ah: four-script OCV tests, dynamic tests, slow branches at the same temperatures.
 
-    The slow discharge and charge are in the fit, too: a dynamic test only discharges on the whole, and what was
-    learned from it alone is 20 to 40 mV wrong when the cell is charged.
+    The fit includes the slow discharge and charge: a dynamic test discharges on the whole, and parameters fitted to it
+    alone are 20 to 40 mV wrong when the cell is charged.
     """
     temperatures = sorted({e.temperature_degc for e in _chosen(entries, "a123_26650/ocv_s1")})
     scripts = {t: _scripts(entries, read, t) for t in temperatures}
@@ -152,7 +152,7 @@ def lfp_1ah2(entries: Sequence[Entry], read: Read, table: Columns) -> Recipe:
     return Recipe(about, tuple(runs), ocv, replace(FLAT, tau_start_s=(5.0, 50.0, 600.0)))
 
 
-# Flat curves: slow polarisation counts, and M is small against it but must not be damped away.
+# Flat curves: slow polarisation matters. M is small compared with it, but the penalty must not reduce it to zero.
 FLAT = Settings(
     tau_start_s=(5.0, 60.0, 1000.0), tau_range_s=(0.7, 8000.0), gamma_start=60.0, ridge_m=1e-5, evaluations=160
 )
@@ -161,7 +161,7 @@ FLAT_DOUBT = ModelUncertainty(error_factor=4.0, ocv_sd_v=0.003)
 
 
 def _chosen(entries: Sequence[Entry], beginning: str) -> list[Entry]:
-    """The entries whose path begins so."""
+    """Return the entries whose path begins with this text."""
     return [e for e in entries if e.path.startswith(beginning)]
 
 
@@ -179,7 +179,7 @@ def _scripts(entries: Sequence[Entry], read: Read, temperature_degc: float) -> l
 def _slow_runs(
     temperature_degc: float, scripts: Mapping[float, Sequence[Script]], tests: Mapping[float, OcvTest]
 ) -> list[Run]:
-    """The slow discharge from full and the slow charge from empty of one temperature, as runs."""
+    """Return the slow discharge from full and the slow charge from empty of one temperature, as runs."""
     test = tests[temperature_degc]
     runs = []
     for kind, script, start in (

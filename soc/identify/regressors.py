@@ -1,10 +1,10 @@
-"""One run laid out as the columns of a linear problem, and the compiled loops that run along them.
+"""One run as the columns of a linear problem, and the compiled loops over its samples.
 
-**Sign**: inside this module the current is the literature's, positive *discharges*; `columns_of` turns it, once.
+**Sign**: inside this module discharge is positive, as in the literature; `columns_of` reverses the sign once.
 
-The unknowns stand in one row: the shift on its knots, R0 and the pairs' R on theirs (V at 1C), M on its, M0. Of a
+The unknowns form one row: the shift on its knots, R0 and the pairs' R on theirs (V at 1C), M on its own, M0. In a
 sample's row only few entries are not zero: two neighbouring knots of each curve. Compiled code allocates nothing; it
-works in a `ParameterBounds`.
+uses the work arrays of a `ParameterBounds`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ Places = NDArray[np.int64]
 
 
 class Regressors(NamedTuple):
-    """One run for the compiled loops. A place is a knot, and the weight of it; the next knot has the rest."""
+    """One run for the compiled loops. `*_at` is a knot and `*_weight` its weight; the next knot has the rest."""
 
     dt_s: Array
     current_a: Array
     effective_a: Array  # charge times η
-    rest_v: Array  # voltage less `base_v`
+    rest_v: Array  # voltage minus `base_v`
     base_v: Array  # OCV and the neighbours' share of the shift
     keep: NDArray[np.bool_]
-    share: Array  # of this anchor in the shift
-    scale: Array  # [1 + pairs, n]: resistances there over this anchor's
+    share: Array  # weight of this anchor in the shift
+    scale: Array  # [1 + pairs, n]: resistances at the sample over this anchor's
     shift_at: Places
     shift_weight: Array
     r_at: Places
@@ -46,7 +46,7 @@ class Regressors(NamedTuple):
 
 
 class HysteresisLaw(NamedTuple):
-    """What a linear problem takes as given, and how many knots its curves have."""
+    """The given values of a linear problem, and the number of knots of its curves."""
 
     tau_s: Array
     gamma: float
@@ -58,7 +58,7 @@ class HysteresisLaw(NamedTuple):
 
 
 class ParameterBounds(NamedTuple):
-    """Room for the compiled loops: i_R, at rest to begin with, and a row's places and values."""
+    """Work arrays of the compiled loops: i_R, zero at the start, and the indices and values of a row."""
 
     i_r: Array
     at: Places
@@ -66,7 +66,7 @@ class ParameterBounds(NamedTuple):
 
 
 def room(pairs: int) -> ParameterBounds:
-    """Room for a model with so many pairs."""
+    """Return work arrays for a model with this number of pairs."""
     width = 2 + 2 * (pairs + 1) + 3
     return ParameterBounds(np.zeros(pairs), np.zeros(width, dtype=np.int64), np.zeros(width))
 
@@ -74,7 +74,7 @@ def room(pairs: int) -> ParameterBounds:
 def columns_of(
     run: Run, ocv: Ocv, settings: Settings, own: Anchor | None, neighbours: Mapping[float, Anchor]
 ) -> Regressors:
-    """The run's columns; with `own` known, everything is read between it and its neighbours, as filters will."""
+    """Return the run's columns; with `own` known, interpolated between it and its neighbours as in filters."""
     series = run.series
     discharge = -series.current_a
     n, rows = len(series), 1 + len(settings.tau_start_s)
@@ -100,14 +100,14 @@ def columns_of(
 
 
 def share_of(temperature_degc: Array, own_degc: float, other_degc: float) -> Array:
-    """How much of the anchor at `own_degc` these temperatures have: 1 at it and beyond, 0 at the other."""
+    """Return the weight of the anchor at `own_degc` at these temperatures: 1 at it and beyond, 0 at the other."""
     if own_degc == other_degc:
         return np.ones_like(temperature_degc)
     return np.clip((other_degc - temperature_degc) / (other_degc - own_degc), 0.0, 1.0)
 
 
 def place(soc: Array, knots: Array) -> tuple[Places, Array]:
-    """Where each z lies on the knots: the knot below, and its weight (the next knot has the rest); held outside."""
+    """Return the knot below each z and its weight (the next knot has the rest); clamped outside."""
     if len(knots) == 1:
         return np.zeros(len(soc), dtype=np.int64), np.ones(len(soc))
     k = np.clip(np.searchsorted(knots, soc, side="right") - 1, 0, len(knots) - 2)
@@ -116,14 +116,14 @@ def place(soc: Array, knots: Array) -> tuple[Places, Array]:
 
 
 def _bracketing(temperature_degc: float, neighbours: Mapping[float, Anchor]) -> list[Anchor]:
-    """The nearest neighbour below and above, where there is one."""
+    """Return the nearest neighbour below and above, where there is one."""
     below = [t for t in neighbours if t < temperature_degc]
     above = [t for t in neighbours if t > temperature_degc]
     return [neighbours[t] for t in ([max(below)] if below else []) + ([min(above)] if above else [])]
 
 
 def _blend(run: Run, settings: Settings, own: Anchor, other: Anchor, share: Array, scale: Array, known: Array) -> None:
-    """Put into share, scale and known what the neighbour on one side does to the samples on that side."""
+    """Update share, scale and known for the samples on the side of one neighbour."""
     degc = run.series.temperature_degc
     part = share_of(degc, own.temperature_degc, other.temperature_degc)
     side = part < share
@@ -137,7 +137,7 @@ def _blend(run: Run, settings: Settings, own: Anchor, other: Anchor, share: Arra
 
 
 def _ocv_along(ocv: Ocv, soc: Array, temperature_degc: Array) -> Array:
-    """OCV(z,T) along a run, V."""
+    """Return OCV(z,T) along a run, V."""
     return np.asarray(read(ocv.ocv0_v, soc) + temperature_degc * np.interp(soc, GRID, ocv.ocvrel_v_per_k))
 
 
@@ -145,7 +145,7 @@ def _ocv_along(ocv: Ocv, soc: Array, temperature_degc: Array) -> Array:
 def accumulate(
     c: Regressors, law: HysteresisLaw, work: ParameterBounds, matrix: Array, right: Array
 ) -> tuple[float, int]:
-    """Add one run's normal equations to matrix and right; give back Σy² and the number of samples."""
+    """Add one run's normal equations to matrix and right; return Σy² and the number of samples."""
     h, s, square, count = c.h_start, 0.0, 0.0, 0
     for k in range(1, len(c.dt_s)):
         h, s = _advance(c, law, work.i_r, k, h, s)
@@ -176,7 +176,7 @@ def evaluate(c: Regressors, law: HysteresisLaw, work: ParameterBounds, x: Array,
 
 @compiled
 def _advance(c: Regressors, law: HysteresisLaw, i_r: Array, k: int, h: float, s: float) -> tuple[float, float]:
-    """Carry i_R (in place) over the interval before sample k; give back h and s at its end."""
+    """Propagate i_R (in place) over the interval before sample k; return h and s at its end."""
     current = c.effective_a[k]
     for j in range(len(i_r)):
         a = math.exp(-c.dt_s[k] / law.tau_s[j])
@@ -190,7 +190,7 @@ def _advance(c: Regressors, law: HysteresisLaw, i_r: Array, k: int, h: float, s:
 
 @compiled
 def _row(c: Regressors, law: HysteresisLaw, work: ParameterBounds, k: int, h: float, s: float) -> int:
-    """Write the entries of sample k's row that are not zero; give back how many there are."""
+    """Write the non-zero entries of sample k's row; return their number."""
     n = _curve(work, 0, 0, law.shift_knots, c.shift_at[k], c.shift_weight[k], c.share[k])
     start = law.shift_knots
     for j in range(len(work.i_r) + 1):
@@ -206,7 +206,7 @@ def _row(c: Regressors, law: HysteresisLaw, work: ParameterBounds, k: int, h: fl
 
 @compiled
 def _curve(work: ParameterBounds, n: int, start: int, knots: int, at: int, weight: float, x: float) -> int:
-    """Write x for a curve at one place: its knot below and, if there is one, the next; give back the new count."""
+    """Write x for a curve at its knot below and, if there is one, the next; return the new count."""
     work.at[n] = start + at
     work.value[n] = x * weight
     if knots == 1:

@@ -1,7 +1,7 @@
-"""What an identification found and what it is worth: for a reader as HTML in one file, for a program as JSON.
+"""Report an identification and its accuracy: as one HTML file for readers, as JSON for programs.
 
-Both say the same: voltage errors of the fit and on held-out data by temperature, parameters with standard deviations,
-residuals over state of charge and time, the noise that filters will assume, and warnings.
+Both contain the same: voltage errors of the fit and on held-out data by temperature, parameters with standard
+deviations, residuals over state of charge and time, the noise that filters will assume, and warnings.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from soc.plotting.svg import Line, chart
 Array = NDArray[np.float64]
 
 FORMAT = 1
-MIDDLE = 0.5  # parameters are tabled at this state of charge
+MIDDLE = 0.5  # tables of parameters are for this state of charge
 SOC_BINS: Array = np.linspace(0.0, 1.0, 21)
 
 
 def summary(found: Identified) -> dict[str, Any]:
-    """The report as plain numbers, for `json.dump`; voltages in V, resistances in Ω, times in s, NaN as null."""
+    """Return the report as plain numbers, for `json.dump`; voltages in V, resistances in Ω, times in s, NaN as null."""
     return {
         "format": FORMAT,
         "cell": found.cell.name,
@@ -48,12 +48,12 @@ def summary(found: Identified) -> dict[str, Any]:
 
 
 def to_json(found: Identified) -> str:
-    """The summary as JSON text."""
+    """Return the summary as JSON text."""
     return json.dumps(summary(found), indent=1, allow_nan=False, ensure_ascii=False)
 
 
 def to_html(found: Identified) -> str:
-    """The report as one HTML page."""
+    """Return the report as one HTML page."""
     s = summary(found)
     title = f"{s['cell']}: how the cell was identified, and what it is worth"
     warnings = "".join(f"<li>{escape(w)}</li>" for w in s["warnings"]) or "<li>none</li>"
@@ -103,7 +103,7 @@ svg polyline {{ fill: none; stroke-width: 1.5; }}
 
 
 def _temperature(found: Identified, anchor: Anchor) -> dict[str, Any]:
-    """All about one temperature."""
+    """Return all figures of one temperature."""
     errors = [e for e in found.held_out if e.run.temperature_degc == anchor.temperature_degc]
     row = int(np.searchsorted(found.cell.temperature_degc, anchor.temperature_degc))
     noise = found.cell.noise
@@ -122,7 +122,7 @@ def _temperature(found: Identified, anchor: Anchor) -> dict[str, Any]:
 
 
 def _parameters(found: Identified, row: int) -> dict[str, dict[str, float]]:
-    """Value and standard deviation at 50 % of what was fitted linearly."""
+    """Return value and standard deviation at 50 % of the linearly fitted parameters."""
     cell = found.cell
     tables = {"r0_ohm": (cell.r0_ohm, cell.sd["r0_ohm"]), "m_v": (cell.m_v, cell.sd["m_v"])}
     tables |= {"m0_v": (cell.m0_v, cell.sd["m0_v"]), "shift_v": (cell.shift_v, cell.sd["shift_v"])}
@@ -133,7 +133,7 @@ def _parameters(found: Identified, row: int) -> dict[str, dict[str, float]]:
 
 
 def _rms(errors: Iterable[HeldOut], how: str) -> float | None:
-    """The rms over the runs that were held out so; None if none was."""
+    """Return the rms over the runs that were held out in this way; None if none was."""
     values = [e.rms_v for e in errors if e.how == how]
     return float(np.sqrt(np.mean(np.square(values)))) if values else None
 
@@ -170,7 +170,7 @@ def _parameter_row(t: dict[str, Any]) -> list[str]:
 
 
 def _with_sd(p: dict[str, float]) -> str:
-    """The value and its deviation in thousandths; a value on its bound has none."""
+    """Format the value and its deviation in thousandths; a value on its bound has none."""
     return f"{1e3 * p['value']:.3g} ± {1e3 * p['sd']:.2g}" if p["sd"] else f"{1e3 * p['value']:.3g}"
 
 
@@ -199,7 +199,7 @@ def _resistance_lines(found: Identified) -> list[Line]:
 
 
 def _error_lines(found: Identified) -> list[Line]:
-    """The held-out error near each state of charge, one line per temperature; nothing where nothing was measured."""
+    """Return the held-out error near each state of charge, one line per temperature; none where not measured."""
     lines = []
     for a in found.fit.anchors:
         errors = [e for e in found.held_out if e.run.temperature_degc == a.temperature_degc and e.how != "temperature"]
@@ -211,7 +211,7 @@ def _error_lines(found: Identified) -> list[Line]:
 
 
 def _worst_by_temperature(errors: Sequence[HeldOut]) -> list[HeldOut]:
-    """The run with the greatest error of each temperature: the one worth looking at."""
+    """Return the run with the greatest error of each temperature."""
     own = [e for e in errors if e.how != "temperature"]
     degc = sorted({e.run.temperature_degc for e in own})
     return [max((e for e in own if e.run.temperature_degc == t), key=lambda e: e.rms_v) for t in degc]

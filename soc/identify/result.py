@@ -1,4 +1,4 @@
-"""From runs to a cell: the fit, its error on data it has not seen, and the parameters that filters use."""
+"""From runs to a cell: the fit, its error on held-out data, and the parameters for filters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class About:
-    """What a cell file says besides numbers that were fitted. Voltages in V, capacity as the maker states it."""
+    """The contents of a cell file that are not fitted. Voltages in V, capacity as the maker states it."""
 
     name: str
     chemistry: str
@@ -36,7 +36,7 @@ class About:
 
 @dataclass(frozen=True, eq=False)
 class Identified:
-    """A cell, how it was found, and what it is worth on data that the fit did not see."""
+    """A cell, how it was identified, and its error on held-out data."""
 
     cell: CellParameters
     fit: Fit
@@ -45,7 +45,7 @@ class Identified:
 
 
 def identify(runs: Sequence[Run], ocv: Ocv, about: About, settings: Settings | None = None) -> Identified:
-    """The cell that explains these runs, its noise measured on held-out runs or temperatures."""
+    """Identify the cell from these runs; its noise is measured on held-out runs or temperatures."""
     found = fit(runs, ocv, settings)
     errors = held_out(runs, found)
     references = [w for w in map(reference_warning, runs) if w]
@@ -53,11 +53,11 @@ def identify(runs: Sequence[Run], ocv: Ocv, about: About, settings: Settings | N
 
 
 def cells_without(known: Identified, about: About) -> Iterator[tuple[Run, CellParameters, str]]:
-    """Each drive cycle with the cell as it would be without it, for judging estimates; and what was left out.
+    """Yield each drive cycle with the cell identified without it, to judge estimates, and what was left out.
 
     Left out is the run where its temperature has another of its kind, else the whole temperature. A run at the lowest
-    or highest temperature that is the only one there cannot be left out ("nothing"). Poles and γ, five numbers from
-    all runs, are kept. The noise knows no residual of what was left out.
+    or highest temperature that is the only one there cannot be left out ("nothing"). Time constants and γ, five numbers
+    from all runs, are kept. The noise contains no residual of what was left out.
     """
     found, groups = known.fit, by_temperature([e.run for e in known.held_out if e.how != "temperature"])
     anchors = {a.temperature_degc: a for a in found.anchors}
@@ -81,7 +81,7 @@ def cells_without(known: Identified, about: About) -> Iterator[tuple[Run, CellPa
 
 
 def cell_of(found: Fit, errors: Sequence[HeldOut], about: About) -> CellParameters:
-    """The parameters of a fit as filters read them, everything on the fit's knots of z, rounded for a reader."""
+    """Return the parameters of a fit in the layout of filters, all on the fit's knots of z, rounded."""
     s, anchors = found.settings, found.anchors
     noise = noise_of(found, errors, s.soc_knots, about.doubt)
     return CellParameters(
@@ -107,7 +107,7 @@ def cell_of(found: Fit, errors: Sequence[HeldOut], about: About) -> CellParamete
 
 
 def _linear(found: Fit, coefficients: Sequence[Array]) -> dict[str, Array]:
-    """The linear coefficients (or their standard deviations) of each anchor as tables over T and the knots of z."""
+    """Return the linear coefficients (or their standard deviations) of each anchor as tables over T and z knots."""
     s = found.settings
     knots, pairs = s.soc_knots, len(found.tau_s)
     n_s, n_r, n_m, _ = s.sizes

@@ -1,4 +1,4 @@
-"""Recordings with a reference state of charge: what identification and scoring learn and judge from."""
+"""Recordings with a reference state of charge, the input of identification and scoring."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from soc.series import Series
 
 Array = NDArray[np.float64]
 
-REFERENCE_GAP = 0.02  # sampled current and reference may differ by so much state of charge before it is said
-REGENERATION_RATE = 0.05  # charging at more than so many capacities per hour shows the instantaneous hysteresis …
-REGENERATION_SHARE = 0.005  # … if it fills this part of the recording
-FULL = 0.98  # a run that starts above was charged just before: its hysteresis is on the charge side
+REFERENCE_GAP = 0.02  # a larger difference in state of charge between sampled current and reference gives a warning
+REGENERATION_RATE = 0.05  # charging at more than this many capacities per hour shows the instantaneous hysteresis
+REGENERATION_SHARE = 0.005  # … if it fills this share of the recording
+FULL = 0.98  # a run that begins above this was charged just before: its hysteresis is on the charge side
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """One recording of one cell and its reference: `soc` at each sample, from a tester's counter.
 
-    `kind` tells tests of different nature apart (a drive cycle, a slow discharge): only like can stand for like.
-    `temperature_degc` is the temperature of the test (the chamber's), `capacity_ah` and `efficiency` belong to the
-    reference. The cell is at rest when the recording begins. Raises `SeriesError` if the lengths differ.
+    `kind` distinguishes tests of different nature (a drive cycle, a slow discharge): a run can only replace one of its
+    own kind. `temperature_degc` is the temperature of the test (the chamber's); `capacity_ah` and `efficiency` belong
+    to the reference. The cell is at rest when the recording begins. Raises `SeriesError` if the lengths differ.
     """
 
     name: str
@@ -43,32 +43,32 @@ class Run:
             raise SeriesError(f"run {self.name!r}: the reference has values that are not numbers")
 
     def __getitem__(self, rows: slice) -> Run:
-        """The same run with these rows only."""
+        """Return the same run with these rows only."""
         part = self.series[rows]
         return Run(self.name, self.temperature_degc, self.capacity_ah, self.efficiency, part, self.soc[rows], self.kind)
 
     @property
     def starts_full(self) -> bool:
-        """Whether the cell was charged to the end just before."""
+        """Return whether the cell was fully charged just before."""
         return bool(self.soc[0] > FULL)
 
     @property
     def regenerates(self) -> bool:
-        """Whether the current charges often enough to tell M0 from R0."""
+        """Return whether the current charges often enough to tell M0 from R0."""
         return float(np.mean(self.series.current_a > REGENERATION_RATE * self.capacity_ah)) > REGENERATION_SHARE
 
 
 def counted_soc(
     charged_ah: Array, discharged_ah: Array, capacity_ah: float, efficiency: float, start: float = 1.0
 ) -> Array:
-    """The reference of a run from the tester's counters (0 at its start): start − (D − η·C)/Q."""
+    """Return the reference of a run from the tester's counters (0 at its start): start − (D − η·C)/Q."""
     return start - (discharged_ah - efficiency * charged_ah) / capacity_ah
 
 
 def dynamic_capacity(
     charged_ah: Sequence[float], discharged_ah: Sequence[float], efficiency_room: float
 ) -> tuple[float, float]:
-    """Capacity (Ah) and efficiency from the three scripts of a dynamic test, the last two run at 25 °C.
+    """Return capacity (Ah) and efficiency from the three scripts of a dynamic test, the last two run at 25 °C.
 
     With the test itself at 25 °C pass `room_efficiency` of the same three scripts.
     """
@@ -78,7 +78,7 @@ def dynamic_capacity(
 
 
 def reference_warning(run: Run) -> str | None:
-    """Says so if the reference and the sum of the sampled current part by more than 2 % of the capacity."""
+    """Return a warning if the reference and the summed sampled current differ by more than 2 % of the capacity."""
     series = run.series
     current = np.where(series.current_a > 0, run.efficiency, 1.0) * series.current_a
     counted = np.concatenate(([0.0], np.cumsum(current[1:] * np.diff(series.time_s)))) / 3600.0 / run.capacity_ah

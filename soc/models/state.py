@@ -47,7 +47,7 @@ class FilterMemory(IntEnum):
     GAPS = 19
     LONG_GAPS = 20
     GATED = 21
-    GATE_OPENED = 22  # the gate closed for too long: the state estimate was widened instead of blaming the sensor
+    GATE_OPENED = 22  # voltages were left out for too long: the state estimate counts as wrong, not the sensor
     BUMPS = 23
     FLOORED_PIVOTS = 24
     CLAMPED_HYSTERESIS = 25

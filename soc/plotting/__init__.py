@@ -1,6 +1,6 @@
-"""Pictures.
+"""Charts of recordings, estimates and identifications.
 
     charts    recordings and estimates by matplotlib             svg    line charts as inline SVG for reports
 
-`charts` needs the extra `notebooks`; `svg` needs nothing.
+`charts` needs the extra `notebooks`; `svg` has no dependencies.
 """

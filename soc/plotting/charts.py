@@ -1,6 +1,6 @@
-"""Pictures of recordings and estimates, as matplotlib figures: for notebooks, and for files without a display.
+"""Charts of recordings and estimates as matplotlib figures: for notebooks, and for files without a display.
 
-Bands are three standard deviations. Hours since the start on the time axis; states of charge in %.
+Bands are three standard deviations. The time axis is in hours since the start; states of charge are in %.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ except ImportError as error:
 Array = NDArray[np.float64]
 
 SUFFIXES = (".png", ".svg", ".pdf")
-MOST_POINTS = 4000  # more than a picture has pixels
+MOST_POINTS = 4000  # a chart has fewer pixels
 ESTIMATE, REFERENCE, MEASURED = "#1f6feb", "#1a1a1a", "#6e7781"
 OTHERS = ("#d1242f", "#1a7f37", "#8250df", "#bf8700")
 
 
 class Estimated(Protocol):
-    """What `soc.estimate` gives."""
+    """The result of `soc.estimate`."""
 
     @property
     def time_s(self) -> Array: ...
@@ -49,7 +49,7 @@ class Estimated(Protocol):
 
 
 def recorded(series: Series, title: str = "") -> Figure:
-    """Current, voltage and temperature of a recording."""
+    """Draw current, voltage and temperature of a recording."""
     figure, axes = _stack(3, title, (1.0, 1.0, 0.5))
     hours, rows = _hours(series.time_s)
     for axis, values, label in zip(
@@ -64,7 +64,7 @@ def recorded(series: Series, title: str = "") -> Figure:
 
 
 def estimated(series: Series, found: Estimated, reference: Array | None = None, title: str = "") -> Figure:
-    """Current, voltage, the estimate with its bounds (and the reference), and the innovations with theirs."""
+    """Draw current, voltage, the estimate with its bounds (and the reference), and the innovations with theirs."""
     figure, (current, voltage, soc, innovation) = _stack(4, title, (0.6, 0.6, 1.6, 0.8))
     hours, rows = _hours(series.time_s)
     current.plot(hours, series.current_a[rows], color=MEASURED, linewidth=0.7)
@@ -81,7 +81,7 @@ def estimated(series: Series, found: Estimated, reference: Array | None = None, 
     innovation.plot(hours, 1e3 * found.innovation_v[rows], color=MEASURED, linewidth=0.6, label="measured − expected")
     innovation.set_ylabel("innovation, mV")
     sizes = np.concatenate([bound, 1e3 * np.abs(found.innovation_v[rows])])
-    if np.isfinite(sizes).any():  # the few wide ones behind a gap must not make the rest a line
+    if np.isfinite(sizes).any():  # otherwise the few wide bands behind a gap would reduce the rest to a line
         most = 1.3 * float(np.nanpercentile(sizes, 99.0))
         innovation.set_ylim(-max(most, 1e-3), max(most, 1e-3))
     innovation.legend(loc="best", ncols=2)
@@ -89,7 +89,7 @@ def estimated(series: Series, found: Estimated, reference: Array | None = None, 
 
 
 def compared(estimates: Mapping[str, Estimated], time_s: Array, reference: Array, title: str = "") -> Figure:
-    """The estimates of several filters, and their errors within their own bounds."""
+    """Draw the estimates of several filters, and their errors within their own bounds."""
     figure, (soc, error) = _stack(2, title, (1.2, 1.0))
     hours, rows = _hours(time_s)
     soc.plot(hours, 100 * reference[rows], color=REFERENCE, linewidth=1.2, linestyle="--", label="reference", zorder=3)
@@ -115,7 +115,7 @@ def band(axis: Axes, found: Estimated, label: str, color: str = ESTIMATE) -> Non
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure; the suffix says how. Raises `OptionError` for another suffix, `FileError`."""
+    """Write the figure; the suffix selects the format. Raises `OptionError` for another suffix, `FileError`."""
     if path.suffix not in SUFFIXES:
         raise OptionError(f"{path}: expected a name ending in {', '.join(SUFFIXES)}")
     with whole_file(path) as file:
@@ -123,7 +123,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def _stack(count: int, title: str, heights: tuple[float, ...]) -> tuple[Figure, list[Axes]]:
-    """A figure of panels above each other with one time axis."""
+    """Return a figure of panels above each other with one time axis."""
     figure = Figure(figsize=(9.0, 1.2 + 1.9 * sum(heights)), layout="constrained")
     axes = list(figure.subplots(count, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0])
     for axis in axes:
@@ -137,9 +137,9 @@ def _stack(count: int, title: str, heights: tuple[float, ...]) -> tuple[Figure, 
 
 
 def _hours(time_s: Array) -> tuple[Array, NDArray[np.int64]]:
-    """Hours since the start, and which rows are drawn of a long recording.
+    """Return hours since the start, and the indices of the rows to draw of a long recording.
 
-    Lines end at a gap: the row before it is drawn, too, and again with no time, which breaks every line there.
+    Lines end at a gap: the row before it is drawn as well, and again with no time, which breaks every line there.
     """
     before = np.flatnonzero(gaps(time_s))
     kept = np.unique(

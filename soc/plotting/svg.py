@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: enough for a report that must open anywhere, with nothing fetched."""
+"""Line charts as inline SVG, for a report that opens anywhere and loads nothing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Array = NDArray[np.float64]
 
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 44
-# Okabe–Ito: told apart by colour-blind readers, too.
+# The Okabe–Ito colours, which colour-blind readers can distinguish, too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f", "#000000")
-POINTS_MAX = 600  # more do not show at this width
+POINTS_MAX = 600  # more points are not visible at this width
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Line:
 
 
 def chart(lines: Sequence[Line], x_label: str, y_label: str) -> str:
-    """An SVG element with these curves; values that are not finite leave gaps."""
+    """Return an SVG element with these curves; values that are not finite leave gaps."""
     x_low, x_high = _range([line.x for line in lines])
     y_low, y_high = _range([line.y for line in lines])
 
@@ -61,14 +61,14 @@ def chart(lines: Sequence[Line], x_label: str, y_label: str) -> str:
 
 
 def legend(names: Sequence[str]) -> str:
-    """The names of curves beside their colours, as HTML."""
+    """Return the names of curves beside their colours, as HTML."""
     marks = zip(names, _colours(len(names)), strict=True)
     items = (f'<span><i style="background:{colour}"></i>{escape(name)}</span>' for name, colour in marks)
     return f'<p class="legend">{"".join(items)}</p>'
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round values between low and high, about six, 1, 2 or 5 times a power of ten apart."""
+    """Return about six round values between low and high, 1, 2 or 5 times a power of ten apart."""
     step = 10.0 ** np.floor(np.log10((high - low) / 5))
     step *= next(m for m in (1, 2, 5, 10) if (high - low) / (m * step) <= 7)
     first = np.ceil(low / step - 1e-9)
@@ -76,7 +76,7 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def thinned(x: Array, y: Array) -> tuple[Array, Array]:
-    """At most 600 points of a curve: its least and greatest value in each of 300 stretches, in their order."""
+    """Return at most 600 points of a curve: the least and greatest value of each of 300 sections, in order."""
     if len(x) <= POINTS_MAX:
         return x, y
     stretches = np.array_split(np.arange(len(x)), POINTS_MAX // 2)
@@ -90,7 +90,7 @@ def _colours(count: int) -> list[str]:
 
 
 def _range(values: Sequence[Array]) -> tuple[float, float]:
-    """Least and greatest finite value; a little room where they are the same."""
+    """Return the least and greatest finite value; with a margin if they are equal."""
     finite = [v[np.isfinite(v)] for v in values]
     everything = np.concatenate(finite) if finite else np.zeros(0)
     if not len(everything):

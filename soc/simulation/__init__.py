@@ -1,6 +1,6 @@
-"""Simulated recordings with known truth.
+"""Simulated recordings with a known state of charge.
 
-    simulate    cell model and current to a Series, and the faults of real instruments on request
+        simulate    a Series from cell model and current, with the faults of real instruments on request
     profiles    currents: rest, pulses, drive cycles, solar days
 
 May import `soc.cell`, `soc.models`, `soc.series`.

@@ -1,4 +1,4 @@
-"""Currents to try a cell with. Positive charges; amperes scale with the cell's nominal capacity."""
+"""Current profiles for simulations. Positive current charges; amperes scale with the cell's nominal capacity."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from soc.errors import OptionError
 Array = NDArray[np.float64]
 Random = np.random.Generator
 
-FULL, EMPTY = 1.0, 0.02  # states of charge beyond which a built-in profile does not go
+FULL, EMPTY = 1.0, 0.02  # limits of the state of charge in a built-in profile
 DAY_S = 86_400.0
 
 
 def rest(time_s: Array, _: Random) -> Array:
-    """Nothing flows."""
+    """No current."""
     return np.zeros_like(time_s)
 
 
 def discharge(time_s: Array, _: Random) -> Array:
-    """C/5 out."""
+    """Discharge at C/5."""
     return np.full_like(time_s, -0.2)
 
 
 def charge(time_s: Array, _: Random) -> Array:
-    """C/5 in."""
+    """Charge at C/5."""
     return np.full_like(time_s, 0.2)
 
 
 def cycle(time_s: Array, _: Random) -> Array:
-    """C/2 out for an hour, in for an hour, and so on: half of the cell."""
+    """Alternate an hour of discharge at C/2 with an hour of charge at C/2: half of the capacity."""
     return np.where((time_s // 3600.0) % 2 == 0, -0.5, 0.5)
 
 
 def pulses(time_s: Array, _: Random) -> Array:
-    """Every ten minutes: 10 s at 1C out, 40 s rest, 10 s at 0.75C in, then C/5 out for five minutes, then rest."""
+    """Every ten minutes: 10 s discharge at 1C, 40 s rest, 10 s charge at 0.75C, five minutes discharge at C/5, rest."""
     since = time_s % 600.0
     steps = [since < 10, since < 50, since < 60, since < 100, since < 400]
     return np.select(steps, [-1.0, 0.0, 0.75, 0.0, -0.2], 0.0)
 
 
 def drive(time_s: Array, random: Random) -> Array:
-    """A new demand every 15 s on the average, between 2C out and 0.5C in, C/2 out on the whole."""
+    """A new current every 15 s on average, between 2C discharge and 0.5C charge, with a mean of C/2 discharge."""
     change = random.random(len(time_s)) < np.diff(time_s, prepend=time_s[0]) / 15.0
     demand = np.clip(random.normal(-0.5, 0.6, int(change.sum()) + 1), -2.0, 0.5)
     return np.asarray(demand[np.cumsum(change)])
 
 
 def solar(time_s: Array, random: Random) -> Array:
-    """Days of a house: sun from 7 to 19 h through clouds, a base load, appliances in the evening; half a cell a day."""
+    """Days of a house: sun from 7 to 19 h through clouds, a base load, evening appliances; half the capacity a day."""
     hour = time_s % DAY_S / 3600.0
     sun = 0.11 * np.maximum(np.sin((hour - 7.0) / 12.0 * np.pi), 0.0) * ((hour > 7.0) & (hour < 19.0))
     load = np.where((hour > 18.0) & (hour < 22.0), 0.06, 0.012)
@@ -60,7 +60,7 @@ def solar(time_s: Array, random: Random) -> Array:
 
 
 def _steps(time_s: Array, width_s: float, low: float, high: float, random: Random) -> Array:
-    """A number between two others, a new one for each stretch of time."""
+    """Return a random number between two others, a new one for each section of time."""
     stretch = ((time_s - time_s[0]) // width_s).astype(np.int64)
     return np.asarray(random.uniform(low, high, int(stretch[-1]) + 1)[stretch])
 
@@ -73,7 +73,7 @@ PROFILES: dict[str, Callable[[Array, Random], Array]] = {
 def current(
     name: str, cell: CellParameters, temperature_degc: float, soc0: float, duration_s: float, period_s: float, seed: int
 ) -> tuple[Array, Array]:
-    """Times and current, A, of a built-in profile; a full cell takes no charge, an empty one ends it.
+    """Return times and current, A, of a built-in profile; a full cell is not charged, an empty one ends the profile.
 
     Raises `OptionError` for another name, and for a cell that is empty from the start.
     """
@@ -90,7 +90,7 @@ def current(
 
 
 def _possible(amperes: Array, soc: float, per_ampere: float) -> Array:
-    """The current as far as the cell can take or give it."""
+    """Return the current, limited to what the cell can accept or deliver."""
     taken: list[float] = []
     for ampere in amperes.tolist():
         flows = 0.0 if ampere > 0.0 and soc >= FULL else ampere

@@ -1,6 +1,6 @@
-"""Model and current to Series: the truth for tests and fakes, with the faults of real instruments on request.
+"""Simulate a Series from cell model and current, with the faults of real instruments on request.
 
-Sign of the literature inside: **discharge positive**; arguments and results have positive current charging.
+Inside **discharge is positive**, as in the literature; in arguments and results positive current charges.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Faults:
-    """What an instrument adds to the truth; sd = standard deviation, all off."""
+    """The errors that an instrument adds; sd = standard deviation; by default there are none."""
 
     voltage_sd_v: float = 0.0
     voltage_offset_v: float = 0.0
@@ -32,7 +32,7 @@ class Faults:
     current_offset_a: float = 0.0
     current_gain: float = 1.0
     current_step_a: float = 0.0
-    dead_band_a: float = 0.0  # smaller currents read as exactly zero
+    dead_band_a: float = 0.0  # smaller currents are reported as exactly zero
 
 
 def simulate(
@@ -43,10 +43,10 @@ def simulate(
     soc0: float,
     hysteresis0: float = 0.0,
 ) -> tuple[Series, Array]:
-    """What the model shows under this current (positive charges), from rest, and the true state of charge.
+    """Return the model's response to this current (positive charges), from rest, and the true state of charge.
 
-    The current of a sample flows during the interval that ends at its time; the first sample shows the start.
-    `charge_ah` counts exactly. A single temperature holds for all samples.
+    The current of a sample flows during the interval that ends at its time; the first sample is the initial state.
+    `charge_ah` counts exactly. A single temperature applies to all samples.
     """
     time, current = (np.array(a, dtype=np.float64) for a in (time_s, current_a))
     temperature = np.broadcast_to(np.asarray(temperature_degc, dtype=np.float64), time.shape).copy()
@@ -61,7 +61,7 @@ def simulate(
 
 
 def measured(series: Series, faults: Faults, seed: int) -> Series:
-    """The recording as an instrument with these faults would show it; the same seed gives the same noise."""
+    """Return the recording as an instrument with these faults reports it; the same seed gives the same noise."""
     noise = np.random.default_rng(seed)
     v = series.voltage_v + faults.voltage_offset_v + noise.normal(0.0, faults.voltage_sd_v, len(series))
     i = series.current_a * faults.current_gain + faults.current_offset_a
@@ -78,7 +78,7 @@ def _rounded(values: Array, step: float) -> Array:
 def _run(
     tables: Tables, time_s: Array, current_a: Array, temperature_degc: Array, x: Array, voltage_v: Array, soc: Array
 ) -> None:
-    """Fill in voltage and state of charge; discharge positive."""
+    """Fill in voltage and state of charge; discharge is positive."""
     n, s = len(tables.pairs), 0.0
     for k in range(time_s.shape[0]):
         row, weight = row_of(tables, temperature_degc[k])
@@ -101,6 +101,6 @@ def _run(
 
 @compiled
 def _blend(tables: Tables, row: int, after: int, weight: float, column: int) -> float:
-    """A value of the rows at this temperature."""
+    """Return a value of the rows at this temperature."""
     low: float = tables.rows[row, column]
     return float(low + weight * (tables.rows[after, column] - low))

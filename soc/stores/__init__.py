@@ -1,12 +1,12 @@
-"""Where recordings come from and where estimates go; each module here is one store, found by looking.
+"""The stores that recordings are read from and estimates are written to. Each module here is one store.
 
     cycle.csv, -            a CSV file, standard input       soc.stores.csv
     cycle.parquet           a Parquet file                   soc.stores.parquet
     journal:/var/lib/collectors?device=t7                    soc.stores.journal
     influx:http://host:8086/bat?device=t7                    soc.stores.influx
 
-A place is a string: the scheme before its first colon, or else the suffix of the file, names the module. Each has
-`read(place, rules, since_s, until_s) -> Recording`; those that can be written to have `Writer(place, tags, columns)`.
+A place is a string. The scheme before its first colon, or else the suffix of the file, names the module. Each module
+has `read(place, rules, since_s, until_s) -> Recording`; modules that can write have `Writer(place, tags, columns)`.
 
 A recording is read in chunks, so memory does not grow with its length. Times from stores are seconds since 1970.
 """
@@ -32,24 +32,24 @@ from soc.stores._results import FILE_COLUMNS, SIGNALS, Results
 __all__ = ["Columns", "Recording", "Results", "Rules", "StoreDown", "StoreError", "Writer", "read", "series", "writer"]
 
 NAMES = sorted(m.name for m in iter_modules(__path__) if not m.name.startswith("_"))
-SUFFIXES = {"csv": "csv", "tsv": "csv", "txt": "csv", "parquet": "parquet"}  # of files, and their stores
+SUFFIXES = {"csv": "csv", "tsv": "csv", "txt": "csv", "parquet": "parquet"}  # suffixes of files, and their stores
 FILES = ("csv", "parquet")  # the stores whose places are files
 CHUNK_ROWS = 131_072
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """Columns of one recording, in pieces, under our names; `header` is what the recording says about itself."""
+    """Columns of one recording, in chunks, under the names of `soc`; `header` is the recording's own description."""
 
     place: str
     chunks: Iterator[Columns]
     header: Mapping[str, Any] = field(default_factory=dict)
     doubts: Sequence[str] = ()
-    """What looks wrong in the columns' names and units."""
+    """Suspicious names and units of columns."""
 
 
 class Writer(Protocol):
-    """Takes results in order; what `write` returned for is stored. Used as a context: an error leaves no half file."""
+    """Writes results in order; after `write` returns they are stored. A context: an error leaves no partial file."""
 
     def write(self, results: Results) -> None: ...
 
@@ -61,17 +61,17 @@ class Writer(Protocol):
 
 
 class Store(Protocol):
-    """What a module here offers."""
+    """The interface of a store's module."""
 
     def read(
         self, place: str, rules: Rules, since_s: float | None = None, until_s: float | None = None
     ) -> Recording: ...
 
-    def local_files(self, place: str) -> Sequence[Path]: ...  # not asked where a place is a file
+    def local_files(self, place: str) -> Sequence[Path]: ...  # not called for a place that is a file
 
 
 def name_of(place: str) -> str:
-    """The store that a place belongs to. Raises `StoreError` if there is none."""
+    """Return the name of the store that a place belongs to. Raises `StoreError` if there is none."""
     scheme = place.partition(":")[0]
     name = "csv" if place == "-" else scheme if scheme in NAMES else _name_of_file(place)
     if name not in NAMES:
@@ -84,7 +84,7 @@ def name_of(place: str) -> str:
 
 
 def _name_of_file(place: str) -> str:
-    """The store of a file with this name; empty if it has none."""
+    """Return the store of a file with this name; empty if it has none."""
     path = PurePath(place)
     if path.suffix.lower() == ".gz":
         inner = SUFFIXES.get(PurePath(path.stem).suffix.lower().lstrip("."), "")
@@ -93,17 +93,17 @@ def _name_of_file(place: str) -> str:
 
 
 def is_file(place: str) -> bool:
-    """Whether a place is a plain path. Raises `StoreError` if it belongs to no store."""
+    """Return whether a place is a plain path. Raises `StoreError` if it belongs to no store."""
     return place.partition(":")[0] not in NAMES and place != "-" and name_of(place) in FILES
 
 
 def find(place: str) -> Store:
-    """The module for a place. Raises `StoreError` if there is none."""
+    """Return the module for a place. Raises `StoreError` if there is none."""
     return cast("Store", importlib.import_module(f"{__name__}.{name_of(place)}"))
 
 
 def local_files(place: str) -> Sequence[Path]:
-    """The files and folders of this machine that a place is made of or needs; `-` for a standard stream.
+    """Return the files and directories of this machine that a place consists of or needs; `-` for a standard stream.
 
     Raises `StoreError` if it belongs to no store.
     """
@@ -112,7 +112,7 @@ def local_files(place: str) -> Sequence[Path]:
 
 
 def file_of(place: str) -> Path | None:
-    """The file that a place is; None if it is a server or a folder. Raises `StoreError` if it belongs to no store."""
+    """Return the file at a place; None for a server or a directory. Raises `StoreError` if it belongs to no store."""
     name = name_of(place)
     return Path(place.removeprefix(f"{name}:")) if name in FILES else None
 
@@ -120,9 +120,9 @@ def file_of(place: str) -> Path | None:
 def read(
     place: str, rules: Rules | None = None, since_s: float | None = None, until_s: float | None = None
 ) -> Recording:
-    """The recording at a place, by default all of it, else what is later than `since_s` and not than `until_s`.
+    """Return the recording at a place: all of it, or the rows later than `since_s` and not later than `until_s`.
 
-    Raises `StoreError` naming place and column, `StoreDown` if a server does not answer.
+    Raises `StoreError` naming place and column, `StoreDown` if a server does not respond.
     """
     return find(place).read(place, rules or Rules(), since_s, until_s)
 
@@ -139,7 +139,7 @@ def series(place: str, rules: Rules | None = None) -> Series:
 
 
 def writer(place: str, tags: Mapping[str, str] | None = None, *, all_columns: bool = False) -> Writer:
-    """What takes results at a place; `tags` mark them where the store knows tags, `all_columns`: in files, too.
+    """Return a writer for results at a place; `tags` mark them where the store has tags, `all_columns`: in files, too.
 
     Raises `StoreError` if the place cannot be written to.
     """
@@ -150,9 +150,9 @@ def writer(place: str, tags: Mapping[str, str] | None = None, *, all_columns: bo
 
 
 def appender(place: str, tags: Mapping[str, str] | None = None) -> Writer:
-    """What adds results to those that a place already has, for a service; repeats do no harm.
+    """Return a writer that appends results to those at a place, for a service; repeated results do no harm.
 
-    Raises `StoreError` if the place cannot be added to.
+    Raises `StoreError` if the place cannot be appended to.
     """
     store = find(place)
     if hasattr(store, "Appender") and place.endswith((".gz", ".tsv")):

@@ -11,7 +11,7 @@ from soc.stores._join import seconds
 
 
 def numbers(column: pa.Array, name: str, where: str) -> NDArray[np.float64]:
-    """The column as doubles, NaN where it has no value; times as seconds since 1970. Raises `StoreError`."""
+    """Return the column as doubles, NaN where it has no value; times as seconds since 1970. Raises `StoreError`."""
     try:
         if pa.types.is_timestamp(column.type):
             whole = column.cast(pa.timestamp("ns", column.type.tz)).cast(pa.int64()).fill_null(0).to_numpy()

@@ -1,12 +1,12 @@
-"""Columns under our names: which source column becomes which, by what factor and offset.
+"""Map the columns of a source to the names of `soc`, each by a factor and an offset.
 
-    time_s, current_a, voltage_v       needed; positive current charges
-    temperature_degc                   needed, as a column or as one given value
-    charge_ah, soc_ref                 taken where they are: the instrument's counter, a reference
+    time_s, current_a, voltage_v       required; positive current charges
+    temperature_degc                   required, as a column or as one given value
+    charge_ah, soc_ref                 used if present: the instrument's counter, a reference
     charged_ah, discharged_ah          a tester's two counters, each only rising; for identification
 
-A rule is text: `current_a=I_mA*0.001`, `current_a=-I` (turns the sign), `temperature_degc=T*0.1-273.15`. The right side
-is a column's whole name if there is such a column; else what stands after its name is a factor and an offset.
+A rule is text: `current_a=I_mA*0.001`, `current_a=-I` (reverses the sign), `temperature_degc=T*0.1-273.15`. The right
+side is a column's whole name if there is such a column; else a name followed by a factor and an offset.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ WORDS = NEEDED + OPTIONAL
 
 NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 FORMULA_CHARACTERS = 300
-GUESSED_AMONG = 200  # columns that a hint is looked for in
-SHOWN = 40  # columns in a message
+GUESSED_AMONG = 200  # columns that are searched for a hint
+SHOWN = 40  # columns listed in a message
 FORMULA = re.compile(rf"(?P<sign>-?)(?P<name>.+?)(?:\*(?P<factor>-?{NUMBER}))?(?P<offset>[+-]{NUMBER})?")
 
 
 @dataclass(frozen=True)
 class ColumnSource:
-    """Where one of our columns comes from: value = column·factor + offset."""
+    """The source of one column of `soc`: value = column·factor + offset."""
 
     column: str
     factor: float = 1.0
     offset: float = 0.0
 
     def of(self, values: Array) -> Array:
-        """The values in our unit and sign; the array itself where nothing changes."""
+        """Return the values in the unit and sign of `soc`; the array itself where nothing changes."""
         return values if (self.factor, self.offset) == (1.0, 0.0) else values * self.factor + self.offset
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Which of our columns has another name or unit in the source: our name → formula."""
+    """The columns of `soc` that have another name or unit in the source: column → formula."""
 
     formulas: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     needed: Sequence[str] = NEEDED
-    """Our columns that must be there."""
+    """Columns that must be present."""
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> Rules:
-        """Rules from `ours=formula` texts. Raises `StoreError` for anything else."""
+        """Return the rules in `column=formula` texts. Raises `StoreError` for anything else."""
         formulas: dict[str, str] = {}
         for text in texts:
             ours, equals, formula = (part.strip() for part in text.partition("="))
@@ -79,7 +79,7 @@ class Rules:
         return cls(MappingProxyType(formulas))
 
     def resolve(self, available: Sequence[str], where: str) -> dict[str, ColumnSource]:
-        """Our name → source for every column that there is. Raises `StoreError` naming all that are missing."""
+        """Return column → source for every column present. Raises `StoreError` naming all that are missing."""
         found: dict[str, ColumnSource] = {}
         missing = []
         for ours in WORDS:
@@ -95,7 +95,7 @@ class Rules:
     def _explained(
         self, missing: Sequence[str], found: Mapping[str, ColumnSource], available: Sequence[str], where: str
     ) -> str:
-        """What is said where columns are missing: which, what there is instead, and what may be meant."""
+        """Return the message about missing columns: which, what is available instead, and what may be meant."""
         used = {source.column for source in found.values()}
         left = [name for name in available if name not in used and name not in WORDS]
         named = [f"{ours} (from {self.formulas[ours]!r})" if ours in self.formulas else ours for ours in missing]
@@ -107,7 +107,7 @@ class Rules:
         return f"{where}: no column {', '.join(named)}; there are {there or 'none'}; {hint} {' '.join(options)}"
 
     def _guess(self, ours: str, available: Sequence[str]) -> str | None:
-        """The formula that may be meant; a name that was given wrongly is compared as it is."""
+        """Return the formula that may be meant; a wrong name in a rule is compared as given."""
         asked = self.formulas.get(ours)
         if asked is None:
             theirs = best_match(ours, available[:GUESSED_AMONG])
@@ -119,7 +119,7 @@ class Rules:
         return asked.replace(name, by_case[near[0]]) if near else None
 
     def unit_doubts(self, sources: Mapping[str, ColumnSource]) -> list[str]:
-        """What is odd about the units: a mapped column whose own name says another one, taken as it is."""
+        """Return doubts about units: mapped columns whose own name states another unit; they are used unchanged."""
         return [
             f"{ours} is taken from {source.column!r} as it is, but that name says {unit}: "
             f"--map {_quoted(f'{ours}={formula_for(ours, source.column)}')}"
@@ -132,12 +132,12 @@ class Rules:
 
 
 def _quoted(text: str) -> str:
-    """The text as one word of a shell."""
+    """Quote the text as one word of a shell."""
     return shlex.quote(text)
 
 
 def _source(formula: str, available: Sequence[str]) -> ColumnSource | None:
-    """The source that a formula means, or None if it names no column that there is."""
+    """Return the source of a formula, or None if it names no available column."""
     if formula in available:
         return ColumnSource(formula)
     match = FORMULA.fullmatch(formula)

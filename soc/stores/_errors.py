@@ -1,4 +1,4 @@
-"""What goes wrong between a store and us."""
+"""The errors of stores."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from soc.errors import SocError
 
 
 class StoreError(SocError):
-    """The place, its content or our way of asking is wrong; trying again does not help."""
+    """The place, its content or the request is wrong; a retry does not help."""
 
 
 class StoreDown(StoreError):
-    """The store does not answer, or says that it cannot now: try again later."""
+    """The store does not respond, or reports that it is temporarily unavailable: a retry may help."""

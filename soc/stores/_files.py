@@ -1,4 +1,4 @@
-"""The path of a file place, and the values in which a file's header line describes its recording."""
+"""The path of a file place, and the header line with which a file describes its recording."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from soc.stores._errors import StoreError
 
 HEADER_KEYS = {"cell": str, "soc0": float, "soc0_sd": float, "temperature_degc": float}
-"""What a header may tell us; other keys are somebody else's and are left alone."""
+"""The keys of a header; other keys are ignored."""
 
 
 def path_of(place: str, store: str) -> Path:
-    """The path of a file place, which may begin with the store's name and a colon."""
+    """Return the path of a file place, which may begin with the store's name and a colon."""
     return Path(place.removeprefix(f"{store}:"))
 
 
 def parse_header(text: str, where: str) -> Mapping[str, Any]:
-    """The header of this JSON text. Raises `StoreError` for what is not an object or has a value of the wrong kind."""
+    """Return the header in this JSON text. Raises `StoreError` unless it is an object with values of right types."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:  # an integer of thousands of digits is a ValueError, too
@@ -42,7 +42,7 @@ def parse_header(text: str, where: str) -> Mapping[str, Any]:
 
 
 def _finite(value: float, where: str) -> float:
-    """The number as a double. Raises `StoreError` for one that is none, or too large."""
+    """Return the number as a double. Raises `StoreError` if the value is not a number or too large."""
     try:
         number = float(value)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""One keep-alive connection to an InfluxDB: InfluxQL rows out, lines in. 1.x and 2.x alike.
+"""One keep-alive connection to InfluxDB: it reads rows by InfluxQL and writes line protocol, on 1.x and 2.x.
 
     GET  /query?db=…&q=…&epoch=ns&chunked=true          one JSON object per chunk
     POST /write?db=…&rp=…&precision=ns                  line protocol
@@ -22,11 +22,11 @@ from soc.stores._influx_place import InfluxPlace
 CONNECT_S = 10.0
 ANSWER_S = 60.0
 CHUNK_ROWS = 10_000
-AGAIN = (408, 429)  # besides all 5xx: the server says "not now"
+AGAIN = (408, 429)  # the retryable responses besides all 5xx
 
 
 class InfluxConnection:
-    """Asks and writes; opens the connection when it is needed, and anew after it broke."""
+    """Queries and writes; opens the connection when it is needed, and again after it broke."""
 
     def __init__(self, place: InfluxPlace) -> None:
         self._place = place
@@ -34,9 +34,9 @@ class InfluxConnection:
         self._headers = _authorisation(place)
 
     def query(self, statement: str) -> Iterator[Mapping[str, Any]]:
-        """The series (`tags`, `columns`, `values`) of an InfluxQL statement; times in ns; a series may come in pieces.
+        """Yield the series (`tags`, `columns`, `values`) of an InfluxQL statement; times in ns; a series may be split.
 
-        Raises `StoreDown` if the server does not answer, `StoreError` with its words if it refuses.
+        Raises `StoreDown` if the server does not respond, `StoreError` with its message if it rejects the statement.
         """
         parts = {"db": self._place.database, "q": statement, "epoch": "ns"}
         path = "/query?" + urlencode({**parts, "chunked": "true", "chunk_size": str(CHUNK_ROWS)})
@@ -45,8 +45,8 @@ class InfluxConnection:
         try:
             for line in response:
                 yield from self._series(line, statement)
-            # With Content-Length, which InfluxDB 2.x sends even when asked for chunks, readline() neither ends the
-            # response nor notices that the body is shorter than announced.
+            # InfluxDB 2.x sends Content-Length even when chunks are requested. Then readline() does not end the
+            # response and does not detect a body that is shorter than announced.
             if response.length:
                 raise http.client.IncompleteRead(b"", response.length)
             response.close()
@@ -73,19 +73,19 @@ class InfluxConnection:
                 yield series
 
     def write(self, lines: Sequence[str]) -> None:
-        """Store these lines. Raises `StoreDown` or `StoreError` with the server's words."""
+        """Write these lines. Raises `StoreDown` or `StoreError` with the server's message."""
         parts = {"db": self._place.database, "rp": self._place.rp, "precision": "ns"}
         path = "/write?" + urlencode({key: value for key, value in parts.items() if value})
         self._ask("POST", path, "\n".join(lines).encode()).read()
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def _ask(self, method: str, path: str, body: bytes | None) -> http.client.HTTPResponse:
-        """The answer, its body not read yet; an old connection that was closed meanwhile is opened once more."""
+        """Return the response with its body unread; an old connection that was closed meanwhile is opened once more."""
         for fresh in (self._connection is None, True):
             try:
                 connection = self._connected()
@@ -134,7 +134,7 @@ class InfluxConnection:
 
 
 def _tables(answer: Any, key: str, default: list[Any]) -> list[dict[str, Any]]:
-    """The objects listed under this key. Raises `StoreError` if the answer has another form."""
+    """Return the objects listed under this key. Raises `StoreError` if the response has another form."""
     found = answer.get(key, default) if isinstance(answer, dict) else None
     if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
         raise StoreError(f"expected an answer of InfluxDB with {key}, got {str(answer)[:80]}; is it another server?")
@@ -142,7 +142,7 @@ def _tables(answer: Any, key: str, default: list[Any]) -> list[dict[str, Any]]:
 
 
 def _authorisation(place: InfluxPlace) -> dict[str, str]:
-    """The header that says who we are: Basic for a user, Token for a token, none for neither."""
+    """Return the authorization header: Basic for a user, Token for a token, none for neither."""
     if place.user:
         return {"Authorization": "Basic " + base64.b64encode(f"{place.user}:{place.secret}".encode()).decode()}
     return {"Authorization": f"Token {place.secret}"} if place.secret else {}

@@ -1,4 +1,4 @@
-"""An InfluxDB place taken apart.
+"""Parse an InfluxDB place.
 
     influx:http://host:8086/DATABASE?device=t7&bench=b1&battery=lfp-1&from=-2h&user=soc&password_file=pw
 
@@ -7,7 +7,7 @@
     ca_file                            certificate authority for https
     …                                  which signals: see `_select`
 
-InfluxDB 2.x answers the same InfluxQL under `/query` and takes the same lines under `/write`, for a bucket that has a
+InfluxDB 2.x accepts the same InfluxQL under `/query` and the same lines under `/write`, for a bucket that has a
 database/retention-policy mapping (DBRP); see its documentation on 1.x compatibility.
 """
 
@@ -28,7 +28,7 @@ WORDS = ("rp", "user", "password_file", "token_file", "ca_file", *_select.WORDS)
 
 @dataclass(frozen=True)
 class InfluxPlace:
-    """Where to ask, as whom, and for what."""
+    """The server, the credentials and the selection of an InfluxDB place."""
 
     url: str
     database: str
@@ -37,11 +37,11 @@ class InfluxPlace:
     user: str
     ca_file: str
     secret: str = field(repr=False)
-    """The password where there is a user, else the token; "" for none."""
+    """The password if there is a user, else the token; "" for none."""
 
 
 def parse(text: str) -> InfluxPlace:
-    """The place that this text means. Raises `StoreError` for an unknown or wrong part; secrets are read here."""
+    """Return the place in this text. Raises `StoreError` for an unknown or wrong part; secrets are read here."""
     try:
         parts = urlsplit(text.removeprefix("influx:"))
         _ = parts.port
@@ -68,20 +68,20 @@ def parse(text: str) -> InfluxPlace:
 
 
 def secret_files(text: str) -> list[Path]:
-    """The files of this place with secrets and certificates."""
+    """Return this place's files of secrets and certificates."""
     given = dict(parse_qsl(text.partition("?")[2], keep_blank_values=True))
     names = [given[word] for word in ("password_file", "token_file") if given.get(word)]
     return [*map(_secret_file, names), *([Path(given["ca_file"])] if given.get("ca_file") else [])]
 
 
 def _secret_file(name: str) -> Path:
-    """The file of a secret; a bare name is a systemd credential where there are any."""
+    """Return the file of a secret; a bare name is a systemd credential where the service has any."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     return Path(folder) / name if folder and "/" not in name else Path(name)
 
 
 def _secret(name: str, text: str) -> str:
-    """The one line of a secret file."""
+    """Return the one line of a secret file."""
     if not name:
         return ""
     path = _secret_file(name)

@@ -1,8 +1,8 @@
-"""Signals of several instruments on one time base.
+"""Join the signals of several instruments on one time base.
 
-Every sample of the current is a row. To it is joined the newest voltage known at that moment, at most 2 s old, and the
-newest temperature, at most 10 min old (a place may say otherwise). Nothing is interpolated and nothing comes from the
-future; a row without a voltage is a row with a missing value. Times are whole nanoseconds since 1970 until the end.
+Every sample of the current is a row. It is joined with the newest voltage known at that time, at most 2 s old, and the
+newest temperature, at most 10 min old (a place may set other limits). Nothing is interpolated, and no value comes from
+the future; a row without a voltage has a missing value. Times are whole nanoseconds since 1970 up to the last step.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ class JoinedSignal(Protocol):
     """A store of tagged measurements."""
 
     window_ns: int
-    """How long a stretch is fetched at once."""
+    """The span of time that is fetched at once."""
 
     def first(self, group: Group, field: str, after: int | None, until: int) -> int | None:
-        """When the field was first seen after one time and not after another; None if it was not."""
+        """Return the time of the field's first value after one time and not after another; None if there is none."""
         ...
 
     def fetch(self, group: Group, fields: Sequence[str], after: int, until: int) -> Mapping[str, Signal]:
-        """Times (rising) and values of each field there."""
+        """Return times (rising) and values of each field in that span."""
         ...
 
     def close(self) -> None:
-        """Give back what is held open."""
+        """Release open resources."""
         ...
 
 
 def ns(seconds: float) -> int:
-    """Whole nanoseconds, rounded to the microsecond: a double has no more of a time since 1970."""
+    """Return whole nanoseconds, rounded to the microsecond: the resolution of a double for a time since 1970."""
     return round(seconds * 1e6) * 1000
 
 
 def seconds(whole: Times) -> Array:
-    """Nanoseconds as the nearest double of seconds; dividing at once would round twice."""
+    """Return nanoseconds as the nearest double of seconds; a direct division would round twice."""
     return np.asarray(whole // SECOND_NS + (whole % SECOND_NS) / SECOND_NS, dtype=np.float64)
 
 
 def joined(
     source: JoinedSignal, selection: Selection, since_s: float | None, until_s: float | None
 ) -> Iterator[Columns]:
-    """The rows later than the later beginning and not later than the earliest end, a window at a time."""
+    """Yield the rows later than the later beginning and not later than the earliest end, a window at a time."""
     begins = [ns(s) for s in (selection.since_s, since_s) if s is not None]
     after = max(begins, default=None)
     until = min(ns(s) for s in (selection.until_s, until_s, time.time()) if s is not None)
@@ -71,7 +71,7 @@ def joined(
 
 
 def _window(source: JoinedSignal, selection: Selection, after: int, until: int) -> Columns:
-    """The columns of the samples after one time and not after another."""
+    """Return the columns of the samples after one time and not after another."""
     ages = {name: ns(selection.ages_s[age]) for name, age in OF_AGE.items()}
     groups: dict[Group, list[str]] = {}
     for group, field in selection.signals.values():
@@ -86,7 +86,7 @@ def _window(source: JoinedSignal, selection: Selection, after: int, until: int) 
 
 
 def newest(known: Times, values: Array, at: Times, age: int) -> Array:
-    """For each time the last value known then, NaN where it is older than `age`."""
+    """Return for each time the last value known then, NaN where it is older than `age`."""
     if len(known) == 0:
         return np.full(len(at), np.nan)
     k = np.searchsorted(known, at, side="right") - 1

@@ -1,4 +1,4 @@
-"""What is written: a piece of an estimate in the vocabulary's words, with the model's identity."""
+"""The results that are written: a piece of an estimate under the vocabulary's names, with the model's identity."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SIGNALS = (
     "current_offset_a",
     "ocv_v",
 )
-"""The fields of the measurement `soc`; their meaning is in the collectors' vocabulary."""
+"""The fields of the measurement `soc`; the collectors' vocabulary defines them."""
 
 FILE_COLUMNS = ("soc", "soc_lo", "soc_hi")
-"""What a file gets besides `time_s`, unless it asks for all."""
+"""The columns of a file besides `time_s`, unless all are requested."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,4 +35,4 @@ class Results:
     model: str
     version: str = field(default="")
     warnings: Sequence[str] = ()
-    """What contradicts the model in this piece, with evidence."""
+    """Contradictions of the model in this piece, with evidence."""

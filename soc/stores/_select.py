@@ -1,11 +1,11 @@
-"""Which signals of a store of tagged measurements make a recording: the parameters that such places share.
+"""Select the signals of a recording in a store of tagged measurements: the parameters that such places share.
 
-device, bench, battery, cell       tags that choose the series
-measurement                        `battery` unless said
-current_a, voltage_v,              where a signal comes from, if not as above: [MEASUREMENT.]FIELD[@DEVICE],
+device, bench, battery, cell       tags that select the series
+measurement                        `battery` unless given
+current_a, voltage_v,              source of a signal, if another: [MEASUREMENT.]FIELD[@DEVICE],
 temperature_degc                   for example voltage_v=load.voltage_v@el3000
-voltage_age_s, temperature_age_s   how old a value may be that is joined to a current (2 s, 600 s)
-from, to                           -2h, -1d, 2026-11-21T08:00:00Z or seconds since 1970; default: all there is
+voltage_age_s, temperature_age_s   greatest age of a value that is joined to a current (2 s, 600 s)
+from, to                           -2h, -1d, 2026-11-21T08:00:00Z or seconds since 1970; default: no limit
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TAGS = ("bench", "device", "battery", "cell")
 SIGNALS = ("current_a", "voltage_v", "temperature_degc")
 AGES = {"voltage_age_s": 2.0, "temperature_age_s": 600.0}
 WORDS = ("measurement", *TAGS, *SIGNALS, *AGES, "from", "to")
-LATEST_S = 9.2e9  # either way from 1970
+LATEST_S = 9.2e9  # on either side of 1970
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 SIGNAL = re.compile(r"(?:(?P<measurement>[^.@]+)\.)?(?P<field>[^.@]+)(?:@(?P<device>.+))?")
 
@@ -41,7 +41,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Selection:
-    """What to read: our name → (group, field); `place` is what it was parsed from."""
+    """The signals to read: column → (group, field); `place` is the text that was parsed."""
 
     place: str
     signals: Mapping[str, tuple[Group, str]]
@@ -52,7 +52,7 @@ class Selection:
 
 
 def select(given: Mapping[str, str], place: str) -> Selection:
-    """The selection that these parameters mean. Raises `StoreError` naming the wrong one."""
+    """Return the selection of these parameters. Raises `StoreError` naming the wrong one."""
     tags = {name: given[name] for name in TAGS if name in given}
     return Selection(
         place=place,
@@ -65,7 +65,7 @@ def select(given: Mapping[str, str], place: str) -> Selection:
 
 
 def refuse_unknown(given: Mapping[str, str], known: tuple[str, ...], place: str) -> None:
-    """Raise `StoreError` naming the parameters that mean nothing."""
+    """Raise `StoreError` naming the unknown parameters."""
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise StoreError(f"{place}: {', '.join(unknown)}: no such parameter; there are {', '.join(known)}")
@@ -91,9 +91,9 @@ def _seconds(value: str | float, name: str, place: str) -> float:
 
 
 def instant(word: str, place: str) -> float:
-    """Seconds since 1970 of `-2h`, `now`, an ISO 8601 time (UTC where it has no zone) or a number.
+    """Return the seconds since 1970 of `-2h`, `now`, an ISO 8601 time (UTC without a zone) or a number.
 
-    Raises `StoreError` for anything else, and for what nanoseconds in 64 bits cannot hold.
+    Raises `StoreError` for anything else, and for a time outside the range of nanoseconds in 64 bits.
     """
     found = _instant(word, place)
     if not abs(found) <= LATEST_S:

@@ -1,7 +1,8 @@
-"""Text files as UTF-8 bytes, however they were written: compressed by gzip, UTF-16, the older Windows code page.
+"""Read text files of several encodings as UTF-8 bytes: compressed by gzip, UTF-16, the older Windows code page.
 
-What a file is, its first bytes tell: gzip's magic number, a byte order mark, the zero bytes of UTF-16, line ends. A
-plain UTF-8 file is passed on as it is; others are translated while they are read, so memory does not grow with them.
+The first bytes of a file determine its format: gzip's magic number, a byte order mark, the zero bytes of UTF-16, line
+ends. A plain UTF-8 file is passed through unchanged. Others are converted while they are read, so memory does not grow
+with their size.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from soc.stores._errors import StoreError
 GZIP_MAGIC = b"\x1f\x8b"
 LOOK_BYTES = 4096
 COPY_SIZE = 1 << 18  # bytes, or characters
-CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\r\f")  # in no text
+CONTROLS = frozenset(range(32)) - frozenset(b"\t\n\r\f")  # never in a text
 
 
 def text_bytes(path: Path) -> io.BufferedReader[Any]:
-    """The file's text as UTF-8, to be closed; `-` is standard input, which stays open.
+    """Open the file's text as UTF-8, to be closed by the caller; `-` is standard input, which stays open.
 
-    Raises `FileError` if it cannot be opened, `StoreError` if it is no text; reading on raises `StoreError` for what is
-    damaged.
+    Raises `FileError` if it cannot be opened, `StoreError` if it is not text. Reading raises `StoreError` for damaged
+    data.
     """
     is_standard = str(path) == STANDARD
     where = "standard input" if is_standard else shown(path)
@@ -61,7 +62,7 @@ def _close(streams: Iterable[io.IOBase]) -> None:
 
 
 def _encoding(start: bytes, where: str) -> str:
-    """The encoding of a text that begins so. Raises `StoreError` if it is no text."""
+    """Return the encoding of a text that begins with these bytes. Raises `StoreError` if it is not text."""
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     even, odd = start[0:64:2], start[1:64:2]
@@ -70,7 +71,7 @@ def _encoding(start: bytes, where: str) -> str:
     try:
         start.decode("utf-8")
     except UnicodeDecodeError as error:
-        if error.start < len(start) - 4:  # else a character was only cut by the look
+        if error.start < len(start) - 4:  # otherwise the end of these first bytes only cut a character
             if CONTROLS & set(start):
                 raise StoreError(f"{where}: not UTF-8 text ({error.reason}); is this a CSV file?") from error
             return "cp1252"
@@ -80,17 +81,17 @@ def _encoding(start: bytes, where: str) -> str:
 
 
 class _Source(io.RawIOBase):
-    """A stream of bytes; what is damaged in it becomes a `StoreError`. Closes `mine` with itself."""
+    """A stream of bytes; damaged data raise `StoreError`. Closing it closes the streams in `mine`."""
 
     def __init__(self, stream: IO[bytes] | gzip.GzipFile, where: str, mine: Iterable[io.IOBase]) -> None:
         self._stream, self._where, self._mine = stream, where, mine
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        """Fill the buffer with what there is. Raises `StoreError` for damaged gzip data."""
+        """Fill the buffer with the available bytes. Raises `StoreError` for damaged gzip data."""
         read = getattr(self._stream, "read1", self._stream.read)
         try:
             found: bytes = read(len(buffer))
@@ -100,23 +101,23 @@ class _Source(io.RawIOBase):
         return len(found)
 
     def close(self) -> None:
-        """Close what is only used here."""
+        """Close the streams in `mine`."""
         _close(self._mine)
         super().close()
 
 
 class _Recoded(io.RawIOBase):
-    """A decoded text as UTF-8 bytes."""
+    """A decoded text as a stream of UTF-8 bytes."""
 
     def __init__(self, text: io.TextIOWrapper, where: str, *, is_standard: bool) -> None:
         self._text, self._where, self._left, self._is_standard = text, where, b"", is_standard
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        """Fill the buffer with what there is. Raises `StoreError` for what is no text in this encoding."""
+        """Fill the buffer with the available text. Raises `StoreError` for bytes that are not text in this encoding."""
         if not self._left:
             try:
                 self._left = self._text.read(COPY_SIZE).encode("utf-8")
@@ -127,7 +128,7 @@ class _Recoded(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Close the text, but for standard input."""
+        """Close the text unless it is standard input."""
         if self._is_standard:
             self._text.detach()
             self._is_standard = False

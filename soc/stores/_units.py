@@ -1,4 +1,4 @@
-"""What a column's own name says about its quantity and unit: for hints where a column is missing, and for doubts."""
+"""Quantity and unit according to a column's own name: for hints about missing columns, and for doubts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OTHER_UNITS: Mapping[str, Mapping[str, str]] = {
     "discharged_ah": {"mah": "*0.001", "as": "*0.000277778"},
     "soc_ref": {"%": "*0.01", "pct": "*0.01", "percent": "*0.01"},
 }  # fmt: skip
-"""Our column → a unit in a name (single letters as they are, others in lower case) → formula that makes it ours."""
+"""Column of `soc` → unit in a name (single letters as they are, others in lower case) → formula to convert it."""
 
 OUR_UNITS = {"s", "sec", "seconds", "a", "amps", "amp", "v", "volts", "volt", "degc", "°c", "c", "celsius", "ah"}
 
@@ -30,30 +30,30 @@ KNOWN_AS: Mapping[str, Sequence[str]] = {
     "charge_ah": ("charge", "ah", "capacity"),
     "soc_ref": ("soc", "stateofcharge"),
 }
-"""Our column → names that others give it, in lower case, letters and digits only, without a unit."""
+"""Column of `soc` → its names elsewhere, in lower case, letters and digits only, without a unit."""
 
 LEAST_LIKENESS = 0.75
 
 
 def formula_for(ours: str, theirs: str) -> str:
-    """The formula that makes a column of this name ours, as far as the name says."""
+    """Return the formula that converts a column of this name, as far as the name states a unit."""
     return theirs + OTHER_UNITS.get(ours, {}).get(_unit(theirs), "")
 
 
 def other_unit(ours: str, theirs: str) -> str | None:
-    """The unit that the name says, if it is not ours."""
+    """Return the unit in the name, if it is another one."""
     unit = _unit(theirs)
     return unit if unit in OTHER_UNITS.get(ours, {}) else None
 
 
 def best_match(ours: str, available: Sequence[str]) -> str | None:
-    """The column that is most likely meant, or None if none is likely."""
+    """Return the column that is most likely meant, or None if none is likely."""
     likely = [(likeness, name) for name in available if (likeness := _likeness(ours, name)) >= LEAST_LIKENESS]
     return max(likely, key=lambda pair: pair[0])[1] if likely else None
 
 
 def _likeness(ours: str, theirs: str) -> float:
-    """From 0, another thing, to 1, the same name but for its unit."""
+    """Return the similarity of two names, from 0 for different ones to 1 for equal ones except for the unit."""
     words = KNOWN_AS.get(ours, ())
     plain = re.sub(r"[^a-z0-9]", "", _without_unit(theirs).lower())
     if plain in words or re.sub(r"[^a-z0-9]", "", theirs.lower()) in words:
@@ -64,7 +64,7 @@ def _likeness(ours: str, theirs: str) -> float:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """The name before its last part, and that part without brackets: `I_mA`, `Strom [mA]`, `U/mV`."""
+    """Return the name before its last part, and that part without brackets: `I_mA`, `Strom [mA]`, `U/mV`."""
     match = re.fullmatch(r"(.*?)[\s_./\[(]+([A-Za-zµ°%]+)[\])]?", name.strip()[:200])
     return (match[1], match[2]) if match else (name, "")
 

@@ -1,13 +1,13 @@
 """CSV files, and standard input and output as `-`.
 
-Reading: an optional first line `# {json}` (see `_files.HEADER_KEYS`), then names, then numbers; separated by comma,
+Reading: an optional first line `# {json}` (see `_files.HEADER_KEYS`), then names, then numbers, separated by comma,
 semicolon or tab, whichever the line of names has. Numbers may have a decimal comma. An empty cell, NaN and null are
 missing values. Times may be ISO 8601 and become seconds since 1970; those without a zone are UTC. Text may be UTF-8,
-UTF-16 or cp1252, with any line ends, and compressed by gzip. What is not a number is named with its line and column, up
-to ten of them.
+UTF-16 or cp1252, with any line ends, and compressed by gzip. Cells that are not numbers are reported with line and
+column, up to ten of them.
 
-Writing: `time_s,soc,soc_lo,soc_hi`, times as they came, to the last bit; the file appears when it is whole. A name that
-ends in `.gz` is compressed, `.tsv` has tabs.
+Writing: `time_s,soc,soc_lo,soc_hi`, times with every bit of the input; the file appears when it is complete. A file
+whose name ends in `.gz` is compressed; `.tsv` is separated by tabs.
 """
 
 from __future__ import annotations
@@ -43,36 +43,36 @@ from soc.stores._text import text_bytes
 MISSING = ["", "nan", "NaN", "NAN", "null", "NULL", "NA", "None"]
 SEPARATORS = ",;\t"
 BLOCK_BYTES = 4 << 20  # about 100 000 rows
-LOOK_BYTES = 8192  # so much of the rows is looked at to see how numbers and times are written
-HEAD_LINE_BYTES = 1 << 20  # no line of names is longer
+LOOK_BYTES = 8192  # this much of the rows is read to detect how numbers and times are written
+HEAD_LINE_BYTES = 1 << 20  # a longer line of names is an error
 LINE_BYTES = 4096
 ZONED = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)")
 NAIVE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?")
 TIMES = {ZONED: pa.timestamp("ns", tz="UTC"), NAIVE: pa.timestamp("ns")}
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?|nan", re.IGNORECASE)
 COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
-YEARS = range(1678, 2262)  # what nanoseconds since 1970 can hold
+YEARS = range(1678, 2262)  # the range of nanoseconds since 1970
 MOST_MISTAKES = 10
 CELL_SHOWN = 60  # characters of a cell in a message
-TAIL_BYTES = 4096  # longer than any row we write
+TAIL_BYTES = 4096  # longer than any row that is written
 
 
 @dataclass(frozen=True)
 class Head:
-    """What stands above the numbers: header values, names, how many lines; and how the rows are written."""
+    """The lines above the numbers: header values, names, number of lines; and how the rows are written."""
 
     header: Mapping[str, Any]
     names: Sequence[str]
     separator: str
     lines: int
     decimal: str
-    """The sign between whole and fraction: a point or a comma."""
+    """The decimal sign: a point or a comma."""
     dated: Mapping[str, re.Pattern[str]]
-    """Columns whose first value is an ISO 8601 time, and the form of all of its values."""
+    """Columns whose first value is an ISO 8601 time, and the form of all their values."""
 
 
 def read(place: str, rules: Rules, since_s: float | None = None, until_s: float | None = None) -> Recording:
-    """The recording in a CSV file, block by block. Raises `StoreError` naming file, line and column; `FileError`."""
+    """Return the recording in a CSV file, block by block. Raises `StoreError` (file, line, column), `FileError`."""
     path = path_of(place, "csv")
     where = "standard input" if str(path) == "-" else str(path)
     file = text_bytes(path)
@@ -81,13 +81,13 @@ def read(place: str, rules: Rules, since_s: float | None = None, until_s: float 
         sources = rules.resolve(head.names, where)
     finally:
         if str(path) != "-":
-            file.close()  # and opened again for the rows: a recording that nobody reads holds nothing open
+            file.close()  # and opened again for the rows: a recording that is not read keeps no file open
     chunks = _chunks(path, where, head, sources, file)
     return Recording(place, within(chunks, since_s, until_s), head.header, rules.unit_doubts(sources))
 
 
 def within(chunks: Iterator[Columns], since_s: float | None, until_s: float | None) -> Iterator[Columns]:
-    """The rows after one time and not after another; rows whose time is no number stay, for others to count."""
+    """Yield the rows after one time and not after another; rows whose time is NaN remain, so that they are counted."""
     for chunk in chunks:
         if since_s is None and until_s is None:
             yield chunk
@@ -100,7 +100,7 @@ def within(chunks: Iterator[Columns], since_s: float | None, until_s: float | No
 
 
 def _head(file: io.BufferedReader[Any], where: str) -> Head:
-    """What stands above the numbers; leaves the file at the first number."""
+    """Return the lines above the numbers; the file is then at the first number."""
     line, lines = _line(file, where, 1).lstrip("\ufeff"), 1
     header: Mapping[str, Any] = {}
     if line.startswith("#"):
@@ -118,7 +118,7 @@ def _head(file: io.BufferedReader[Any], where: str) -> Head:
 
 
 def _line(file: io.BufferedReader[Any], where: str, number: int) -> str:
-    """The next line as text. Raises `StoreError` if it is none, or has no end."""
+    """Return the next line as text. Raises `StoreError` if it is not text or has no end."""
     line = file.readline(HEAD_LINE_BYTES)
     if len(line) == HEAD_LINE_BYTES:
         raise StoreError(f"{where}:{number}: a line of more than {HEAD_LINE_BYTES} bytes; is this a CSV file?")
@@ -129,7 +129,7 @@ def _line(file: io.BufferedReader[Any], where: str, number: int) -> str:
 
 
 def _cells(line: str, separator: str) -> list[str]:
-    """The cells of one line; none where its quotes cannot be understood."""
+    """Return the cells of one line; none if its quotes are invalid."""
     try:
         return next(csv.reader([line], delimiter=separator), [])
     except csv.Error:  # a field of more than 128 KiB
@@ -137,14 +137,14 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _first_rows(file: io.BufferedReader[Any], separator: str) -> list[list[str]]:
-    """The cells of the first rows, as many as are there without waiting; the file stays where it is."""
+    """Return the cells of the first rows available without waiting; the file's position does not change."""
     lines = file.peek(LOOK_BYTES)[:LOOK_BYTES].decode("utf-8", "replace").splitlines(keepends=True)
     whole = lines[: max(1, len(lines) - (not lines[-1].endswith("\n")))] if lines else []
     return [_cells(line, separator) for line in whole]
 
 
 def _decimal(rows: Iterable[Sequence[str]], separator: str) -> str:
-    """The decimal sign of these rows: a comma where one cell has it and none has a point."""
+    """Return the decimal sign of these rows: a comma if one cell has it and none has a point."""
     cells = [cell.strip() for row in rows for cell in row]
     if separator == "," and not any("," in cell for cell in cells):
         return "."
@@ -153,7 +153,7 @@ def _decimal(rows: Iterable[Sequence[str]], separator: str) -> str:
 
 
 def _dated(rows: Iterable[Sequence[str]], names: Sequence[str]) -> dict[str, re.Pattern[str]]:
-    """The columns whose first value is a time with a date, and how their times are written."""
+    """Return the columns whose first value is a time with a date, and how their times are written."""
     first: dict[str, str] = {}
     for row in rows:
         for name, cell in zip(names, row, strict=False):
@@ -165,7 +165,7 @@ def _dated(rows: Iterable[Sequence[str]], names: Sequence[str]) -> dict[str, re.
 def _chunks(
     path: Path, where: str, head: Head, sources: Mapping[str, ColumnSource], begun: io.BufferedReader[Any]
 ) -> Iterator[Columns]:
-    """The columns under our names, a block at a time; `begun` is standard input behind the head, or closed."""
+    """Yield the columns under the names of `soc`, in blocks; `begun` is standard input after the head, or closed."""
     wanted = sorted({source.column for source in sources.values()})
     try:
         with _rows_of(path, head, begun) as file, _reader(file, head, wanted) as reader:
@@ -178,7 +178,7 @@ def _chunks(
 
 @contextmanager
 def _rows_of(path: Path, head: Head, begun: io.BufferedReader[Any]) -> Iterator[io.BufferedReader[Any]]:
-    """The text behind the head."""
+    """Open the text after the head."""
     if str(path) == "-":
         yield begun
         return
@@ -203,7 +203,7 @@ def _reader(file: IO[bytes], head: Head, wanted: Sequence[str]) -> pa_csv.CSVStr
 
 
 def _mistakes(path: Path, where: str, head: Head, wanted: Sequence[str]) -> str:
-    """One line for each cell that is no number and each row of the wrong length; empty if the file cannot be reread."""
+    """Return one line for each cell that is no number and each row of wrong length; empty if rereading fails."""
     if str(path) == "-":
         return ""
     found: list[str] = []
@@ -226,7 +226,7 @@ def _mistakes(path: Path, where: str, head: Head, wanted: Sequence[str]) -> str:
 
 
 def _row_mistakes(row: Sequence[str], head: Head, wanted: Sequence[str]) -> Iterator[str]:
-    if not row:  # an empty line is nobody's mistake
+    if not row:  # an empty line is not a mistake
         return
     if len(row) != len(head.names):
         yield f"{len(row)} cells, but {len(head.names)} column names"
@@ -239,7 +239,7 @@ def _row_mistakes(row: Sequence[str], head: Head, wanted: Sequence[str]) -> Iter
 
 
 def _number_mistake(cell: str, decimal: str) -> str:
-    """What is wrong with a cell that should be a number; empty if nothing is."""
+    """Describe what is wrong with a cell that should be a number; empty if nothing is."""
     text = cell.strip()
     if NUMBER.fullmatch(text.replace(",", ".") if decimal == "," else text):
         return ""
@@ -253,7 +253,7 @@ def _number_mistake(cell: str, decimal: str) -> str:
 
 
 def _time_mistake(cell: str, form: re.Pattern[str]) -> str:
-    """What is wrong with a cell that should be a time of this form; empty if nothing is."""
+    """Describe what is wrong with a cell that should be a time of this form; empty if nothing is."""
     if not form.fullmatch(cell):
         zone = "with a zone (Z, +01:00)" if form is ZONED else "without a zone"
         return f"is not a time as in the first rows: ISO 8601 {zone}"
@@ -265,7 +265,7 @@ def _time_mistake(cell: str, form: re.Pattern[str]) -> str:
 
 
 def _arrow_words(error: pa.ArrowInvalid, where: str, head: Head) -> str:
-    """What pyarrow says, with the line where it says a row: for standard input, which cannot be read again."""
+    """Return pyarrow's message with the line in place of its row: for standard input, which cannot be read again."""
     text = str(error)
     row = re.search(r"Row #(\d+): ", text)
     column = re.search(r"column #(\d+)", text)
@@ -281,12 +281,12 @@ def _arrow_words(error: pa.ArrowInvalid, where: str, head: Head) -> str:
 
 
 def shortened(cell: str) -> str:
-    """A cell in quotes, cut if it is long."""
+    """Return a cell in quotes, cut if it is long."""
     return repr(cell if len(cell) <= CELL_SHOWN else cell[:CELL_SHOWN] + "…")
 
 
 class Writer:
-    """Takes results into a CSV file; `columns` besides `time_s`."""
+    """Writes results to a CSV file; `columns` are those besides `time_s`."""
 
     def __init__(self, place: str, tags: Mapping[str, str], columns: Sequence[str]) -> None:  # noqa: ARG002 - files know no tags
         self._path, self._columns = path_of(place, "csv"), columns
@@ -306,28 +306,28 @@ class Writer:
         return self
 
     def write(self, results: Results) -> None:
-        """Add rows."""
+        """Write rows."""
         every = np.ones(len(results.time_s), dtype=np.bool_)
         self._file.writelines(_rows(results, self._columns, every, self._separator))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the file; after an error there is none."""
+        """Complete the file; after an error there is none."""
         self._stack.__exit__(kind, error, trace)
 
 
 class Appender:
-    """Adds results to a CSV file, each flushed to the disk; what is not later than its last row is there already."""
+    """Appends results to a CSV file and flushes each to the disk; rows not later than its last row are skipped."""
 
     def __init__(self, place: str, columns: Sequence[str]) -> None:
-        """Columns besides `time_s`, for a new file; one that exists keeps its own."""
+        """Set the columns besides `time_s` of a new file; an existing one keeps its own."""
         self._path, self._columns = path_of(place, "csv"), columns
 
     def __enter__(self) -> Self:
-        """Open the file, or begin one; a last row that was cut off is dropped.
+        """Open the file, or begin one; an incomplete last row is dropped.
 
-        Raises `StoreError` for a file that has no results, `FileError`.
+        Raises `StoreError` for a file that does not contain results, `FileError`.
         """
         self._columns = _result_columns(self._path, self._columns)
         try:
@@ -340,7 +340,7 @@ class Appender:
         return self
 
     def write(self, results: Results) -> None:
-        """Add the rows that are later than the last."""
+        """Write the rows that are later than the last one."""
         new = results.time_s > self._last_s
         for row in _rows(results, self._columns, new):
             self._file.write(row)
@@ -356,9 +356,9 @@ class Appender:
 
 
 def _result_columns(path: Path, columns: Sequence[str]) -> Sequence[str]:
-    """The columns of the results that a file has; the given ones if it is empty or not there.
+    """Return the columns of the results in a file; the given ones if it is empty or does not exist.
 
-    Raises `StoreError` for a file of another kind: nothing is added to it.
+    Raises `StoreError` for a file of another kind: nothing is appended to it.
     """
     if not path.exists():
         return columns
@@ -366,7 +366,7 @@ def _result_columns(path: Path, columns: Sequence[str]) -> Sequence[str]:
         line = file.readline(LINE_BYTES)
     if not line.endswith(b"\n"):
         if ",".join(("time_s", *columns)).encode().startswith(line):
-            return columns  # empty, or begun and cut off
+            return columns  # empty, or cut off in its first line
         raise StoreError(f"{path}: has no results of `soc`; give another name, nothing was written")
     first, *others = line.decode("utf-8", "replace").strip().split(",")
     if first != "time_s" or not others or not set(others) <= {*SIGNALS}:
@@ -375,7 +375,7 @@ def _result_columns(path: Path, columns: Sequence[str]) -> Sequence[str]:
 
 
 def _mend_tail(path: Path) -> float:
-    """The time of the file's last whole row, −inf if it has none; what follows the last line break is cut off."""
+    """Return the time of the file's last complete row, −inf if it has none; cuts off an incomplete row after it."""
     if not path.exists():
         return -np.inf
     with path.open("r+b") as file:
@@ -392,12 +392,12 @@ def _mend_tail(path: Path) -> float:
 def _rows(
     results: Results, columns: Sequence[str], which: np.ndarray[Any, np.dtype[np.bool_]], separator: str = ","
 ) -> Iterator[str]:
-    """Lines of CSV: times to the last bit, the rest to a millionth, empty where there is no value."""
+    """Yield lines of CSV: times with every bit, other values to a millionth, empty where there is no value."""
     texts = [_texts(results.signals[name][which]) for name in columns]
     for time_s, *cells in zip(results.time_s[which].tolist(), *texts, strict=True):
         yield f"{time_s!r}{separator}{separator.join(cells)}\n"
 
 
 def _texts(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[str]:
-    """Numbers to a millionth, empty where there is none."""
+    """Format numbers to a millionth, empty where there is none."""
     return ["" if value != value else f"{value:.6f}" for value in values.tolist()]

@@ -1,10 +1,10 @@
-"""InfluxDB 1.x and 2.x by InfluxQL: samples out, measurement `soc` in. How a place is written: `_influx_place`.
+"""InfluxDB 1.x and 2.x by InfluxQL: reads samples, writes the measurement `soc`. `_influx_place` parses places.
 
-Instruments are joined as `_join` says, in windows of six hours; empty stretches are skipped.
+Instruments are joined as in `_join`, in windows of six hours; empty stretches are skipped.
 
-What is written: `soc` with the fields of `_results.SIGNALS`, the text fields `model` and `version` and, with the last
-point of a piece, the text field `warning`: what contradicts the model there, or nothing. Tagged as the
-place says, stamped to the microsecond. Writing the same again overwrites.
+Written is `soc` with the fields of `_results.SIGNALS`, the text fields `model` and `version` and, with the last point
+of a piece, the text field `warning`: contradictions of the model there, or empty. Points have the tags of the place
+and times to the microsecond. Writing the same points again overwrites them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Array = NDArray[np.float64]
 
 HOUR_NS = 3600 * 10**9
 BATCH_LINES = 5000
-PAUSES_S = (1.0, 2.0, 4.0)  # between attempts at a batch
+PAUSES_S = (1.0, 2.0, 4.0)  # between attempts to write a batch
 GROUP_BY = ", ".join(f'"{tag}"' for tag in TAGS)
 
 
 def read(place: str, rules: Rules, since_s: float | None = None, until_s: float | None = None) -> Recording:
-    """The samples at a place, later than `since_s` and not later than `until_s`."""
+    """Return the samples at a place, later than `since_s` and not later than `until_s`."""
     where = parse(place)
     sources = rules.resolve(("time_s", *SIGNALS), place)
     chunks = joined(Database(where), where.selection, since_s, until_s)
@@ -45,7 +45,7 @@ def read(place: str, rules: Rules, since_s: float | None = None, until_s: float 
 
 
 def local_files(place: str) -> Sequence[Path]:
-    """The files with secrets and certificates. Raises `StoreError`."""
+    """Return the files of secrets and certificates. Raises `StoreError`."""
     return secret_files(place)
 
 
@@ -59,16 +59,16 @@ class Database:
         self._server = InfluxConnection(where)
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._server.close()
 
     def first(self, group: Group, field: str, after: int | None, until: int) -> int | None:
-        """When the field was first seen, or None."""
+        """Return the time of the field's first value, or None."""
         rows = self._rows(group, (field,), after, until, "LIMIT 1")
         return int(rows[0][0]) if rows else None
 
     def fetch(self, group: Group, fields: Sequence[str], after: int, until: int) -> Mapping[str, Signal]:
-        """Times and values of each field where it has one."""
+        """Return times and values of each field where it has one."""
         rows = self._rows(group, fields, after, until)
         try:
             times = np.array([row[0] for row in rows], dtype=np.int64)
@@ -82,7 +82,7 @@ class Database:
     def _rows(
         self, group: Group, fields: Sequence[str], after: int | None, until: int, tail: str = ""
     ) -> list[Sequence[Any]]:
-        """Rows of time and values. Raises `StoreError` if the tags given leave a choice of series."""
+        """Return rows of time and values. Raises `StoreError` if the tags match more than one series."""
         rows, found = list[Sequence[Any]](), set[str]()
         for series in self._server.query(self._statement(group, fields, after, until, tail)):
             tags = series.get("tags", {})
@@ -104,17 +104,17 @@ class Database:
 
 
 def _name(word: str) -> str:
-    """A quoted identifier of InfluxQL."""
+    """Return a quoted identifier of InfluxQL."""
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _text(word: str) -> str:
-    """A quoted text of InfluxQL."""
+    """Return a quoted string of InfluxQL."""
     return "'" + word.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 class Writer:
-    """Writes results as measurement `soc`; all signals, whatever `columns` says about files."""
+    """Writes results as measurement `soc`, with all signals, whatever `columns` selects for files."""
 
     def __init__(self, place: str, tags: Mapping[str, str], columns: Sequence[str]) -> None:  # noqa: ARG002
         where = parse(place)
@@ -122,11 +122,11 @@ class Writer:
         self._tags = {**where.selection.tags, **tags}
 
     def __enter__(self) -> Self:
-        """Nothing to begin: the connection opens with the first lines."""
+        """Return self; the connection opens with the first lines."""
         return self
 
     def write(self, results: Results) -> None:
-        """Store all points, in batches, each tried four times. Raises `StoreDown`, `StoreError`."""
+        """Write all points in batches, each with up to four attempts. Raises `StoreDown`, `StoreError`."""
         lines = list(encode(results, self._tags))
         for k in range(0, len(lines), BATCH_LINES):
             self._store(lines[k : k + BATCH_LINES])
@@ -142,17 +142,17 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         self._server.close()
 
 
 def encode(results: Results, tags: Mapping[str, str]) -> Iterator[str]:
-    """One line for each time that has a value, in order; a signal without value there is left out."""
+    """Yield one line for each time that has a value, in order; a signal without a value there is left out."""
     head = "soc" + "".join(f",{_escaped(key)}={_escaped(value)}" for key, value in sorted(tags.items()) if value)
     tail = f'model="{_quoted(results.model)}",version="{_quoted(results.version)}"'
     names = sorted(results.signals)
     columns = [results.signals[name].tolist() for name in names]
-    warning = f',warning="{_quoted("; ".join(results.warnings))}"'  # empty: nothing any more
+    warning = f',warning="{_quoted("; ".join(results.warnings))}"'  # empty: no contradiction any more
     last = len(results.time_s) - 1
     for k, (moment, *values) in enumerate(zip(results.time_s.tolist(), *columns, strict=True)):
         present = [f"{n}={v!r}" for n, v in zip(names, values, strict=True) if np.isfinite(v)]
@@ -161,7 +161,7 @@ def encode(results: Results, tags: Mapping[str, str]) -> Iterator[str]:
 
 
 def _escaped(word: str) -> str:
-    """A tag's name or value in line protocol."""
+    """Escape a tag's name or value for line protocol."""
     return re.sub(r"([,= ])", r"\\\1", word)
 
 

@@ -2,9 +2,8 @@
 
     journal:/var/lib/collectors?device=t7&from=-1d            which signals: see `_select`
 
-The journal's files belong to the `collectors` package, which this one never imports. So `collectors export` is run and
-its line protocol read; the two meet in the words of the vocabulary. Instruments are joined as `_join` says, a day at a
-time.
+The journal's files belong to the `collectors` package, which `soc` never imports. So `collectors export` is run and its
+line protocol is read; the vocabulary defines the names for both. Instruments are joined as in `_join`, a day at a time.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ from soc.stores._select import SIGNALS, TAGS, Group
 
 DAY_NS = 86_400 * 10**9
 END_S = 10.0
-NOTHING_THERE = 78  # the command's exit code for "no such journal or signal": it may come yet
+NOTHING_THERE = 78  # the command's exit code for "no such journal or signal": it may appear later
 
 
 def read(place: str, rules: Rules, since_s: float | None = None, until_s: float | None = None) -> Recording:
-    """The samples in the journals of a folder, later than `since_s` and not later than `until_s`."""
+    """Return the samples in the journals of a directory, later than `since_s` and not later than `until_s`."""
     given = dict(parse_qsl(place.partition("?")[2], keep_blank_values=True))
     _select.refuse_unknown(given, _select.WORDS, place)
     sources = rules.resolve(("time_s", *SIGNALS), place)
@@ -44,7 +43,7 @@ def read(place: str, rules: Rules, since_s: float | None = None, until_s: float 
 
 
 def local_files(place: str) -> Sequence[Path]:
-    """The folder of the journals."""
+    """Return the directory of the journals."""
     return [_folder(place)]
 
 
@@ -53,7 +52,7 @@ def _folder(place: str) -> Path:
 
 
 class Journals:
-    """The journals of one folder as a source of signals."""
+    """The journals of one directory as a source of signals."""
 
     window_ns = DAY_NS
 
@@ -61,16 +60,16 @@ class Journals:
         self._folder, self._place = folder, place
 
     def close(self) -> None:
-        """Nothing is held open between two calls."""
+        """Do nothing: no resource is open between two calls."""
 
     def first(self, group: Group, field: str, after: int | None, until: int) -> int | None:
-        """When the field was first seen, or None."""
+        """Return the time of the field's first value, or None."""
         with self._exported(group, after, until) as lines:
             times = (time for time, _ in self._points(lines, group, (field,)))
             return next((time for time in times if (after is None or time > after) and time <= until), None)
 
     def fetch(self, group: Group, fields: Sequence[str], after: int, until: int) -> Mapping[str, Signal]:
-        """Times and values of each field."""
+        """Return times and values of each field."""
         found: dict[str, tuple[list[int], list[float]]] = {field: ([], []) for field in fields}
         with self._exported(group, after, until) as lines:
             for time, values in self._points(lines, group, fields):
@@ -80,7 +79,7 @@ class Journals:
         return {f: (np.array(t, dtype=np.int64), np.array(v, dtype=np.float64)) for f, (t, v) in found.items()}
 
     def _points(self, lines: IO[str], group: Group, fields: Sequence[str]) -> Iterator[tuple[int, dict[str, float]]]:
-        """Time and values of each line of the group that has one of the fields. Raises `StoreError` for a choice."""
+        """Yield time and values of the group's lines with one of the fields. Raises `StoreError` if ambiguous."""
         heads: dict[str, bool] = {}
         for line in lines:
             parts = PARTS.fullmatch(line)
@@ -103,11 +102,11 @@ class Journals:
 
     @contextmanager
     def _exported(self, group: Group, after: int | None, until: int) -> Iterator[IO[str]]:
-        """The lines of the export of one measurement. Raises `StoreError` with the command's words if it fails."""
+        """Open the export of one measurement. Raises `StoreError` with the command's message if it fails."""
         device = dict(group.tags).get("device")
         command = [_collectors(), "export", "--format", "lp", "--no-progress", "--state", str(self._folder)]
         command += ["--measurement", group.measurement, *(["--device", device] if device else [])]
-        # The command takes microseconds: a little more is asked for, and what is too much left out here.
+        # The command takes microseconds: it is asked for slightly more, and the excess is left out here.
         command += ["--to", _iso(until + 1000), *([] if after is None else ["--from", _iso(after)])]
         with TemporaryFile("w+", encoding="utf-8") as errors:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8")
@@ -134,19 +133,19 @@ FIELD = re.compile(rf"([^,= ]+)=({NUMBER})i?(?=,|$)")
 
 
 def _tags(head: str) -> dict[str, str]:
-    """The tags of a line's head that choose a series, in plain text."""
+    """Return the tags in a line's head that select a series, unescaped."""
     parts = [re.sub(r"\\(.)", r"\1", part) for part in re.split(r"(?<!\\)[,=]", head)[1:]]
     return {key: value for key, value in zip(parts[::2], parts[1::2], strict=False) if key in TAGS}
 
 
 def _iso(moment: int) -> str:
-    """A time for the command, to the microsecond."""
+    """Format a time for the command, to the microsecond."""
     seconds, rest = divmod(moment, 10**9)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
 
 
 def _collectors() -> str:
-    """The command of this very installation, else the one on the path. Raises `StoreError` if there is none."""
+    """Return the command of this installation, else the one on the path. Raises `StoreError` if there is none."""
     beside = Path(sys.executable).with_name("collectors")
     found = str(beside) if beside.exists() else shutil.which("collectors")
     if found is None:

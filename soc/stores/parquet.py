@@ -1,7 +1,7 @@
-"""Parquet files: columns as in CSV; the JSON of a CSV's first line may stand in the file's metadata, key `battfleet`.
+"""Parquet files: columns as in CSV; the JSON of a CSV's first line may be in the file's metadata, key `battfleet`.
 
-Read in batches of rows and written in row groups, so memory does not grow with the file. Timestamps become seconds
-since 1970. Results are written as single precision, times as double.
+Files are read in batches of rows and written in row groups, so memory does not grow with the file. Timestamps become
+seconds since 1970. Results are written in single precision, times in double.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from soc.stores._results import Results
 from soc.stores.csv import within
 
 METADATA_KEY = b"battfleet"
-BUFFER_BYTES = 1 << 20  # with the default, pre_buffer, all that was read stays in memory until the file is closed
+BUFFER_BYTES = 1 << 20  # with the default, pre_buffer, all data read stay in memory until the file is closed
 
 
 def read(place: str, rules: Rules, since_s: float | None = None, until_s: float | None = None) -> Recording:
-    """The recording in a Parquet file, batch by batch. Raises `StoreError` naming file and column."""
+    """Return the recording in a Parquet file, batch by batch. Raises `StoreError` naming file and column."""
     path = path_of(place, "parquet")
-    opened(path).close()  # for its words where there is no such file
+    opened(path).close()  # for its error message if there is no such file
     try:
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES)
-    except pa.ArrowInvalid as error:  # before ValueError, which it is, too
+    except pa.ArrowInvalid as error:  # before ValueError, its base class
         raise StoreError(f"{path}: not a Parquet file: {error}") from error
     except (OSError, ValueError) as error:
         raise FileError(f"{shown(path)}: {reason(error)}") from error
@@ -51,7 +51,7 @@ def read(place: str, rules: Rules, since_s: float | None = None, until_s: float 
 
 
 def _chunks(file: pq.ParquetFile, where: str, sources: Mapping[str, ColumnSource]) -> Iterator[Columns]:
-    """The columns under our names, some rows at a time."""
+    """Yield the columns under the names of `soc`, some rows at a time."""
     wanted = sorted({source.column for source in sources.values()})
     with file:
         try:
@@ -63,7 +63,7 @@ def _chunks(file: pq.ParquetFile, where: str, sources: Mapping[str, ColumnSource
 
 
 class Writer:
-    """Takes results into a Parquet file; `columns` besides `time_s`."""
+    """Writes results to a Parquet file; `columns` are those besides `time_s`."""
 
     def __init__(self, place: str, tags: Mapping[str, str], columns: Sequence[str]) -> None:  # noqa: ARG002 - files know no tags
         self._path = path_of(place, "parquet")
@@ -80,7 +80,7 @@ class Writer:
         return self
 
     def write(self, results: Results) -> None:
-        """Add rows."""
+        """Write rows."""
         self._warnings |= {warning.partition(":")[0]: warning for warning in results.warnings}
         columns: dict[str, Any] = {"time_s": results.time_s, **results.signals}
         table = [pa.array(columns[field.name].astype(field.type.to_pandas_dtype())) for field in self._schema]
@@ -89,7 +89,7 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the file, its warnings in the metadata; after an error there is none."""
+        """Complete the file, with its warnings in the metadata; after an error there is none."""
         if error is None:
             self._writer.add_key_value_metadata({METADATA_KEY: json.dumps({"warnings": [*self._warnings.values()]})})
         self._stack.__exit__(kind, error, trace)
