@@ -1,4 +1,4 @@
-"""The one file that is being written: rows and events in, a sequence number out."""
+"""The active file, the only one that is written: inserts rows and events, returns a sequence number."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ from collectors.signals import find
 from collectors.text import one_line
 
 MOST_ROWS = 3600
-"""Rows in one hot row, at most: what waited long is stored in pieces."""
+"""Maximum number of rows in one hot row. After a long wait, rows are stored in pieces of this size."""
 LOOK_BACK = 100
-"""Newest hot rows that are checked when the file is opened."""
+"""Number of the newest hot rows that are checked when the file is opened."""
 MOVED_NS = 1_000_000
-"""A row that comes this much too late to keep its place is an event; less is two readings of the same instant."""
+"""A stamp moved by more than this, to keep stamps rising, is an event. Less is two reads of the same instant."""
 COPIED = ("boot", "clock", "stream")
-"""Tables that go along from file to file."""
+"""Tables that are copied from file to file."""
 
 
 def begin_file(path: Path, first_seq: int, meta: Mapping[str, str | int], before: sqlite3.Connection | None) -> None:
-    """Make an empty journal file that knows the boots, clocks and streams of `before`."""
+    """Create an empty journal file with the boots, clocks and streams of `before`."""
     with naming(path), drafting(path) as connection:
         put_meta(connection, **meta, file_no=number_of(path), first_seq=first_seq)
         for table in COPIED:
@@ -66,10 +66,10 @@ def begin_file(path: Path, first_seq: int, meta: Mapping[str, str | int], before
 
 
 class ActiveFile:
-    """An open journal file. One thread; every method raises what `schema.naming` makes of SQLite's errors."""
+    """An open journal file. Use from one thread; SQLite's errors are raised as `schema.naming` translates them."""
 
     def __init__(self, path: Path, boot_id: str, now_ns: int, last_ns: dict[Key, int] | None = None) -> None:
-        """Open it; FileSuspect if it is damaged. `last_ns`: the newest stamp of each series, if known."""
+        """Open the file; FileSuspect if it is damaged. `last_ns`: the newest stamp of each series, if known."""
         self.path = path
         self.boot_id = boot_id
         self._inode = path.stat().st_ino
@@ -88,7 +88,7 @@ class ActiveFile:
                 raise
 
     def _load(self, now_ns: int) -> None:
-        """Learn what the tables say; also after a failed commit, when the memory may be ahead of the disk."""
+        """Read the state from the tables; also after a failed commit, when memory may be ahead of the disk."""
         self.seq = self.acknowledged = newest_seq(self.connection)
         self._first_seq = int(get_meta(self.connection).get("first_seq", 1))
         row = self.connection.execute("SELECT boot FROM boot WHERE boot_id=?", (self.boot_id,)).fetchone()
@@ -98,7 +98,7 @@ class ActiveFile:
         self.boot: int = row[0]
         self.steps = read_steps(self.connection, self.boot)
         self._streams: dict[Key, tuple[int, tuple[str, ...]]] = {}
-        for number, stream in sorted(read_streams(self.connection).items()):  # the newest has all fields
+        for number, stream in sorted(read_streams(self.connection).items()):  # the newest stream has all fields
             names = tuple(field.name for field in stream.fields)
             self._streams[stream.measurement, canonical(stream.tags)] = (number, names)
         self._stale = False
@@ -109,7 +109,7 @@ class ActiveFile:
         return self.acknowledged < self._first_seq
 
     def newest_ns(self, boot_id: str) -> int | None:
-        """Return the newest stamp of a boot in this file, of a row or an event; None where there is none."""
+        """Return the newest stamp of a boot in this file, of a row or an event; None if there is none."""
         query = (
             "SELECT max(bt) FROM (SELECT max(bt0) AS bt, boot FROM hot GROUP BY boot UNION ALL "
             "SELECT max(bt1), boot FROM blk GROUP BY boot UNION ALL SELECT max(bt), boot FROM event GROUP BY boot) "
@@ -142,15 +142,15 @@ class ActiveFile:
 
     @property
     def state(self) -> int:
-        """Return what the present offset is worth."""
+        """Return the clock state of the present offset, for example SYNCHRONISED."""
         return self.steps[-1].state if self.steps else UNSYNCHRONISED
 
     def close(self) -> None:
-        """Close the file as anybody may read it: a WAL file, closed, could not be opened without write access."""
+        """Close the file so that any user can read it: a WAL file needs write access to be opened, even when closed."""
         self.connection.execute("PRAGMA busy_timeout=100")
         try:
             self.connection.execute("PRAGMA journal_mode=DELETE")
-        except sqlite3.OperationalError:  # a reader is busy with it: then its WAL stays, and that is as good
+        except sqlite3.OperationalError:  # a reader has it open: its WAL stays, which does no harm
             pass
         finally:
             self.connection.close()
@@ -175,7 +175,7 @@ class ActiveFile:
         now_ns: int,
         meta: Mapping[str, str | float | None] | None = None,
     ) -> int:
-        """Put rows, events, steps of the clock (each with its boot_id) and keys of `meta` on the disk, or nothing.
+        """Write rows, events, clock steps (each with its boot_id) and `meta` keys in one transaction.
 
         Returns the newest seq.
         """
@@ -196,7 +196,7 @@ class ActiveFile:
             return self.seq
 
     def _check_place(self) -> None:
-        """Raise FileSuspect if the file is not where readers look: SQLite itself goes on writing a deleted one."""
+        """Raise FileSuspect if the file is not where readers look: SQLite continues to write a deleted file."""
         try:
             moved = self.path.stat().st_ino != self._inode
         except FileNotFoundError:
@@ -215,18 +215,18 @@ class ActiveFile:
                 self.steps.append(step)
 
     def boot_number(self, boot_id: str, first_ns: int) -> int:
-        """Return this file's number of a boot; it is entered if it is new."""
+        """Return this file's number of a boot; insert the boot if it is new."""
         self.connection.execute("INSERT OR IGNORE INTO boot (boot_id, bt_first) VALUES (?, ?)", (boot_id, first_ns))
         row = self.connection.execute("SELECT boot FROM boot WHERE boot_id=?", (boot_id,)).fetchone()
         return int(row[0])
 
     def insert_events(self, boot: int, events: Iterable[EventAt]) -> None:
-        """Insert events of `boot`, or of the boot that they name, each with a seq of its own. Inside a transaction."""
+        """Insert events of `boot`, or of the boot that they name, each with its own seq. Inside a transaction."""
         for event in events:
             self.seq += 1
             is_here = event.boot_id in ("", self.boot_id)
             number = boot if is_here else self.boot_number(event.boot_id, event.boottime_ns)
-            row = (self.seq, number, event.boottime_ns, event.kind, one_line(event.detail))  # it may name any path
+            row = (self.seq, number, event.boottime_ns, event.kind, one_line(event.detail))  # it may contain any path
             self.connection.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", row)
             if event.tags:
                 put_meta(self.connection, **{f"{EVENT_TAGS}{self.seq}": event.tags})
@@ -251,7 +251,7 @@ class ActiveFile:
         self.connection.execute("INSERT INTO hot VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     def _stream(self, key: Key, names: Iterable[str]) -> tuple[int, tuple[str, ...]]:
-        """Return number and fields of the series' stream; a new field makes a new stream that has all of them."""
+        """Return number and fields of the series' stream; a new field creates a new stream that has all of them."""
         number, known = self._streams.get(key, (0, ()))
         new = [name for name in names if name not in known]
         if number and not new:
@@ -261,7 +261,7 @@ class ActiveFile:
         return self._streams[key]
 
     def stream_number(self, key: Key, fields: Sequence[FieldSpec]) -> int:
-        """Return this file's number of a stream; it is entered if it is new. Inside a transaction."""
+        """Return this file's number of a stream; insert the stream if it is new. Inside a transaction."""
         measurement, tags = key
         text = fields_text(fields)
         digest = stream_hash(measurement, tags, text)
@@ -270,13 +270,13 @@ class ActiveFile:
         return int(self.connection.execute("SELECT stream FROM stream WHERE hash=?", (digest,)).fetchone()[0])
 
     def hot_bytes(self) -> int:
-        """Return how much payload waits for its compaction."""
+        """Return the size in bytes of the payload that waits for compaction."""
         with naming(self.path):
             row = self.connection.execute("SELECT coalesce(sum(length(payload)), 0) FROM hot").fetchone()
         return int(row[0])
 
     def wal_bytes(self) -> int:
-        """Return the size of the WAL."""
+        """Return the size of the WAL in bytes."""
         try:
             return family(self.path)[1].stat().st_size
         except FileNotFoundError:

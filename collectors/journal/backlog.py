@@ -1,12 +1,12 @@
-"""What waits for its commit: bounded, and the reader never waits for it.
+"""Rows and events that wait for their commit: bounded; adding one never blocks.
 
-When full, the oldest rows of the series that holds most are dropped and counted. (Fast streams reach this point
-decimated already, so a series that holds most is the one with most detail.) Rows that a commit is busy with are never
-dropped: either it succeeds, or they come back. Events are bounded likewise, by kind: many events of one kind push out
-none of another.
+When the backlog is full, the oldest rows of the series with the most rows are dropped and counted. (Fast streams are
+already decimated here, so the series with the most rows is the one with the most detail.) Rows in a running commit are
+never dropped: either it succeeds, or they are put back. Events are bounded by kind: many events of one kind displace
+no event of another.
 
-What was dropped is one `Loss` for each series and each kind, however long the disk takes nothing; the next commit
-brings each as an event. A commit that fails gives losses back as losses, so that they are merged and not told twice.
+Dropped rows and events are one `Loss` for each series and each kind, however long the disk accepts nothing; the next
+commit writes each as an event. A failed commit returns losses as losses, so that they are merged and reported once.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import NamedTuple, TypeVar
 from collectors.reading import Value
 
 ROW_BYTES, VALUE_BYTES = 150, 56
-"""About what a waiting row costs in memory: its tuple, stamp and dict, and each value in it (CPython, 64 bit)."""
+"""Approximate memory of a waiting row: its tuple, stamp and dict, and each value in it (CPython, 64 bit)."""
 MOST_EVENTS = 1000
 MOST_SERIES = 200
-"""Series whose losses are told apart; those of any further series are one loss under OTHERS."""
+"""Number of series whose losses are kept apart; those of all further series are one loss under OTHERS."""
 
 Key = tuple[str, str]
-"""Measurement and canonical tags: the series that a row belongs to."""
+"""Measurement and canonical tags: the series of a row."""
 
 K = TypeVar("K")
 
@@ -35,33 +35,33 @@ OTHERS: Key = ("other series", "")
 
 
 class Row(NamedTuple):
-    """One reading on its way."""
+    """One reading before its commit."""
 
     boottime_ns: int
     values: Mapping[str, Value]
 
 
 class EventAt(NamedTuple):
-    """One event on its way."""
+    """One event before its commit."""
 
     boottime_ns: int
     kind: str
     detail: str
     tags: str = ""
-    """Canonical text of tags that this event has beside, or instead of, the journal's own; most have none."""
+    """Canonical text of tags that this event adds to the journal's own or overrides; empty for most events."""
     boot_id: str = ""
-    """The boot that `boottime_ns` counts from; empty: this one."""
+    """The boot that `boottime_ns` counts from; empty: the present one."""
 
 
 @dataclass(slots=True)
 class Work:
-    """What one commit is to bring."""
+    """What one commit writes."""
 
     rows: dict[Key, list[Row]] = field(default_factory=dict)
     events: list[EventAt] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        """Return whether there is anything."""
+        """Return whether there is anything to write."""
         return bool(self.rows or self.events)
 
 
@@ -74,23 +74,23 @@ class Loss:
     last_ns: int
 
     def add(self, other: Loss) -> None:
-        """Take another loss in."""
+        """Add another loss to this one."""
         self.count += other.count
         self.first_ns = min(self.first_ns, other.first_ns)
         self.last_ns = max(self.last_ns, other.last_ns)
 
     def __str__(self) -> str:
-        """Return the range, for a person."""
+        """Return the range as text for people."""
         return f"from boottime {self.first_ns} to {self.last_ns} ns"
 
 
 @dataclass(slots=True)
 class Losses:
-    """Everything that was dropped and is not told yet. Its size does not grow with the number of rows or events."""
+    """Everything that was dropped and is not reported yet. Its size does not depend on the number of rows or events."""
 
     rows: dict[Key, Loss] = field(default_factory=dict)
     events: dict[str, Loss] = field(default_factory=dict)
-    """By kind of event."""
+    """By event kind."""
 
     @property
     def row_count(self) -> int:
@@ -103,28 +103,28 @@ class Losses:
         return sum(loss.count for loss in self.events.values())
 
     def __bool__(self) -> bool:
-        """Return whether there is anything."""
+        """Return whether anything was lost."""
         return bool(self.rows or self.events)
 
     def add_rows(self, key: Key, loss: Loss) -> None:
-        """Take a loss of rows in."""
+        """Add a loss of rows."""
         if key not in self.rows and len(self.rows) >= MOST_SERIES:
             key = OTHERS
         _add(self.rows, key, loss)
 
     def add_events(self, kind: str, loss: Loss) -> None:
-        """Take a loss of events in."""
+        """Add a loss of events."""
         _add(self.events, kind, loss)
 
     def merge(self, other: Losses) -> None:
-        """Take all losses of another in."""
+        """Add all losses of another instance."""
         for key, loss in other.rows.items():
             self.add_rows(key, loss)
         for kind, loss in other.events.items():
             self.add_events(kind, loss)
 
     def told(self, why: str, boot_id: str = "") -> list[EventAt]:
-        """Return the events that tell of the losses, one for each series and kind."""
+        """Return the events that report the losses, one for each series and kind."""
         rows = [
             EventAt(
                 loss.last_ns,
@@ -142,20 +142,20 @@ class Losses:
 
 
 class Backlog:
-    """Rows and events between the reader and the committer. Any thread may use it."""
+    """Rows and events between the reader and the committer. Safe to use from any thread."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.dropped = 0
         self.rows = 0
-        """Rows that are not committed, those in work included."""
+        """Rows that are not committed, including those in a running commit."""
         self.payload_bytes = 0
-        """About what the next commit will write for the rows that are not in work."""
+        """Approximate bytes that the next commit will write for the rows that are not in a running commit."""
         self._lock = threading.Lock()
         self._waiting: dict[Key, deque[Row]] = {}
         self._cost = 0
         self._events: dict[str, deque[tuple[int, EventAt]]] = {}
-        """By kind, each with its place in the order of all."""
+        """By kind; each event has its position in the order of all."""
         self._order = itertools.count()
         self._losses = Losses()
         self._work = Work()
@@ -170,11 +170,11 @@ class Backlog:
 
     @property
     def fill(self) -> float:
-        """Return how full it is: 0 to 1."""
+        """Return the fill level: 0 to 1."""
         return self._cost / self.limit_bytes
 
     def put_row(self, key: Key, row: Row) -> None:
-        """Take a row; drop older ones if there is no room."""
+        """Add a row; drop older ones if there is no room."""
         with self._lock:
             self._waiting.setdefault(key, deque()).append(row)
             self.rows += 1
@@ -183,13 +183,13 @@ class Backlog:
             self._shrink()
 
     def put_event(self, event: EventAt) -> None:
-        """Take an event; drop the oldest one of the kind that has most if there are too many."""
+        """Add an event; drop the oldest event of the most frequent kind if there are too many."""
         with self._lock:
             self._events.setdefault(event.kind, deque()).append((next(self._order), event))
             self._shrink_events()
 
     def take(self) -> Work:
-        """Return all that waits; it stays known until `done` or `give_back`. Losses so far become events in it."""
+        """Return everything that waits; it is kept until `done` or `give_back`. Losses so far become events in it."""
         with self._lock:
             rows = {key: list(waiting) for key, waiting in self._waiting.items() if waiting}
             self._work_events = sorted(itertools.chain(*self._events.values()), key=lambda pair: pair[0])
@@ -203,7 +203,7 @@ class Backlog:
             return self._work
 
     def done(self) -> None:
-        """Forget what was taken: it is committed."""
+        """Drop what `take` returned: it is committed."""
         with self._lock:
             for rows in self._work.rows.values():
                 self.rows -= len(rows)
@@ -211,7 +211,7 @@ class Backlog:
             self._forget_work()
 
     def give_back(self) -> None:
-        """Put what was taken back before what came since: its commit failed."""
+        """Put back what `take` returned, before everything that was added since: its commit failed."""
         with self._lock:
             for key, rows in self._work.rows.items():
                 self._waiting.setdefault(key, deque()).extendleft(reversed(rows))
@@ -224,7 +224,7 @@ class Backlog:
             self._shrink_events()
 
     def outstanding(self) -> Losses:
-        """Return what would be lost if the process ended now: all that waits, and the losses that are not told yet."""
+        """Return what would be lost if the process ended now: all that waits, and losses not yet reported."""
         with self._lock:
             found = Losses()
             found.merge(self._losses)
@@ -240,7 +240,7 @@ class Backlog:
         self._work, self._work_events, self._work_losses = Work(), [], Losses()
 
     def _shrink(self) -> None:
-        """Drop rows until the rest fits; what a commit is busy with stays even if it alone is too much."""
+        """Drop rows until the rest fits; rows in a running commit stay even if they alone exceed the limit."""
         while self._cost > self.limit_bytes and any(self._waiting.values()):
             self._drop_oldest()
 
@@ -262,7 +262,7 @@ class Backlog:
 
 
 def _add(losses: dict[K, Loss], key: K, loss: Loss) -> None:
-    """Add a loss to the one under its key. The loss itself is never kept: it may be another's."""
+    """Add a loss to the one under its key. The loss itself is never kept, since the caller may own it."""
     known = losses.get(key)
     if known is None:
         losses[key] = Loss(loss.count, loss.first_ns, loss.last_ns)
@@ -271,7 +271,7 @@ def _add(losses: dict[K, Loss], key: K, loss: Loss) -> None:
 
 
 def _span(stamps: Iterable[int]) -> Loss:
-    """Return the loss of all rows with these stamps, of which there is at least one."""
+    """Return the loss of all rows with these stamps, at least one."""
     found = list(stamps)
     return Loss(len(found), min(found), max(found))
 

@@ -1,11 +1,11 @@
-"""A person's word about the time, on its way to the collector: `<state>/<collector>/clock-set.json`.
+"""Requests to set the clock manually, from a command to the collector: `<state>/<collector>/clock-set.json`.
 
-Only the collector writes its journal, so `collectors clock set` leaves a request; the collector takes it at its next
-look at the clock, at most `commit_window_s` later. Where no collector runs, `apply` does the same under the lock.
-Taking it twice does no harm: the second time changes nothing.
+Only the collector writes its journal, so `collectors clock set` leaves a request. The collector applies it when it
+next reads the clock, at most `commit_window_s` later. Where no collector runs, the command applies it under the
+journal's lock. Applying a request twice changes nothing the second time.
 
-`<state>/clock-set.json` is the same for the whole host: it stays, and whoever writes a journal in this boot, now or
-later, takes it, unless a person has said something since, or a time service knows better.
+`<state>/clock-set.json` is a request for the whole host. It stays, and every process that writes a journal in this
+boot, now or later, applies it, unless the clock was set manually since or a time service has set it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAME = "clock-set.json"
 
 
 class ClockRequest(NamedTuple):
-    """In this boot, REALTIME − BOOTTIME was `offset_ns`; said at `boottime_ns`, or after the boot was over."""
+    """In this boot, REALTIME − BOOTTIME was `offset_ns`; set at `boottime_ns`, or after the boot was over."""
 
     boot_id: str
     boottime_ns: int
@@ -33,7 +33,7 @@ class ClockRequest(NamedTuple):
 
 
 def leave(directory: Path, wanted: ClockRequest) -> None:
-    """Leave a request for the collector; it replaces one about the same boot that is not taken yet."""
+    """Write a request for the collector; it replaces a request about the same boot that is not applied yet."""
     path = directory / NAME
     others = [r for r in _read(path) if r.boot_id != wanted.boot_id] if path.exists() else []
     _write(path, [*others, wanted])
@@ -47,14 +47,14 @@ def _write(path: Path, requests: Sequence[ClockRequest]) -> None:
 
 
 def leave_for_host(state_dir: Path, wanted: ClockRequest) -> None:
-    """Leave a person's word for every journal of this host, also for those that begin later in the same boot."""
+    """Write a request for every journal of this host, also for those that begin later in the same boot."""
     _write(state_dir / NAME, [wanted])
 
 
 def for_host(state_dir: Path, boot_id: str, known: Sequence[ClockStep]) -> ClockStep | None:
-    """Return the row that the host's request adds to a boot's clock table; None if that says it, or better, already.
+    """Return the row that the host's request adds to a boot's clock table; None if the table has it, or a better one.
 
-    A file that cannot be parsed counts as none: it was written whole, and nothing depends on it.
+    A file that cannot be parsed counts as no request: it was written atomically, and nothing depends on it.
     """
     if known and known[-1].state == SYNCHRONISED:
         return None
@@ -69,14 +69,14 @@ def for_host(state_dir: Path, boot_id: str, known: Sequence[ClockStep]) -> Clock
 
 
 def is_waiting(directory: Path) -> bool:
-    """Return whether a request is not taken yet."""
+    """Return whether a request is not applied yet."""
     return (directory / NAME).exists()
 
 
 def pending(
     directory: Path, connection: sqlite3.Connection, report: Callable[[str, str], None]
 ) -> list[tuple[str, ClockStep]]:
-    """Return the clock table's rows that people ask for, each with its boot; what cannot be done is reported, once."""
+    """Return the clock table's rows that requests ask for, each with its boot; report once what cannot be applied."""
     path = directory / NAME
     if not path.exists():
         return []
@@ -98,7 +98,7 @@ def pending(
 
 
 def done(directory: Path) -> None:
-    """Forget the requests: they are in the clock table."""
+    """Delete the requests: they are in the clock table."""
     (directory / NAME).unlink(missing_ok=True)
 
 

@@ -1,13 +1,13 @@
-"""Rows to bytes and back, bit for bit. Pure; integers and floats little endian.
+"""Rows to bytes and back, lossless. Pure; integers and floats are little endian.
 
-Hot payload (one commit of one stream, n rows, m fields; quick to write):
+Hot payload (one commit of one stream, n rows, m fields; fast to write):
 
     flags    u8        bit 0: some values are missing
-    stamps   i64[n-1]  boottime minus the first row's, which is kept beside the payload
+        stamps   i64[n-1]  boottime in ns minus the first row's, which is stored beside the payload
     values   f64[m*n]  field by field; a missing value is any NaN
     missing  bits[m*n] rounded up to bytes, only with bit 0
 
-Block payload, codec 1 (up to some thousand rows; small): a zstd frame around
+Block payload, codec 1 (up to some thousand rows; compact): a zstd frame around
 
     unit     u16       1 or 1000: stamps count in so many ns; 1000 only if every stamp is a multiple
     stamps   planes64  zig-zag second differences, counted from 0, 0
@@ -15,15 +15,15 @@ Block payload, codec 1 (up to some thousand rows; small): a zstd frame around
     form     u8        0..9: integers over 10^form; 15: raw floats; +16: some values are missing
     missing  bits[n]   only with +16
     base     i64       the first integer                                               (form 0..9)
-    step     u64       what all differences of the integers are multiples of           (form 0..9)
+        step     u64       greatest common divisor of all differences of the integers       (form 0..9)
     values   planes32  zig-zag differences of (integer - base) / step                  (form 0..9)
              planes64  the floats' own bits                                            (form 15)
 
-planes: all lowest bytes, then all second bytes and so on, so that slow change becomes runs of zeros for zstd. Each
-field is a zstd block of its own, with its own statistics: 8 % smaller than all in one.
-A decimal form is used only when integer / 10^form gives back every value bit for bit, so −0.0, NaN, subnormals and
-integers beyond 2^53 go raw. The step is there for instruments that count in parts of a nominal value (60 A / 25600).
-Differences wrap around and are exact for any input. Where a value is missing the one before it is repeated.
+planes: all lowest bytes, then all second bytes and so on, so that slow changes become runs of zeros for zstd. Each
+field is its own zstd block with its own statistics: 8 % smaller than all fields in one.
+A decimal form is used only when integer / 10^form restores every value bit for bit; −0.0, NaN, subnormals and
+integers beyond 2^53 are stored as raw floats. The step suits instruments that count in fractions of a nominal value
+(60 A / 25600). Differences wrap around and are exact for any input. A missing value repeats the one before it.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from collectors.journal.records import Column, FloatArray, IntArray
 
 CODEC = 1
 LEVEL = 1
-"""Smaller here than level 3, which finds matches that cost more than they save; and faster."""
+"""Smaller here than level 3, whose matches cost more than they save; and faster."""
 FORMS = 10
 """Number of decimal forms, 10^0 to 10^9."""
 RAW, WITH_MISSING = 15, 16
 EXACT = 2.0**53
-"""Below this a float holds every integer."""
+"""Below this, a float represents every integer exactly."""
 PROBE = 8
-"""Values that are tried before all are."""
+"""Number of values that are tested before all are."""
 
 _BASE_STEP = struct.Struct("<qQ")
 BoolArray = npt.NDArray[np.bool_]
@@ -54,11 +54,11 @@ UIntArray = npt.NDArray[np.uint64]
 
 
 class Undecodable(ValueError):
-    """The payload is not what its codec writes: damaged, or of another version."""
+    """The payload is not what its codec writes: it is damaged, or of another version."""
 
 
 def encode_hot(stamps: IntArray, columns: Sequence[Column]) -> bytes:
-    """Return the payload of n ≥ 1 rows; the first stamp is not in it."""
+    """Return the payload of n ≥ 1 rows; it does not contain the first stamp."""
     missing = [c.missing for c in columns]
     gaps = any(m is not None and m.any() for m in missing)
     parts = [bytes([gaps]), (stamps[1:] - stamps[0]).astype("<i8").tobytes()]
@@ -217,7 +217,7 @@ def _planes(words: npt.NDArray[np.uint32] | UIntArray) -> bytes:
 
 
 class _Taker:
-    """Takes bytes off the front; Undecodable when there are too few, or some left at the end."""
+    """Takes bytes from the front; Undecodable when there are too few, or some are left at the end."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -247,6 +247,6 @@ class _Taker:
         return np.ascontiguousarray(planes.T).view("<u8").reshape(count)
 
     def end(self) -> None:
-        """Refuse bytes that nobody took."""
+        """Reject bytes that were not consumed."""
         if self._at != len(self._data):
             raise Undecodable(f"{len(self._data)} bytes, expected {self._at}")

@@ -1,15 +1,15 @@
-"""The runtime's only door to the journal: `put` at one end, commits in a thread at the other.
+"""The interface through which the collector writes its journal: `put` queues, a thread commits.
 
-put()      never waits. Rows and events go to the backlog.
-commit     `commit_window_s` after the one before began, when `commit_bytes` wait, when REALTIME was set, and on stop.
-           So a sample is on the disk `commit_window_s` plus the time of one commit after `put`, at the latest; a commit
-           and the upkeep behind it that take longer than `commit_window_s` count instead of that
-disk full  what waits stays in memory, up to `queue_mib`; the ballast is given up; tried again every second
-I/O error  the file is put aside, what was not acknowledged is committed to a new one; if that fails, too, or nothing
-           can be written at all, it waits in memory as for a full disk. No disk error ends a running collector
-stop       commits everything. What the disk does not take is counted, noted where space was reserved for it (`held`),
-           raised by `stop`, and told by events at the next start
-the rest   ends the thread; `failure` says why, and the process should end with it
+put()      never blocks. Rows and events go to the backlog.
+commit     `commit_window_s` after the previous one began, when `commit_bytes` wait, when REALTIME was set, and on stop.
+           A sample is on the disk at the latest `commit_window_s` plus the duration of one commit after `put`; where a
+           commit and its upkeep take longer than `commit_window_s`, their duration counts instead
+disk full  rows wait in memory, up to `queue_mib`; the ballast is released; the commit is retried every second
+I/O error  the file is quarantined and what was not acknowledged is committed to a new file. If that fails too, or
+           nothing can be written at all, rows wait in memory as on a full disk. No disk error ends a running collector
+stop       commits everything. What the disk does not accept is counted, recorded in reserved space (`held_losses`),
+           raised by `stop`, and reported by events at the next start
+other      any other error ends the thread; `failure` holds it, and the process should end with it
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from collectors.reading import Event, Reading
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
-"""Between attempts while the disk is full, or fails."""
+"""Time between attempts while the disk is full or fails."""
 LAST_TRIES, LAST_RETRY_S = 5, 0.05
 """Attempts to commit at a stop, as long as half the time for it is left."""
 OVER = {"disk_full": "disk_full_over", "disk_error": "disk_error_over"}
-"""Kinds of events that say that the disk takes nothing, and those that say that this is over."""
+"""Event kinds that report that the disk accepts nothing, and those that report that it accepts data again."""
 NOTE_S = 60.0
-"""Between notes of what waits while the disk takes nothing."""
+"""Time between records of what waits while the disk accepts nothing."""
 START_S = 30.0
-"""A disk that has not opened the journal by then is broken."""
+"""A disk that has not opened the journal by then is regarded as broken."""
 
 
 class Committer:
@@ -51,17 +51,17 @@ class Committer:
     def __init__(
         self, state_dir: Path, name: str, tags: Mapping[str, str], settings: JournalSettings, clock: Clock
     ) -> None:
-        """`tags` go with every reading; a reading's own tags are added to them."""
+        """`tags` are stored with every reading; a reading's own tags are added to them."""
         self.directory = state_dir / name
         self.acknowledged_seq = 0
-        """Everything up to here survives a crash and a power cut."""
+        """Everything up to this seq survives a crash and a power cut."""
         self.journal_bytes = 0
         self.disk_free_bytes = 0
         self.clock_state = UNSYNCHRONISED
         self.committed_at_s = clock.monotonic_s()
-        """When the thread last committed, or saw that there was nothing to commit; CLOCK_MONOTONIC."""
+        """When the thread last committed, or found nothing to commit; CLOCK_MONOTONIC in s."""
         self.failure: BaseException | None = None
-        """What ended the thread, if anything did."""
+        """The error that ended the thread, if any."""
         self._tags = dict(tags)
         self._settings = settings
         self._clock = clock
@@ -72,7 +72,7 @@ class Committer:
         self._stop_until_s = 0.0
         self._ready = threading.Event()
         self._trouble: dict[str, str] = {}
-        """Kinds of disk trouble, since the last commit that succeeded, and what was said first; empty: none."""
+        """Kinds of disk errors since the last successful commit, with the first message of each; empty: none."""
         self._upkeep_fails = False
         self._since_ns = 0
         self._noted_s = 0.0
@@ -85,12 +85,12 @@ class Committer:
 
     @property
     def trouble(self) -> str:
-        """Return why the disk takes nothing now; empty while it does."""
+        """Return why the disk accepts nothing now; empty while it does."""
         return "; ".join(f"{kind}: {why}" for kind, why in dict(self._trouble).items())
 
     @property
     def dropped(self) -> int:
-        """Return how many rows were dropped since the start because the disk did not take them."""
+        """Return how many rows were dropped since the start because the disk did not accept them."""
         return self._backlog.dropped
 
     def start(self) -> None:
@@ -103,7 +103,7 @@ class Committer:
             raise self.failure
 
     def put(self, item: Reading | Event) -> None:
-        """Take a reading or an event; never waits. A reading without any name is nothing."""
+        """Queue a reading or an event; never blocks. A reading without values is ignored."""
         if isinstance(item, Event):
             boottime_ns = self._clock.boottime_ns() if item.boottime_ns is None else item.boottime_ns
             self._backlog.put_event(EventAt(boottime_ns, item.kind, item.detail))
@@ -114,9 +114,9 @@ class Committer:
                 self._wake()
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """Commit everything and close. Raises what ended the thread.
+        """Commit everything and close. Raises the error that ended the thread.
 
-        JournalError: that did not end in time, or the disk did not take everything; it says how much is lost.
+        JournalError: the commit did not end in time, or the disk did not accept everything; the text states the loss.
         """
         if self._thread.is_alive():
             self._stop_until_s = self._clock.monotonic_s() + timeout_s / 2
@@ -129,7 +129,7 @@ class Committer:
             raise self.failure
 
     def _tags_text(self, tags: Mapping[str, str]) -> str:
-        """Return the canonical text of all tags; the same few come again and again."""
+        """Return the canonical text of all tags, cached: the same few sets recur."""
         own = tuple(tags.items())
         text = self._keys.get(own)
         if text is None:
@@ -144,7 +144,7 @@ class Committer:
         self.put(Event(kind, detail))
 
     def _run(self) -> None:
-        """Work until stopped. Expected errors are told by `failure` alone; a bug leaves its trace, too."""
+        """Work until stopped. Expected errors are stored in `failure` only; a bug is logged with its traceback, too."""
         try:
             writer = JournalWriter(self.directory, self._tags, self._settings, self._clock, self._report)
             try:
@@ -154,7 +154,7 @@ class Committer:
                 self._serve(writer)
             finally:
                 writer.close()
-        except DiskFull as error:  # from the beginning only; later samples wait in memory
+        except DiskFull as error:  # at the start only; later samples wait in memory
             self.failure = DiskFull(f"{error}; nothing is collected before there is space")
         except CollectorError as error:
             self.failure = error
@@ -182,17 +182,17 @@ class Committer:
         self._finish(writer)
 
     def _rest_of_window_s(self, began_s: float) -> float:
-        """Return how long to wait after a commit that began then: the next one begins when its window is over."""
+        """Return how long to wait after a commit that began at `began_s`: the next one begins one window after it."""
         return max(0.0, began_s + self._settings.commit_window_s - self._clock.monotonic_s())
 
     def _finish(self, writer: JournalWriter) -> None:
-        """Commit all that waits; JournalError saying how much is lost if the disk does not take it."""
+        """Commit everything that waits; JournalError stating the loss if the disk does not accept it."""
         for _ in range(LAST_TRIES):
             if self._commit(writer):
                 if self._backlog.is_empty:
                     writer.end_run()
                     return
-                continue  # that the trouble is over is an event, too
+                continue  # the end of the disk errors is an event, too
             if self._clock.monotonic_s() > self._stop_until_s:
                 break
             self._clock.sleep_s(LAST_RETRY_S)
@@ -205,7 +205,7 @@ class Committer:
         )
 
     def _commit(self, writer: JournalWriter) -> bool:
-        """Commit what waits and return True; where the disk does not take it, all of it goes on waiting."""
+        """Commit what waits and return True; if the disk does not accept it, return False and keep all of it."""
         try:
             self._commit_surely(writer)
         except (JournalError, OSError) as error:
@@ -219,7 +219,7 @@ class Committer:
         return True
 
     def _commit_surely(self, writer: JournalWriter) -> None:
-        """Commit, in a new file if the disk failed under the live one."""
+        """Commit, in a new file if the disk failed under the active one."""
         try:
             self._commit_once(writer)
         except FileSuspect as error:
@@ -227,12 +227,12 @@ class Committer:
             self._commit_once(writer)
 
     def _keep_up(self, writer: JournalWriter) -> None:
-        """Do the upkeep. It can wait: what is not done now is done later, and commits go on meanwhile."""
+        """Do the upkeep. Work that is not done now is done later; commits continue meanwhile."""
         try:
             writer.upkeep()
         except (JournalError, OSError) as error:
             if isinstance(error, FileSuspect):
-                writer.condemn(error)  # the next commit begins a new file
+                writer.condemn(error)  # the next commit starts a new file
             if isinstance(error, DiskFull):
                 self._make_room(writer)
             if not self._upkeep_fails:
@@ -252,7 +252,7 @@ class Committer:
         self._backlog.done()
 
     def _hold(self, writer: JournalWriter, error: JournalError) -> None:
-        """Let everything wait, say so once, and do what may help."""
+        """Keep everything waiting, report the error once, and take the measures that may help."""
         if isinstance(error, FileSuspect):
             writer.condemn(error)
         kind = "disk_full" if isinstance(error, DiskFull) else "disk_error"
@@ -267,7 +267,7 @@ class Committer:
         if not self._stopping and now_s - self._noted_s >= NOTE_S:
             self._noted_s = now_s
             writer.note_held(self._backlog.outstanding(), self._since_ns, self.trouble, is_final=False)
-        self.committed_at_s = self._clock.monotonic_s()  # alive and trying: a restart would lose what waits
+        self.committed_at_s = self._clock.monotonic_s()  # still trying: a restart would lose what waits
 
     def _make_room(self, writer: JournalWriter) -> None:
         try:

@@ -1,11 +1,11 @@
 """Hot rows to blocks and roll-ups, in one transaction: a crash leaves either the old form or the new one.
 
-Blocks    up to BLOCK_ROWS rows of one stream and boot, in order of time. `lo` and `hi` are the least and greatest seq
-          of the hot rows that went in; no two blocks share a `hi`, and a hot row is never split. So a cursor that
-          stands at the `hi` of one block, or at the seq of any hot row, misses nothing of the others. A block that is
-          not full is taken up again by the next compaction: full blocks need a third less space than short ones.
-Roll-ups  count, least, greatest and sum of every field in bins of RESOLUTIONS_S seconds of boottime. Each hot row is
-          compacted once, so bins are simply added up; a bin that is not over yet is completed by the next compaction.
+Blocks    up to BLOCK_ROWS rows of one stream and boot, in order of time. `lo` and `hi` are the lowest and highest seq
+          of the hot rows in the block; no two blocks share a `hi`, and a hot row is never split. So a cursor at the
+          `hi` of one block, or at the seq of any hot row, skips no other row. The next compaction reopens a block that
+          is not full: full blocks need a third less space than short ones.
+Roll-ups  count, minimum, maximum and sum of every field in bins of RESOLUTIONS_S seconds of boottime. Each hot row is
+          compacted once, so bins are added up; the next compaction completes a bin that is not over yet.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ GROUP_BINS = {60: 60, 3600: 24}
 """Bins that share one row of the roll table: an hour's minutes, a day's hours."""
 NS = 10**9
 SNAP = 1e-12
-"""A sum this close (relatively) to a decimal with six places is that decimal: what differs is rounding noise."""
+"""A sum this close (relatively) to a decimal with six places is stored as that decimal: the rest is rounding noise."""
 
 
 class Bins(NamedTuple):
-    """Statistics of every field in bins that hold rows; (k,) starts and (fields, k) numbers."""
+    """Statistics of every field in the bins that hold rows; starts have shape (k,), statistics (fields, k)."""
 
     start_ns: IntArray
     counts: FloatArray
@@ -41,7 +41,7 @@ class Bins(NamedTuple):
 
 
 def compact(connection: sqlite3.Connection, file: str) -> list[Corruption]:
-    """Turn all hot rows into blocks and roll-ups; return the rows that were damaged and are lost.
+    """Convert all hot rows to blocks and roll-ups; return the rows that were damaged and are lost.
 
     Must run inside the caller's transaction. Memory: one block at a time.
     """
@@ -69,7 +69,7 @@ def _decoded(rows: sqlite3.Cursor, lookup: Lookup, file: str, damage: list[Corru
 
 
 def _take_short_block(connection: sqlite3.Connection, stream: int, boot: int, lookup: Lookup) -> list[Chunk]:
-    """Delete and return the newest block of the stream if it has room for more rows; it is left if it is damaged."""
+    """Delete and return the newest block of the stream if it has room for more rows; a damaged block is left."""
     query = f"SELECT id, {BLK} FROM blk WHERE stream=? AND boot=? ORDER BY bt0 DESC LIMIT 1"  # noqa: S608 - constants
     row = connection.execute(query, (stream, boot)).fetchone()
     if row is None:
@@ -85,7 +85,7 @@ def _take_short_block(connection: sqlite3.Connection, stream: int, boot: int, lo
 
 
 def _groups(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
-    """Yield runs of chunks with at most BLOCK_ROWS rows, or one chunk that alone has more; stamps rise in each."""
+    """Yield runs of chunks with at most BLOCK_ROWS rows, or one chunk that alone has more; stamps rise in each run."""
     group, rows = list[Chunk](), 0
     for chunk in chunks:
         n = len(chunk.boottime_ns)
@@ -100,7 +100,7 @@ def _groups(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
 
 
 def join(chunks: Sequence[Chunk]) -> tuple[IntArray, list[Column]]:
-    """Return stamps and columns of chunks of one stream, one after the other."""
+    """Return stamps and columns of chunks of one stream, concatenated."""
     stamps = np.concatenate([c.boottime_ns for c in chunks])
     columns = []
     for index in range(len(chunks[0].columns)):
@@ -121,7 +121,7 @@ def store_block(
     damage: list[Corruption],
     counted: int = 0,
 ) -> None:
-    """Insert the chunks, which are of this stream and boot, as one block, and count them in the roll-ups.
+    """Insert the chunks, all of this stream and boot, as one block, and add them to the roll-ups.
 
     The first `counted` chunks are in the roll-ups already.
     """
@@ -145,7 +145,7 @@ def store_block(
 
 
 def bins_of(stamps: IntArray, columns: Sequence[Column], resolution_s: int) -> Bins:
-    """Return the rows' statistics; missing and non-finite values count nowhere."""
+    """Return the rows' statistics; missing and non-finite values are not counted."""
     values = np.array([c.values for c in columns], dtype=np.float64)
     here = np.isfinite(values)
     for row, column in zip(here, columns, strict=True):
@@ -163,11 +163,11 @@ def bins_of(stamps: IntArray, columns: Sequence[Column], resolution_s: int) -> B
 
 
 def merge(bins: Bins) -> Bins:
-    """Return the bins with those of equal start put together; starts rise."""
+    """Return the bins with those of equal start merged; starts rise."""
     order = np.argsort(bins.start_ns, kind="stable")
     start_ns = bins.start_ns[order]
     first = np.flatnonzero(np.diff(start_ns, prepend=start_ns[:1] - 1))
-    with np.errstate(over="ignore", invalid="ignore"):  # a sum may overflow to infinity: then it is that
+    with np.errstate(over="ignore", invalid="ignore"):  # a sum may overflow to infinity, which is stored
         total = np.add.reduceat(bins.total[:, order], first, axis=1)
     return Bins(
         start_ns[first],
@@ -179,7 +179,7 @@ def merge(bins: Bins) -> Bins:
 
 
 def concatenate(parts: Sequence[Bins]) -> Bins:
-    """Return all bins of the parts, those of equal start put together."""
+    """Return all bins of the parts, those of equal start merged."""
     starts = np.concatenate([p.start_ns for p in parts])
     matrices = [np.concatenate([p[i] for p in parts], axis=1) for i in range(1, 5)]
     return merge(Bins(starts, *matrices))
@@ -188,7 +188,7 @@ def concatenate(parts: Sequence[Bins]) -> Bins:
 def _add_to_roll(
     connection: sqlite3.Connection, key: tuple[int, int, int, int], bins: Bins, file: str, damage: list[Corruption]
 ) -> None:
-    """Put the bins together with those that the row `key`, (stream, res, boot, bt), holds already."""
+    """Merge the bins with those that the row `key`, (stream, res, boot, bt), already holds."""
     query = "SELECT rowid, n, crc, payload FROM roll WHERE stream=? AND res=? AND boot=? AND bt=?"
     row = connection.execute(query, key).fetchone()
     if row is not None:
@@ -204,7 +204,7 @@ def _add_to_roll(
 
 
 def _bin_columns(bins: Bins) -> list[Column]:
-    """Return four columns for each field; least and greatest of an empty bin are stored as 0 and mean nothing."""
+    """Return four columns for each field; minimum and maximum of an empty bin are stored as 0 and have no meaning."""
     columns = list[Column]()
     for count, least, greatest, total in zip(*bins[1:], strict=True):
         empty = count == 0
@@ -214,7 +214,7 @@ def _bin_columns(bins: Bins) -> list[Column]:
 
 
 def _snapped(total: FloatArray) -> FloatArray:
-    with np.errstate(over="ignore", invalid="ignore"):  # sums beyond 1e302 are no decimals of ours
+    with np.errstate(over="ignore", invalid="ignore"):  # sums beyond 1e302 have no decimal form
         decimal = np.round(total, 6)
         return np.where(np.abs(decimal - total) <= SNAP * np.abs(total), decimal, total)
 
@@ -222,9 +222,9 @@ def _snapped(total: FloatArray) -> FloatArray:
 def decode_bins(
     key: tuple[int, int, int, int], n: int, crc: int, payload: bytes, fields: int, only: int | None = None
 ) -> Bins:
-    """Return a row of the roll table; `key` is (stream, res, boot, bt). Undecodable if it cannot be trusted.
+    """Return a row of the roll table; `key` is (stream, res, boot, bt). Undecodable if it is damaged.
 
-    `only`: the one field that is wanted; the others are not decoded.
+    `only`: the one field to decode.
     """
     stream, _, boot, group_ns = key
     if checksum(stream, boot, group_ns, n, payload) != crc:

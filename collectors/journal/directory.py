@@ -1,4 +1,4 @@
-"""One collector's folder, locked: which files there are, a new one's number and contents, damaged ones put aside."""
+"""One collector's directory, locked: lists its files, creates new ones, quarantines damaged ones."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from collectors.journal.settings import MIB, JournalSettings
 from collectors.journal.shipper_state import read_cursors, ship_db
 
 RUN = "run"
-"""Key of the meta table while a collector runs: its boot and when it began. Left over, the run ended without a stop."""
+"""Key of the meta table while a collector runs: its boot and start. A key left over: the run ended without a stop."""
 KEPT = (RUN, held_losses.META)
-"""Keys of the meta table that go along from file to file, beside those of salvage."""
+"""Keys of the meta table that are copied from file to file, in addition to those of `recovery`."""
 LEAP = 2**32
-"""Numbers left out when a file that cannot be read may have given out some."""
+"""Numbers that are left out when an unreadable file may have used some."""
 
 
 def lock(directory: Path) -> int:
-    """Return a descriptor that holds the folder's lock until it is closed; JournalLocked if another process has it."""
+    """Return a descriptor that holds the directory's lock until closed; JournalLocked if another process has it."""
     path = directory / "lock"
     try:
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -57,10 +57,10 @@ def lock(directory: Path) -> int:
 
 
 class JournalDirectory:
-    """The folder, held by this process until `release`."""
+    """The directory, held by this process until `release`."""
 
     def __init__(self, directory: Path, tags: Mapping[str, str], settings: JournalSettings) -> None:
-        """Lock it. Raises JournalLocked, JournalNewer (nothing was touched), JournalReadOnly."""
+        """Lock the directory. Raises JournalLocked, JournalNewer (nothing was changed), JournalReadOnly."""
         self.directory = directory
         self._tags = dict(tags)
         self._settings = settings
@@ -78,12 +78,12 @@ class JournalDirectory:
             raise
 
     def release(self) -> None:
-        """Let another process have the folder."""
+        """Release the lock."""
         os.close(self._lock)
 
     def new_file(self, first_seq: int) -> Path:
-        """Return a new journal file that knows what the newest readable one knows about boots and streams."""
-        used = [number_of(p) for p in self.directory.glob("j-*.db*")]  # an orphan WAL must not meet a new file, either
+        """Return a new journal file with the boots and streams of the newest readable one."""
+        used = [number_of(p) for p in self.directory.glob("j-*.db*")]  # an orphan WAL must not meet a new file either
         self._number = max([self._number, *used]) + 1
         path = path_of(self.directory, self._number)
         meta: dict[str, str | int] = {"collector": self.directory.name, "tags": canonical(self._tags)}
@@ -94,7 +94,7 @@ class JournalDirectory:
             begin_file(path, first_seq, meta, before)
         except BaseException:
             with suppress(OSError):
-                remove_family(path)  # it may be whole, only not known to be on the disk
+                remove_family(path)  # it may be complete, but is not known to be on the disk
             raise
         finally:
             if before is not None:
@@ -117,7 +117,7 @@ class JournalDirectory:
         return None
 
     def next_seq(self) -> int:
-        """Return a number that was never given out: after all files and all cursors, far after an unreadable file."""
+        """Return a number that was never used: after all files and all cursors, far after an unreadable file."""
         newest, leap = 0, 0
         for path in (*journal_files(self.directory), *bad_files(self.directory)):
             try:
@@ -129,9 +129,9 @@ class JournalDirectory:
         return max(newest, 0, *cursors.values()) + leap + 1
 
     def put_aside(self, path: Path) -> Path:
-        """Rename a damaged file with all that belongs to it; return its new name.
+        """Quarantine a damaged file: rename it with all that belongs to it; return its new name.
 
-        Where an earlier attempt came only as far as the file itself, this one does the rest under the same name.
+        If an earlier attempt renamed only the file itself, this one renames the rest to match.
         """
         taken = max((int(p.name.split(".bad-")[1].split(".")[0].split("-")[0]) for p in self._aside(path)), default=0)
         was_begun = taken and not path.exists()
@@ -146,16 +146,16 @@ class JournalDirectory:
         return list(self.directory.glob(f"{path.name}.bad-*"))
 
     def make_ballast(self) -> None:
-        """Hold some disk space back, if there is none held back and the disk is not low."""
+        """Reserve disk space, if none is reserved and the disk is not low."""
         path, size = self.directory / "ballast", int(self._settings.ballast_mib * MIB)
         if path.exists() or not size or disk_is_low(self.directory, self._settings):
             return
         try:
             with path.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, size)
-        except OSError:  # no room for it: then there is no ballast, and the next upkeep tries again
+        except OSError:  # no room: there is no ballast, and the next upkeep tries again
             path.unlink(missing_ok=True)
 
     def give_up_ballast(self) -> None:
-        """Give the space back that was held."""
+        """Release the reserved space."""
         (self.directory / "ballast").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A collector's folder as a reader sees it: files that are rolled over, sealed and put aside while one looks."""
+"""A collector's directory as a reader sees it, while the writer rolls over, seals and quarantines files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from collectors.journal.schema import connect_reader, get_meta, journal_files, r
 
 T = TypeVar("T")
 TRIES = 5
-"""Looks for a file that vanished while it was about to be read."""
+"""Attempts to find a file that vanished before it was read."""
 ALL = 2**63 - 1
 
 
 class DirectoryView:
-    """Opens each file for one unchanging view, fetches, closes. Never writes."""
+    """Opens each file for one snapshot, fetches, closes. Never writes."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -32,7 +32,7 @@ class DirectoryView:
         return self.directory.name
 
     def take_damage(self) -> list[Corruption]:
-        """Return what reads had to leave out since the last call."""
+        """Return the corruption records of all reads since the last call."""
         found, self._damage = list(self._damage.values()), {}
         return found
 
@@ -42,7 +42,7 @@ class DirectoryView:
         return journal_files(self.directory)
 
     def decoded(self, path: Path, table: str, number: int, decode: Callable[[Any], Chunk], row: Any) -> Chunk | None:
-        """Return the row as a chunk; None, and a note of the damage, if it cannot be trusted."""
+        """Return the row as a chunk; if it is damaged, record the corruption and return None."""
         try:
             return decode(row)
         except Undecodable as error:
@@ -50,11 +50,11 @@ class DirectoryView:
             return None
 
     def note_damage(self, path: Path, table: str, number: int, why: str) -> None:
-        """Remember a row that was left out; the same row once."""
+        """Record a row that was left out; the same row only once."""
         self._damage[path.name, table, number] = Corruption(path.name, table, number, why)
 
     def files_after(self, seq: int) -> list[Path]:
-        """Return the files that may hold something behind `seq`, oldest first."""
+        """Return the files that may hold something after `seq`, oldest first."""
         files = self.files()
         ends = [self._first_of(path) - 1 for path in files[1:]] + [ALL]
         return [path for path, last in zip(files, ends, strict=False) if last > seq]
@@ -67,7 +67,7 @@ class DirectoryView:
         return self._first_seq[key]
 
     def newest(self, read: Callable[[sqlite3.Connection], T], default: T) -> T:
-        """Return what `read` finds in the live file; `default` if there is none."""
+        """Return what `read` returns for the active file; `default` if there is none."""
 
         def once() -> T:
             files = self.files()
@@ -79,7 +79,7 @@ class DirectoryView:
         return self.retrying(once)
 
     def each(self, read: Callable[[sqlite3.Connection], T]) -> list[T]:
-        """Return what `read` finds in each file, oldest first."""
+        """Return what `read` returns for each file, oldest first."""
 
         def once() -> list[T]:
             found = []
@@ -91,7 +91,7 @@ class DirectoryView:
         return self.retrying(once)
 
     def retrying(self, read: Callable[[], T]) -> T:
-        """Return what `read` returns; once more if a file vanished, was replaced or was busy meanwhile."""
+        """Return what `read` returns; retry if a file vanished, was replaced or was busy meanwhile."""
         for left in reversed(range(TRIES)):
             try:
                 before = journal_files(self.directory)
@@ -106,14 +106,14 @@ class DirectoryView:
 
 
 def unreadable(path: Path, error: sqlite3.Error | OSError) -> JournalError:
-    """Return the error that says why a folder cannot be read, and what to do where its rights are the reason."""
+    """Return the error that states why a directory cannot be read, and the remedy where permissions are the reason."""
     if isinstance(error, PermissionError):
         return JournalError(f"{path}: this user may not read it; run the command with sudo")
     return JournalError(f"{path}: cannot be read: {error.strerror if isinstance(error, OSError) else error}")
 
 
 def _is_passing(error: sqlite3.Error | OSError) -> bool:
-    """Return whether the error may go away by itself: the file was being sealed or replaced."""
+    """Return whether the error may be temporary: the file was being sealed or replaced."""
     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
         return False
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN)
