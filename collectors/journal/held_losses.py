@@ -1,12 +1,12 @@
-"""What would be lost if the collector ended now, in a file whose space is reserved: `<state>/<collector>/held`.
+"""What would be lost if the collector ended now, in a file with reserved space: `<state>/<collector>/held`.
 
-While the disk takes nothing, samples wait in memory. No journal row can say so, but a file that has its blocks already
-can be written over. So the collector reserves one when it starts, and from the first failed commit on keeps in it how
-many rows and events wait, of which series and from when to when: the last time when it ends. `status` shows it, and the
-next start turns it into events. After a commit that succeeded the record is over; its `id` goes into the journal's meta
-table in that commit, so that no record is told twice.
+While the disk accepts nothing, samples wait in memory. No journal row can record that, but a file whose blocks are
+allocated can be overwritten. So the collector reserves one when it starts. From the first failed commit on it records
+there how many rows and events wait, of which series and from when to when; the last record is written when it ends.
+`status` shows the record, and the next start turns it into events. A successful commit ends the record: its `id` is
+stored in the journal's meta table in that commit, so that no record is reported twice.
 
-One record of SIZE bytes: JSON, filled up with blanks. What cannot be parsed (torn by a power cut) is no record.
+One record of SIZE bytes: JSON, padded with blanks. What cannot be parsed (torn by a power cut) is no record.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from collectors.text import encodable
 NAME = "held"
 SIZE = 16 * 1024
 META = "held"
-"""Key of the journal's meta table: the id of the newest record that is over."""
+"""Key of the journal's meta table: the id of the newest record that has ended."""
 TRIES = 5
-"""Attempts at the last record; a disk that fails now and then may take the next one."""
+"""Attempts at the last record; a disk with intermittent errors may accept the next one."""
 MOST_FILES = 50
 EMPTY = b" " * SIZE
 
@@ -41,24 +41,24 @@ class Held:
     why: str
     losses: Losses
     is_final: bool = False
-    """Whether the process ended with it: then the numbers are exact, else they grew until it ended."""
+    """Whether it was written when the process ended: then the numbers are exact, else they grew until it ended."""
     uptos: dict[str, int] = field(default_factory=dict)
-    """Files to be put aside, by name: up to which seq their rows were acknowledged. The rest is in `losses`."""
+    """Files to be quarantined, by name: up to which seq their rows were acknowledged. The rest is in `losses`."""
     earlier: tuple[EventAt, ...] = ()
-    """What the runs before had left to tell, and this one could not commit either; without tags."""
+    """What earlier runs had left to report, and this one could not commit either; without tags."""
 
     @property
     def id(self) -> str:
-        """Return what tells this record from others."""
+        """Return the identifier of this record."""
         return f"{self.boot_id} {self.at_ns}"
 
     def told(self) -> list[EventAt]:
-        """Return the events that tell, at the next start, what was lost."""
+        """Return the events that report, at the next start, what was lost."""
         end = "when the collector ended" if self.is_final else "when the collector was killed, or later"
         return [*self.earlier, *self.losses.told(f"lost with the process's memory {end}: {self.why}", self.boot_id)]
 
     def text(self) -> bytes:
-        """Return the record as it is stored, SIZE bytes; series that have no room are one loss."""
+        """Return the record as it is stored, SIZE bytes; series for which there is no room are merged into one loss."""
         losses, earlier = self.losses, list(self.earlier)
         while True:
             table = {
@@ -78,7 +78,7 @@ class Held:
 
 
 def _halved(losses: Losses) -> Losses:
-    """Return the losses with the second half of the series as one, then with all events as one kind."""
+    """Return the losses with the second half of the series merged, then with all events merged into one kind."""
     found = Losses()
     keep = len(losses.rows) // 2
     for number, (key, loss) in enumerate(losses.rows.items()):
@@ -89,7 +89,7 @@ def _halved(losses: Losses) -> Losses:
 
 
 def reserve(directory: Path) -> None:
-    """Make the file with all its blocks, if it is not there. OSError where there is no room for it."""
+    """Create the file with all its blocks if it does not exist. OSError if there is no room for it."""
     path = directory / NAME
     if path.exists():
         return
@@ -101,17 +101,17 @@ def reserve(directory: Path) -> None:
 
 
 def write(directory: Path, record: Held) -> None:
-    """Put the record on the disk, over the one before. OSError when that fails."""
+    """Write the record to the disk, over the one before. OSError when that fails."""
     _write(directory / NAME, record.text(), os.O_CREAT)
 
 
 def clear(directory: Path) -> None:
-    """Take the record away; the space stays reserved. OSError when that fails."""
+    """Delete the record; the space stays reserved. OSError when that fails."""
     _write(directory / NAME, EMPTY, 0)
 
 
 def remove(directory: Path) -> None:
-    """Give the space back. OSError when that fails."""
+    """Release the space. OSError when that fails."""
     (directory / NAME).unlink(missing_ok=True)
 
 
@@ -126,7 +126,7 @@ def _write(path: Path, data: bytes, flags: int) -> None:
 
 
 def read(directory: Path) -> Held | None:
-    """Return the record; None where there is none, or none that is whole. OSError if it may not be read."""
+    """Return the record; None if there is none, or it is not complete. OSError if it may not be read."""
     try:
         text = (directory / NAME).read_bytes()
     except FileNotFoundError:
@@ -135,7 +135,7 @@ def read(directory: Path) -> Held | None:
 
 
 def parse(text: bytes) -> Held | None:
-    """Return the record that `text` holds; None if that is not a whole one."""
+    """Return the record that `text` holds; None if it is not complete."""
     try:
         return _parsed(json.loads(text))
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):

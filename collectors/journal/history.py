@@ -29,13 +29,13 @@ from collectors.journal.schema import connect_reader, snapshot
 from collectors.journal.timeline import Timeline
 
 PAGE_BLOCKS = 64
-"""Blocks that are fetched at once."""
+"""Number of blocks that are fetched at once."""
 
 TimelineOf = Callable[[str], Timeline]
 
 
 class TimeRange(NamedTuple):
-    """What is wanted: rows of [start_ns, end_ns) in wall time, of one measurement or of all; one field or all."""
+    """A query: rows of [start_ns, end_ns) in wall time, of one measurement or of all; one field or all."""
 
     start_ns: int
     end_ns: int
@@ -44,7 +44,7 @@ class TimeRange(NamedTuple):
 
 
 class SeriesRows(NamedTuple):
-    """One field of one set of tags: what a chart draws as one line."""
+    """One field of one set of tags: one line of a chart."""
 
     measurement: str
     tags: str
@@ -52,22 +52,22 @@ class SeriesRows(NamedTuple):
 
 
 class ChunkPart(NamedTuple):
-    """The rows of a chunk that lie in a window and whose time is known."""
+    """The rows of a chunk that lie in a time range and whose time is known."""
 
     chunk: Chunk
     wall_ns: IntArray
     by_person: npt.NDArray[np.bool_]
-    """Which stamps rest on a person's word."""
+    """Marks the stamps whose time rests on a manually set clock."""
 
 
 def spans(folder: DirectoryView, timeline_of: TimelineOf, window: TimeRange) -> Iterator[RowRange]:
-    """Yield the window's rows, file by file, blocks before hot rows."""
+    """Yield the rows of the time range, file by file, blocks before hot rows."""
     for cut in cuts(folder, timeline_of, window):
         yield RowRange(cut.chunk.stream, cut.wall_ns, cut.chunk.columns)
 
 
 def cuts(folder: DirectoryView, timeline_of: TimelineOf, window: TimeRange, upto_seq: int = ALL) -> Iterator[ChunkPart]:
-    """Yield the window's rows as `spans` does; a chunk that ends after `upto_seq` is left out, whole."""
+    """Yield the rows of the time range as `spans` does; a chunk that ends after `upto_seq` is left out, whole."""
     times, news = _Times(timeline_of), News()
     for path in folder.files():
         after: int | None = 0
@@ -80,10 +80,10 @@ def cuts(folder: DirectoryView, timeline_of: TimelineOf, window: TimeRange, upto
 
 
 class News:
-    """Tells which rows of a chunk were not seen yet by one who reads on and on.
+    """Filters out the rows of a chunk that a tailing caller has seen.
 
-    A compaction joins rows that were read already with new ones in one block, which comes again: its `lo` lies at or
-    before the newest seq that was seen of its stream and boot. What was salvaged is old but comes as something new.
+    A compaction joins rows that were read already with new ones in one block, which is returned again: its `lo` is at
+    or before the newest seq that was seen of its stream and boot. Recovered rows are old but are returned as new.
     """
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ def pick(chunk: Chunk, rows: npt.NDArray[np.bool_]) -> Chunk:
 
 
 class _Times(dict[str, Timeline]):
-    """Each boot's timeline, asked for once."""
+    """Each boot's timeline, resolved once."""
 
     def __init__(self, timeline_of: TimelineOf) -> None:
         self._timeline_of = timeline_of
@@ -123,13 +123,13 @@ class _Times(dict[str, Timeline]):
 def _page(
     folder: DirectoryView, path: Path, after: int, times: _Times, window: TimeRange
 ) -> tuple[list[Chunk], int | None]:
-    """Return the chunks of the next blocks after id `after`, and where to go on; None: that was all of the file.
+    """Return the chunks of the next blocks after id `after`, and where to continue; None: the file is exhausted.
 
-    The last page holds the hot rows, too, from the same view: a compaction in between neither hides nor doubles any.
+    The last page also holds the hot rows, from the same snapshot: a compaction in between hides and doubles nothing.
     """
 
     def fetch() -> tuple[list[Chunk], int | None]:
-        if not path.exists():  # deleted by retention, or put aside, since the list was made
+        if not path.exists():  # deleted by retention, or quarantined, since the list was made
             return [], None
         with snapshot(connect_reader(path)) as connection:
             lookup = Lookup(connection)
@@ -149,7 +149,7 @@ def _of(chunks: Sequence[Chunk | None], window: TimeRange) -> list[Chunk]:
 
 
 def _hot(folder: DirectoryView, path: Path, connection: sqlite3.Connection, lookup: Lookup) -> list[Chunk | None]:
-    """Return the hot rows, each run of one stream and boot joined into one chunk."""
+    """Return the hot rows; all rows of one stream and boot form one chunk."""
     query = f"SELECT {HOT} FROM hot ORDER BY stream, boot, bt0"  # noqa: S608 - constants
     chunks = [folder.decoded(path, "hot", row[0], lookup.hot, row) for row in connection.execute(query)]
     groups: dict[tuple[int, str], list[Chunk]] = {}
@@ -160,13 +160,13 @@ def _hot(folder: DirectoryView, path: Path, connection: sqlite3.Connection, look
 
 
 def joined(chunks: Sequence[Chunk]) -> Chunk:
-    """Return chunks of one stream and boot as one."""
+    """Return chunks of one stream and boot, joined into one."""
     stamps, columns = join(chunks)
     return replace(chunks[-1], lo=chunks[0].lo, boottime_ns=stamps, columns=columns)
 
 
 def _touching(lookup: Lookup, times: _Times, window: TimeRange, first: str, last: str) -> tuple[str, list[int]]:
-    """Return an SQL condition, and its arguments, for rows whose [first, last] touches the window in any boot."""
+    """Return an SQL condition, and its arguments, for rows whose [first, last] touches the time range in any boot."""
     terms, arguments = ["0"], list[int]()
     for boot, boot_id in lookup.boot_ids.items():
         for low, high in times[boot_id].intervals(window.start_ns, window.end_ns):
@@ -176,7 +176,7 @@ def _touching(lookup: Lookup, times: _Times, window: TimeRange, first: str, last
 
 
 def _cut(chunk: Chunk, timeline: Timeline, window: TimeRange) -> ChunkPart | None:
-    """Return the chunk's rows that lie in the window and whose time is known."""
+    """Return the chunk's rows that lie in the time range and whose time is known."""
     wall_ns, known = timeline.to_wall(chunk.boottime_ns)
     inside = known & (wall_ns >= window.start_ns) & (wall_ns < window.end_ns)
     if not inside.any():
@@ -188,7 +188,7 @@ def _cut(chunk: Chunk, timeline: Timeline, window: TimeRange) -> ChunkPart | Non
 
 
 def rollups(folder: DirectoryView, timeline_of: TimelineOf, window: TimeRange, resolution_s: int) -> list[RollUp]:
-    """Return every field's bins that begin in the window, those of rows that are not compacted yet included."""
+    """Return every field's bins that begin in the time range, including those of rows that are not compacted yet."""
     times = _Times(timeline_of)
     parts: dict[tuple[str, str, str], list[tuple[Stream, Bins]]] = {}
     for path in folder.files():
@@ -243,7 +243,7 @@ def _bins_in_file(
 
 
 def _index(stream: Stream, field: str | None) -> int | None:
-    """Return where the field is in the stream; -1 if it has none of that name, None if all are wanted."""
+    """Return the index of the field in the stream; -1 if it has none of that name, None if all are requested."""
     if field is None:
         return None
     return next((i for i, spec in enumerate(stream.fields) if spec.name == field), -1)
@@ -254,7 +254,7 @@ def _with_field(stream: Stream, only: int | None) -> Stream:
 
 
 def _by_field(pieces: Sequence[tuple[Stream, Bins]]) -> Iterator[tuple[FieldSpec, Stream, Bins]]:
-    """Yield each field's bins of one series and boot, put together over files and streams."""
+    """Yield each field's bins of one series and boot, merged over files and streams."""
     by_field: dict[FieldSpec, list[tuple[Stream, Bins]]] = {}
     for stream, bins in pieces:
         for index, field in enumerate(stream.fields):
@@ -265,7 +265,7 @@ def _by_field(pieces: Sequence[tuple[Stream, Bins]]) -> Iterator[tuple[FieldSpec
 
 
 def _in_window(bins: Bins, timeline: Timeline, window: TimeRange) -> npt.NDArray[Any]:
-    """Return (5, k): wall time as int64 seen as float64 bits, count, least, greatest, sum of bins in the window."""
+    """Return (5, k): wall time as int64 seen as float64 bits, count, minimum, maximum, sum of bins in the range."""
     wall_ns, known = timeline.to_wall(bins.start_ns)
     inside = known & (wall_ns >= window.start_ns) & (wall_ns < window.end_ns) & (bins.counts[0] > 0)
     return np.vstack([wall_ns[inside].view(np.float64), *(matrix[:, inside] for matrix in bins[1:])])
@@ -280,7 +280,7 @@ def _roll_up(series: SeriesRows, tables: Sequence[tuple[Stream, npt.NDArray[Any]
 
 
 def tail(folder: DirectoryView, rows: int) -> list[Chunk]:
-    """Return the newest rows of each stream, at most so many, from the live file and the one before it."""
+    """Return the newest rows of each stream, at most `rows`, from the active file and the one before it."""
     found: dict[tuple[str, str], Chunk] = {}
     for path in folder.files()[:-3:-1]:
         with snapshot(connect_reader(path)) as connection:
@@ -299,7 +299,7 @@ def tail(folder: DirectoryView, rows: int) -> list[Chunk]:
 def _newest(
     folder: DirectoryView, path: Path, connection: sqlite3.Connection, lookup: Lookup, stream: int, rows: int
 ) -> list[Chunk]:
-    """Return chunks with the stream's newest `rows` rows of this file or more, oldest first."""
+    """Return chunks with at least the stream's newest `rows` rows of this file, if it has so many; oldest first."""
     found, count = list[Chunk](), 0
     queries = (
         (f"SELECT seq, {HOT} FROM hot WHERE stream=? ORDER BY seq DESC LIMIT ?", "hot", lookup.hot),  # noqa: S608

@@ -1,10 +1,10 @@
-"""Notes: what people and their tools did, in a journal of the host's own: `<state>/notes`.
+"""Notes: events written by people and tools, in a journal of the host: `<state>/notes`.
 
-It is a journal like any other: read, shipped and exported by the same code. Only nobody holds it open: whoever writes a
-note locks the folder, commits, and lets go. So the clock's table, which a collector keeps up itself, is kept up here by
-every collector, and every shipper of the same user, that sees the clock's state change (`TailingReader`): a note
-written before the time was known gets its time as samples do. A note takes some 200 bytes, so the journal stays one
-file.
+It is a journal like any other: the same code reads, ships and exports it. But no process holds it open: the writer of
+a note locks the directory, commits, and releases it. A collector updates its own clock table; the clock table of the
+notes is updated by every collector, and every shipper of the same user, that sees the clock's state change
+(`TailingReader`). So a note written before the time was known gets its time as samples do. A note takes some 200
+bytes, so the journal stays one file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 NAME = "notes"
 WAIT_S = 10.0
-"""A note is written in well under a second, so whoever holds the folder for so long is not well."""
+"""Writing a note takes well under a second; a process that holds the directory for longer is stuck."""
 LOOK_S = 0.05
 SETTINGS = JournalSettings(ballast_mib=0.0)
 
@@ -42,9 +42,9 @@ def write(
     clock: Clock,
     wait_s: float = WAIT_S,
 ) -> int:
-    """Put a note on the disk; return what the time it carries is worth.
+    """Write a note to the disk; return the clock state of its time, for example SYNCHRONISED.
 
-    Raises JournalLocked when others write for longer than `wait_s`, another JournalError when it cannot be kept.
+    Raises JournalLocked when others write for longer than `wait_s`, another JournalError when the note cannot be kept.
     """
     directory = state_dir / NAME
     happened_ns = clock.boottime_ns()
@@ -64,7 +64,7 @@ def write(
         try:
             writer.upkeep()
             _commit(writer, Work(events=_events(noticed, clock)))
-        except (JournalError, OSError) as error:  # the note is on the disk; who comes next clears up
+        except (JournalError, OSError) as error:  # the note is on the disk; the next writer cleans up
             log.warning("the note is kept; %s is not cleared up: %s", directory, error)
         return writer.clock_state
     finally:
@@ -72,7 +72,7 @@ def write(
 
 
 def _opened(directory: Path, bench: str, clock: Clock, report: Report, wait_s: float) -> JournalWriter:
-    """Return the folder's writer as soon as nobody else is; JournalLocked when that takes too long."""
+    """Return the directory's writer as soon as no other process writes; JournalLocked when that takes too long."""
     until_s = clock.monotonic_s() + wait_s
     while True:
         try:
@@ -86,14 +86,14 @@ def _opened(directory: Path, bench: str, clock: Clock, report: Report, wait_s: f
 
 
 def _events(noticed: list[tuple[str, str]], clock: Clock) -> list[EventAt]:
-    """Return what the writer noticed as events, once."""
+    """Return what the writer reported as events, once."""
     found = [EventAt(clock.boottime_ns(), kind, detail) for kind, detail in noticed]
     noticed.clear()
     return found
 
 
 def _commit(writer: JournalWriter, work: Work) -> None:
-    """Commit; in a new file if the disk failed under the old one."""
+    """Commit, in a new file if the disk failed under the old one."""
     try:
         writer.commit(work)
     except FileSuspect as error:
@@ -102,7 +102,7 @@ def _commit(writer: JournalWriter, work: Work) -> None:
 
 
 class TailingReader:
-    """Brings the notes' clock table up to date at its first call and whenever the clock's state has changed."""
+    """Updates the notes' clock table at its first call and whenever the clock's state has changed."""
 
     def __init__(self, state_dir: Path, clock: Clock) -> None:
         self._state_dir = state_dir
@@ -110,7 +110,7 @@ class TailingReader:
         self._state: int | None = None
 
     def __call__(self, clock_state: int) -> None:
-        """Take the state that the caller's own journal has seen; cheap when it is the one before."""
+        """Compare with the state that the caller's own journal has seen; cheap when it has not changed."""
         if clock_state == self._state:
             return
         self._state = clock_state
@@ -119,9 +119,9 @@ class TailingReader:
 
 
 def follow_clock(state_dir: Path, clock: Clock) -> None:
-    """Enter what the clock says now. A note that is just being written does that itself; other trouble is logged."""
+    """Enter the present clock reading. A process that is writing a note does that itself; other errors are logged."""
     directory = state_dir / NAME
-    if not os.access(directory, os.W_OK):  # the shipper's user only reads it; collectors, whose it is, keep it up
+    if not os.access(directory, os.W_OK):  # the shipper's user only reads it; the collectors, who own it, update it
         return
     try:
         tags = JournalReader(directory).tags()

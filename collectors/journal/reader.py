@@ -1,13 +1,13 @@
-"""Everybody's way into one collector's journal, while it is being written: chunks, events, times, ranges, roll-ups.
+"""Read access to one collector's journal while it is being written: chunks, events, times, ranges, roll-ups.
 
-Every call opens the files it needs, takes one unchanging view of each, fetches, and closes: an open view would keep the
-writer's WAL from shrinking. Nothing is written, so a sealed file needs no write access. Files that are rolled over,
-sealed, thinned or put aside between two calls are no matter; a file that vanishes during one is looked for again.
+Every call opens the files it needs, takes one snapshot of each, fetches, and closes: an open snapshot would keep the
+writer's WAL from shrinking. Nothing is written, so a sealed file needs no write access. Files may be rolled over,
+sealed, thinned or quarantined between two calls; a file that vanishes during a call is looked for again.
 
-    cursor     a seq. `after` and `chunks_after` give what lies behind it, whole blocks first, in order of `hi`;
-               the first chunk may reach back before the cursor (sending that part again does no harm)
-    time       `to_wall` and `states` by the boot's clock table, with what the shipper froze put over it
-    damage     rows whose checksum does not hold are left out; `take_damage` tells which
+        cursor     a seq. `after` and `chunks_after` return what is after it, whole blocks first, in order of `hi`;
+                   the first chunk may reach back before the cursor (sending that part again does no harm)
+        time       `to_wall` and `states` use the boot's clock table, overridden by the offsets that the shipper froze
+        damage     rows with a wrong checksum are left out; `take_damage` returns a record of each
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ from collectors.journal.timeline import Timeline, resolve, with_frozen
 
 
 class JournalReader(DirectoryView):
-    """Reads `<state>/<collector>`. Any thread, any user with read access; opens nothing until asked."""
+    """Reads `<state>/<collector>`. Any thread, any user with read access; opens no file until a method is called."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self._sealed_seqs: dict[tuple[str, int], tuple[int, int]] = {}
 
     def tags(self) -> Mapping[str, str]:
-        """Return the tags that all readings of this collector carry; for its events. None are known before it ran."""
+        """Return the tags that all readings and events of this collector carry; none are known before its first run."""
         nothing: dict[str, Any] = {}
         tags: Mapping[str, str] = json.loads(self.newest(get_meta, nothing).get("tags", "{}"))
         return tags
 
     def newest_seq(self) -> int:
-        """Return the newest sequence number on the disk; 0 where nothing was written yet."""
+        """Return the newest sequence number on the disk; 0 if nothing was written yet."""
         return self.newest(newest_seq, default=0)
 
     def commits_between(self, after: int, upto: int = ALL) -> int:
-        """Return how many sequence numbers in (after, upto] were given out.
+        """Return how many sequence numbers in (after, upto] were used.
 
         Numbers are left out between files: the writer leaves a wide gap where a damaged file may have used some.
         """
@@ -78,7 +78,7 @@ class JournalReader(DirectoryView):
         return count
 
     def _seqs_of(self, path: Path, *, is_sealed: bool) -> tuple[int, int]:
-        """Return the first and last sequence number of the file; what a sealed one says is remembered."""
+        """Return the first and last sequence number of the file; the result of a sealed file is cached."""
         key = (path.name, path.stat().st_ino)
         if key not in self._sealed_seqs:
             with snapshot(connect_reader(path)) as connection:
@@ -89,21 +89,21 @@ class JournalReader(DirectoryView):
             self._sealed_seqs[key] = (first, last)
         return self._sealed_seqs[key]
 
-    # Behind a cursor ------------------------------------------------------------------------------------------------
+    # After a cursor -------------------------------------------------------------------------------------------------
 
     def after(self, seq: int, max_rows: int = 5000) -> Chunks:
-        """Return chunks and events behind `seq`, about `max_rows` rows, and where the cursor stands after them.
+        """Return chunks and events after `seq`, about `max_rows` rows, and the cursor's position after them.
 
-        At least one chunk or event if there is any; an empty batch has `hi` = `seq`.
+        Returns at least one chunk or event if there is any; an empty batch has `hi` = `seq`.
         """
         return self.retrying(lambda: self._after(seq, max_rows))
 
     def chunks_after(self, seq: int, max_rows: int = 5000) -> list[Chunk]:
-        """Return the chunks of `after`: a cursor may move to each one's `hi` when it is done with it."""
+        """Return the chunks of `after`: a cursor may move to a chunk's `hi` once the chunk is processed."""
         return list(self.after(seq, max_rows).chunks)
 
     def events_after(self, seq: int, limit: int = 1000) -> list[EventRecord]:
-        """Return up to `limit` events behind `seq`, in order."""
+        """Return up to `limit` events after `seq`, in order."""
         return self.retrying(lambda: self._events_after(seq, limit))
 
     def _events_after(self, seq: int, limit: int) -> list[EventRecord]:
@@ -130,7 +130,7 @@ class JournalReader(DirectoryView):
         return Chunks([c for c in chunks if c.hi <= hi], events, hi)
 
     def _chunks(self, connection: sqlite3.Connection, path: Path, seq: int, max_rows: int) -> tuple[list[Chunk], int]:
-        """Return the file's chunks behind `seq`, and the seq up to which that is everything (ALL: to its end)."""
+        """Return the file's chunks after `seq`, and the seq up to which they are complete (ALL: to its end)."""
         lookup, found, rows, upto = Lookup(connection), list[Chunk](), 0, seq
         queries: Sequence[tuple[str, str, Callable[[Any], Chunk], int]] = (
             (f"SELECT {BLK} FROM blk WHERE hi>? ORDER BY hi", "blk", lookup.block, 1),  # noqa: S608 - constants
@@ -156,11 +156,11 @@ class JournalReader(DirectoryView):
         return [replace(b, steps=with_frozen(b.steps, frozen.get(b.boot_id, ()))) for b in known.values()]
 
     def clock_steps(self, boot_id: str) -> list[ClockStep]:
-        """Return the clock table of one boot, in order; none if the boot is not known."""
+        """Return the clock table of one boot, in order; empty if the boot is not known."""
         return self.retrying(lambda: self._clock_steps(boot_id))
 
     def _clock_steps(self, boot_id: str) -> list[ClockStep]:
-        for path in reversed(self.files()):  # the live file knows all boots, unless it had to begin anew
+        for path in reversed(self.files()):  # the active file knows all boots, unless it was begun without the others
             with snapshot(connect_reader(path)) as connection:
                 boots = [boot for boot in read_boots(connection) if boot.boot_id == boot_id]
             if boots:
@@ -169,9 +169,9 @@ class JournalReader(DirectoryView):
         return []
 
     def timeline(self, boot_id: str) -> Timeline:
-        """Return how this boot's stamps become wall time, as known now. Take it once for many chunks.
+        """Return the conversion of this boot's stamps to wall time, as known now. Take it once for many chunks.
 
-        Before rows are shipped, what `Timeline.used` says of their stamps must be stored in ship.db as frozen.
+        Before rows are shipped, store the segments that `Timeline.used` returns for their stamps in ship.db as frozen.
         """
         return resolve(self.clock_steps(boot_id))
 
@@ -182,7 +182,7 @@ class JournalReader(DirectoryView):
     # In wall time ---------------------------------------------------------------------------------------------------
 
     def streams(self) -> list[Stream]:
-        """Return all streams of all files, each content once."""
+        """Return all streams of all files, without duplicates."""
         found: dict[tuple[str, str, tuple[Any, ...]], Stream] = {}
         for by_number in self.each(read_streams):
             for stream in by_number.values():
@@ -190,7 +190,7 @@ class JournalReader(DirectoryView):
         return list(found.values())
 
     def range(self, start_ns: int, end_ns: int, measurement: str | None = None) -> Iterator[RowRange]:
-        """Yield all rows whose wall time lies in [start_ns, end_ns), piece by piece, in bounded memory.
+        """Yield all rows whose wall time lies in [start_ns, end_ns), in parts, in bounded memory.
 
         Within a stream time rises, unless the clock was set back. Rows whose time is not known are left out.
         """
@@ -219,13 +219,13 @@ class JournalReader(DirectoryView):
     ) -> list[RollUp]:
         """Return every field's bins of `resolution_s` (60 or 3600) that begin in [start_ns, end_ns), up to now.
 
-        Asking for one `field` is several times quicker than picking it out.
+        Reading one `field` is several times faster than reading all and selecting it.
         """
         window = history.TimeRange(start_ns, end_ns, measurement, field)
         return history.rollups(self, self.timeline, window, resolution_s)
 
     def tail(self, rows: int = 1) -> list[Chunk]:
-        """Return the newest rows of each stream, at most so many; streams of the live file and the one before it."""
+        """Return the newest rows of each stream, at most `rows`; streams of the active file and the one before it."""
         return self.retrying(lambda: history.tail(self, rows))
 
 

@@ -1,4 +1,4 @@
-"""What the journal holds, as its readers see it. The shipper, export, status and estimation all read these.
+"""Records that the journal returns to its readers: the shipper, export, status and estimation.
 
 A *stream* is a fixed list of fields under one measurement and tag set. Its rows carry CLOCK_BOOTTIME stamps of
 one boot; the boot's clock table turns them into wall time, once that is known.
@@ -31,7 +31,7 @@ class FieldSpec:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What never changes along a series of rows."""
+    """The constant properties of a series of rows."""
 
     stream: int
     """Number within its journal file; the same content may have another number in another file."""
@@ -55,7 +55,7 @@ class Chunk:
 
     lo: int
     hi: int
-    """A cursor that stands at `hi` has everything up to and including this chunk."""
+    """A cursor at `hi` has read everything up to and including this chunk."""
     stream: Stream
     boot_id: str
     boottime_ns: IntArray
@@ -73,12 +73,12 @@ class ClockStep:
     state: int
     """0 unsynchronised, 1 synchronised, 2 set by a person."""
     frozen: bool
-    """Rows were shipped with this offset: it never changes again."""
+    """Whether rows were shipped with this offset: it never changes again."""
 
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """Something that happened, as stored; shares its sequence numbers with the chunks."""
+    """An event as stored; it shares its sequence numbers with the chunks."""
 
     seq: int
     boot_id: str
@@ -86,11 +86,11 @@ class EventRecord:
     kind: str
     detail: str
     tags: Mapping[str, str] = field(default_factory=dict)
-    """What goes over the journal's own tags; most events have none."""
+    """Tags that override the journal's own; most events have none."""
 
 
 def event_stamp_ns(event: EventRecord, wall_ns: int) -> int:
-    """Return the stamp under which an event of this time leaves the journal.
+    """Return the stamp with which an event of this time leaves the journal.
 
     Events of one kind and one instant (two fields of one frame out of range) would overwrite each other on the
     server, so the stamp's last three digits are the journal's sequence number: at most 1 µs off, the same on a resend.
@@ -107,7 +107,7 @@ class Chunks:
     events: Sequence[EventRecord]
     """In order of `seq`."""
     hi: int
-    """Where the cursor may stand once all chunks and events of the batch are done."""
+    """The cursor's new position once all chunks and events of the batch are processed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +121,12 @@ class RowRange:
 
 @dataclass(frozen=True, slots=True)
 class RollUp:
-    """One field of one stream in bins of equal width; only bins that hold a value are there."""
+    """One field of one stream in bins of equal width; only bins with a value are present."""
 
     stream: Stream
     field: FieldSpec
     wall_ns: IntArray
-    """The bin's beginning."""
+    """The bin's start."""
     count: IntArray
     least: FloatArray
     greatest: FloatArray
@@ -135,7 +135,7 @@ class RollUp:
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """One run of the machine and what is known about its clock."""
+    """One boot of the host and what is known about its clock."""
 
     boot_id: str
     first_ns: int
@@ -146,7 +146,7 @@ class Boot:
 
 @dataclass(frozen=True, slots=True)
 class Corruption:
-    """A row that is in the file but cannot be trusted, and was left out."""
+    """A row that is in the file but is damaged, and was left out."""
 
     file: str
     table: str

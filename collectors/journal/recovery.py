@@ -1,9 +1,9 @@
-"""What a damaged file still gives: every row whose checksum holds, appended to the live file under new numbers.
+"""Recovery of a damaged file: every row with a correct checksum is appended to the active file under a new number.
 
-It runs in slices between commits. Each slice and how far it got are one transaction, so a crash repeats nothing. A page
-that cannot be read is approached from both sides by halving the range of row numbers. Rows that were shipped before are
-sent again and overwrite themselves. A disk that fails now and then may give later what it does not give now: only after
-PATIENCE attempts what it does not give counts as lost.
+It runs in slices between commits. Each slice and the progress are one transaction, so a crash repeats nothing. An
+unreadable page is approached from both sides by halving the range of row numbers. Rows that were shipped before are
+sent again and overwrite themselves. A disk with intermittent errors may return later what it does not return now: only
+after PATIENCE attempts does unreadable data count as lost.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from collectors.journal.schema import EVENT_TAGS, connect_reader, get_meta, nami
 
 SLICE_ROWS = 50
 PATIENCE = 30
-"""Attempts to read a slice, one after each commit, before an error of the disk is taken for final."""
+"""Attempts to read a slice, one after each commit, before a disk error is regarded as permanent."""
 FOR_GOOD = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-"""Errors of the file's content, which no second attempt mends. Others are the disk's, or memory's."""
+"""Errors of the file's content, which a second attempt cannot remove. Others are errors of the disk or of memory."""
 KEY = "salvage:"
 ORDER = ("blk", "hot", "event")
 _ROWID = {"blk": "id", "hot": "seq", "event": "seq"}
@@ -37,10 +37,10 @@ _COLUMNS = {"blk": f"id, {BLK}", "hot": f"seq, {HOT}", "event": "seq, seq, boot,
 
 @dataclass(slots=True)
 class Progress:
-    """How far one file has been read, as the live file's meta table remembers it."""
+    """How far one file has been read, as stored in the active file's meta table."""
 
     upto: int | None
-    """Rows above this seq were never acknowledged and come again from memory; None: take all."""
+    """Rows above this seq were never acknowledged and are written again from memory; None: copy all."""
     table: str = ORDER[0]
     after: int = 0
     rows: int = 0
@@ -48,28 +48,28 @@ class Progress:
     """Rows, or whole tables, that could not be read."""
 
     def text(self) -> str:
-        """Return it as it is stored."""
+        """Return the progress as it is stored."""
         return json.dumps([self.upto, self.table, self.after, self.rows, self.lost])
 
     @classmethod
     def parse(cls, text: str) -> Progress:
-        """Return what `text` stored."""
+        """Return the progress that `text` stores."""
         return cls(*json.loads(text))
 
 
 class NotNow(Exception):
-    """The disk did not give the next slice; it may later."""
+    """The disk did not return the next slice; a later attempt may succeed."""
 
 
 def begun(connection: sqlite3.Connection) -> dict[str, Progress]:
-    """Return the salvages that the live file knows of, by the damaged file's name."""
+    """Return the recoveries that the active file has recorded, by the damaged file's name."""
     return {k.removeprefix(KEY): Progress.parse(v) for k, v in get_meta(connection).items() if k.startswith(KEY)}
 
 
 def salvage_slice(live: ActiveFile, bad: Path, progress: Progress, *, is_last_try: bool = True) -> bool:
-    """Append the next rows of `bad` to the live file; return whether more is left. `progress` moves along.
+    """Append the next rows of `bad` to the active file; return whether more is left. Advances `progress`.
 
-    Raises NotNow when the disk did not give them and this is not the last try; nothing has changed then.
+    Raises NotNow when the disk did not return them and this is not the last attempt; nothing has changed then.
     """
     table = progress.table
     try:
@@ -77,7 +77,7 @@ def salvage_slice(live: ActiveFile, bad: Path, progress: Progress, *, is_last_tr
             lookup, boots = Lookup(source), {b.boot_id: b for b in read_boots(source)}
             tags = _event_tags(source) if table == "event" else {}
             rows = list(_readable(source, table, progress, is_last_try=is_last_try))
-    except sqlite3.Error as error:  # not even the tables' roots: nothing to be had here
+    except sqlite3.Error as error:  # the tables' roots cannot be read: nothing to recover
         if not is_last_try and not _is_for_good(error):
             raise NotNow from error
         rows, lookup, boots, tags = [], None, {}, {}
@@ -92,7 +92,7 @@ def salvage_slice(live: ActiveFile, bad: Path, progress: Progress, *, is_last_tr
             later = ORDER[ORDER.index(table) + 1 :]
             progress.table, progress.after = (later[0], 0) if later else ("", 0)
         put_meta(live.connection, **{KEY + bad.name: progress.text()})
-    live.acknowledged = live.seq  # should this file be put aside, too, what was copied must be copied on
+    live.acknowledged = live.seq  # if this file is quarantined, too, what was copied must be copied again
     return bool(progress.table)
 
 
@@ -113,7 +113,7 @@ def _append(
         return
     try:
         chunk = lookup.block(row) if table == "blk" else lookup.hot(row)
-    except (Undecodable, TypeError):  # TypeError: a column of another type than ever written
+    except (Undecodable, TypeError):  # TypeError: a column has a type that is never written
         progress.lost += 1
         return
     if progress.upto is None or chunk.hi <= progress.upto:
@@ -122,7 +122,7 @@ def _append(
 
 
 def _event_tags(source: sqlite3.Connection) -> dict[int, str]:
-    """Return the events' own tags, by seq; none where they cannot be read: an event is worth more than its tags."""
+    """Return the events' own tags, by seq; none if they cannot be read: the events are recovered without them."""
     with suppress(sqlite3.DatabaseError, ValueError):
         meta = get_meta(source).items()
         return {int(key.removeprefix(EVENT_TAGS)): text for key, text in meta if key.startswith(EVENT_TAGS)}
@@ -141,7 +141,7 @@ def _append_chunk(live: ActiveFile, table: str, chunk: Chunk, boot: int) -> None
 
 
 def _boot(live: ActiveFile, boot_id: str, boots: dict[str, Any]) -> int:
-    """Return the live file's number of a boot; a new one is entered with its clock table."""
+    """Return the active file's number of a boot; a new one is inserted with its clock table."""
     known = live.connection.execute("SELECT boot FROM boot WHERE boot_id=?", (boot_id,)).fetchone()
     if known:
         return int(known[0])
@@ -154,7 +154,7 @@ def _boot(live: ActiveFile, boot_id: str, boots: dict[str, Any]) -> int:
 
 
 def _is_for_good(error: sqlite3.Error) -> bool:
-    """Return whether trying again cannot help; an error without a code is text that is not UTF-8, found by Python."""
+    """Return whether the error is permanent; an error without a code is text that is not UTF-8, found by Python."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in FOR_GOOD
 
 
@@ -165,7 +165,7 @@ def _readable(
     rowid = _ROWID[table]
     try:
         (last,) = source.execute(f"SELECT max({rowid}) FROM {table}").fetchone()  # noqa: S608 - constants
-    except sqlite3.DatabaseError as error:  # nobody knows how many there were
+    except sqlite3.DatabaseError as error:  # the number of rows is unknown
         if not is_last_try and not _is_for_good(error):
             raise NotNow from error
         progress.lost += 1

@@ -1,12 +1,12 @@
-"""What may be deleted, and in which order. Deleting is unlinking whole sealed files: that works on a full disk, too.
+"""Which sealed files are deleted, and in which order. Whole files are unlinked, which works on a full disk, too.
 
     1  a file that every sink has: older than `keep_days` and confirmed for `keep_confirmed_days`, or the journal is
        over its cap, or the disk is low or full: the oldest first, and no more than needed
     2  over the cap, nothing of 1 left: the oldest file's blocks; roll-ups, events and clocks stay   (an event)
     3  over the cap, nothing of 2 left: the oldest file                                               (an event)
 
-A confirmed file is kept since a database can lose what it has acknowledged: `collectors ship --verify` sends it again.
-Without sinks the journal is the store: there is no 1, and `keep_days` deletes by age alone.
+A confirmed file is kept because a database can lose what it acknowledged: `collectors ship --verify` sends it again.
+Without sinks the journal is the store: rule 1 does not apply, and `keep_days` deletes by age alone.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ LEAST_FREE_SHARE = 0.02
 DAY_NS = 86_400 * 10**9
 
 Report = Callable[[str, str], None]
-"""Takes an event's kind and detail."""
+"""Receives an event's kind and detail."""
 
 
 class Sealed(NamedTuple):
-    """What retention knows of a sealed file."""
+    """What retention needs to know about a sealed file."""
 
     path: Path
     size: int
@@ -59,11 +59,11 @@ class Sealed(NamedTuple):
     points: int
     """Rows whose values the file still holds; 0 when only roll-ups are left."""
     last_wall_ns: int | None
-    """When its newest row was written, if that boot's clock is known."""
+    """Wall time in ns at which its newest row was written, if that boot's clock is known."""
 
 
 def free_bytes(directory: Path) -> int:
-    """Return how much an ordinary user may still write to the directory's disk."""
+    """Return how many bytes an unprivileged user may still write to the directory's disk."""
     disk = os.statvfs(directory)
     return disk.f_bavail * disk.f_frsize
 
@@ -76,7 +76,7 @@ def disk_is_low(directory: Path, settings: JournalSettings) -> bool:
 
 
 def cap_bytes(directory: Path, settings: JournalSettings) -> int:
-    """Return how large the journal may become."""
+    """Return the maximum size of the journal in bytes."""
     if settings.cap_mib is not None:
         return int(settings.cap_mib * MIB)
     disk = os.statvfs(directory)
@@ -84,12 +84,12 @@ def cap_bytes(directory: Path, settings: JournalSettings) -> int:
 
 
 def journal_bytes(directory: Path) -> int:
-    """Return how large the journal is, files put aside included."""
+    """Return the size of the journal in bytes, including quarantined files."""
     return sum(size_of(path) for find in (journal_files, bad_files, kept_files) for path in find(directory))
 
 
 def describe(path: Path) -> Sealed:
-    """Return what retention must know of a sealed file."""
+    """Return what retention needs to know about a sealed file."""
     with naming(path), snapshot(connect_reader(path)) as connection:
         meta = get_meta(connection)
         (points,) = connection.execute("SELECT coalesce(sum(n), 0) FROM blk").fetchone()
@@ -108,12 +108,12 @@ def _last_wall_ns(connection: sqlite3.Connection) -> int | None:
 
 
 class Retention:
-    """Keeps one collector's folder within its limits."""
+    """Keeps one collector's directory within its limits."""
 
     def __init__(
         self, directory: Path, settings: JournalSettings, report: Report, put_aside: Callable[[Path, str], None]
     ) -> None:
-        """`put_aside` takes a sealed file that turns out to be damaged, and why."""
+        """`put_aside` quarantines a sealed file that turns out to be damaged; it also receives the reason."""
         self._directory = directory
         self._settings = settings
         self._report = report
@@ -122,7 +122,7 @@ class Retention:
         self._over_cap = False
 
     def run(self, shipped_seq: int, now_wall_ns: int | None) -> None:
-        """Delete what may and must go. `now_wall_ns`: None while nobody knows the time."""
+        """Delete what may and must be deleted. `now_wall_ns`: None while the wall time is not known."""
         sealed = self._sealed()
         old = [file for file in sealed if self._too_old(file, now_wall_ns) and self._has_gone_out(file, shipped_seq)]
         if old and now_wall_ns is not None:
@@ -137,7 +137,7 @@ class Retention:
         self._enforce(sealed, cap)
 
     def make_room(self, shipped_seq: int) -> None:
-        """Delete sealed files that all sinks have, oldest first: one at least, and while the disk is low."""
+        """Delete sealed files that all sinks have, oldest first: at least one, and more while the disk is low."""
         for file in self._sealed():
             if self._is_shipped(file, shipped_seq):
                 self._drop(file, [file], "shipped, and the disk is full")
@@ -145,7 +145,7 @@ class Retention:
                     return
 
     def _settled_seq(self, now_shipped_seq: int, now_wall_ns: int) -> int:
-        """Return up to where every sink has had everything for `keep_confirmed_days`."""
+        """Return the seq up to which every sink has had everything for `keep_confirmed_days`."""
         kept_ns = round(self._settings.keep_confirmed_days * DAY_NS)
         if not kept_ns:
             return now_shipped_seq
@@ -153,7 +153,7 @@ class Retention:
         return confirmed_seq(path, self._directory.name, self._settings.sinks, now_wall_ns - kept_ns)
 
     def _enforce(self, sealed: list[Sealed], cap: int) -> None:
-        """Give up data that not every sink has: roll-ups instead of rows first, then whole files. Each is an event."""
+        """Delete data that not every sink has: first the rows, keeping roll-ups, then whole files. Each is an event."""
         over = journal_bytes(self._directory) > cap
         if over and not self._over_cap:
             self._report("journal_over_cap", f"{self._directory}: {journal_bytes(self._directory)} bytes, cap {cap}")
@@ -176,7 +176,7 @@ class Retention:
             self._drop(file, sealed, "over the cap", lost=True)
 
     def _sealed(self) -> list[Sealed]:
-        """Return all sealed files, oldest first; a file that is not sealed yet is not there."""
+        """Return all sealed files, oldest first, without the active file and any that is not sealed yet."""
         for path in journal_files(self._directory)[:-1]:
             header = read_header(path)
             if path in self._known or (header and header.is_wal):
@@ -211,7 +211,7 @@ class Retention:
         self._known.pop(file.path, None)
 
     def _thin(self, file: Sealed) -> None:
-        """Replace the file by one without rows, in one step."""
+        """Replace the file by one without rows, atomically."""
         self._report(
             "file_thinned",
             f"{file.path.name}: seq {file.first_seq} to {file.last_seq}: {file.points} points are now roll-ups only: "

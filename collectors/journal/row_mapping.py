@@ -1,4 +1,4 @@
-"""Rows of the journal's tables to records, for the writer and for readers alike."""
+"""Maps rows of the journal's tables to records, for the writer and the readers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _HEAD = struct.Struct("<qqqq")
 
 
 def checksum(stream: int, boot: int, first_ns: int, n: int, payload: bytes) -> int:
-    """Return the CRC32 over a row's payload and what says whose and when it is."""
+    """Return the CRC32 of a row's payload together with its stream, boot, first stamp and number of rows."""
     return zlib.crc32(payload, zlib.crc32(_HEAD.pack(stream, boot, first_ns, n)))
 
 
 def canonical(pairs: Mapping[str, str]) -> str:
-    """Return the one text for these tags: JSON, sorted."""
+    """Return the canonical text of tags: JSON, sorted."""
     return json.dumps(dict(pairs), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -33,7 +33,7 @@ def fields_text(fields: Sequence[FieldSpec]) -> str:
 
 
 def stream_hash(measurement: str, tags: str, fields: str) -> str:
-    """Return what tells streams apart, whatever their number in a file."""
+    """Return the hash that identifies a stream, whatever its number in a file."""
     return hashlib.blake2b("\n".join((measurement, tags, fields)).encode(), digest_size=16).hexdigest()
 
 
@@ -68,21 +68,21 @@ def read_boots(connection: sqlite3.Connection) -> list[Boot]:
 
 
 class Lookup:
-    """Numbers of one file to what they stand for."""
+    """Maps the numbers of one file to streams and boots."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.streams = read_streams(connection)
         self.boot_ids = read_boot_ids(connection)
 
     def hot(self, row: tuple[int, int, int, int, int, int, bytes]) -> Chunk:
-        """Return (seq, stream, boot, bt0, n, crc, payload) as a chunk; Undecodable if it cannot be trusted."""
+        """Return (seq, stream, boot, bt0, n, crc, payload) as a chunk; Undecodable if it is damaged."""
         seq, stream, boot, first_ns, n, crc, payload = row
         known = self._checked(stream, boot, first_ns, n, crc, payload)
         stamps, columns = decode_hot(payload, first_ns, n, len(known.fields))
         return self._chunk(seq, seq, known, boot, stamps, columns)
 
     def block(self, row: tuple[int, int, int, int, int, int, int, int, bytes]) -> Chunk:
-        """Return (lo, hi, stream, boot, bt0, n, codec, crc, payload) as a chunk; Undecodable if not to be trusted."""
+        """Return (lo, hi, stream, boot, bt0, n, codec, crc, payload) as a chunk; Undecodable if it is damaged."""
         lo, hi, stream, boot, first_ns, n, codec, crc, payload = row
         known = self._checked(stream, boot, first_ns, n, crc, payload)
         stamps, columns = decode_block(payload, codec, n, len(known.fields))
@@ -101,4 +101,4 @@ class Lookup:
 
 HOT = "seq, stream, boot, bt0, n, crc, payload"
 BLK = "lo, hi, stream, boot, bt0, n, codec, crc, payload"
-"""Columns in the order that Lookup wants."""
+"""Columns in the order that Lookup expects."""

@@ -1,8 +1,8 @@
-"""The journal's files: names, tables, pragmas, and how each may be opened.
+"""The journal's files: names, tables, pragmas, and how each file may be opened.
 
-The collector process alone opens read-write, in one thread. Everybody else opens `mode=ro`, reads what was committed.
-`synchronous=FULL` makes an acknowledged row survive a power cut; the WAL keeps readers and the writer apart.
-A new file is made whole under another name and then renamed: there is no half-born journal file.
+Only the collector process opens a file read-write, in one thread. All others open it with `mode=ro` and read what was
+committed. `synchronous=FULL` makes an acknowledged row survive a power cut; the WAL lets readers and the writer work
+at the same time. A new file is completed under another name and then renamed: no incomplete journal file exists.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ APPLICATION_ID = 0x62617474  # "batt"
 USER_VERSION = 1
 BUSY_MS = 5000
 EVENT_TAGS = "tags:"
-"""Keys of `meta` that begin so end in an event's seq: the event's own tags, where it has any."""
+"""Prefix of `meta` keys that end in an event's seq: the event's own tags, where it has any."""
 
 # One blob per (stream, width, group of bins) instead of one row per field and bin: a tenth of the space, and a chart
-# reads few rows. `roll.payload` is a codec 1 block: stamps are the bins' beginnings; four columns for each field:
-# count, least, greatest, sum. Apart from that the tables are those of the pipeline sheet, section 3.2.
+# reads few rows. `roll.payload` is a codec 1 block: stamps are the starts of the bins; four columns for each field:
+# count, minimum, maximum, sum. The module docstrings of `compact` and `codec` define blocks and payloads.
 TABLES = """
 CREATE TABLE meta  (k TEXT PRIMARY KEY, v) WITHOUT ROWID;
 CREATE TABLE boot  (boot INTEGER PRIMARY KEY, boot_id TEXT UNIQUE NOT NULL, bt_first INTEGER NOT NULL);
@@ -55,7 +55,7 @@ class DiskFull(JournalError):
 
 
 class FileSuspect(JournalError):
-    """The file is damaged or the disk failed under it: put it aside, go on in a new one."""
+    """The file is damaged or the disk failed under it: quarantine it, continue in a new one."""
 
     def __init__(self, message: str, path: Path | None = None) -> None:
         super().__init__(message)
@@ -63,7 +63,7 @@ class FileSuspect(JournalError):
 
 
 class Header(NamedTuple):
-    """What the first 100 bytes of a database say (SQLite file format, section 1.3)."""
+    """The contents of the first 100 bytes of a database (SQLite file format, section 1.3)."""
 
     application_id: int
     user_version: int
@@ -76,29 +76,29 @@ def path_of(directory: Path, number: int) -> Path:
 
 
 def number_of(path: Path) -> int:
-    """Return the file's number, also of one that was put aside."""
+    """Return the file's number, also of a quarantined file."""
     return int(path.name.split(".")[0].removeprefix("j-"))
 
 
 def journal_files(directory: Path) -> list[Path]:
-    """Return the journal's files, oldest first; none if the directory is not there."""
+    """Return the journal's files, oldest first; none if the directory does not exist."""
     if not directory.is_dir():
         return []
     return sorted((p for p in directory.iterdir() if NAME.fullmatch(p.name)), key=number_of)
 
 
 def bad_files(directory: Path) -> list[Path]:
-    """Return the files that were put aside and are not salvaged yet, oldest first."""
+    """Return the quarantined files that are not recovered yet, oldest first."""
     return sorted((p for p in directory.iterdir() if BAD_NAME.fullmatch(p.name)), key=number_of)
 
 
 def kept_files(directory: Path) -> list[Path]:
-    """Return the files that were put aside and gave all they could, but not all they had, oldest first."""
+    """Return the quarantined files whose recovery is finished but incomplete, oldest first."""
     return sorted(directory.glob("j-*.db.bad-*.kept"), key=number_of)
 
 
 def read_header(path: Path) -> Header | None:
-    """Return what the file's header says without opening it as a database; None if it is no database."""
+    """Return the file's header without opening the file as a database; None if it is not a database."""
     with path.open("rb") as file:
         head = file.read(100)
     if len(head) < 100 or not head.startswith(b"SQLite format 3\0"):
@@ -107,7 +107,7 @@ def read_header(path: Path) -> Header | None:
 
 
 def refuse_newer(directory: Path) -> None:
-    """Raise JournalNewer if any file was written by a newer version. Reads a header, touches nothing."""
+    """Raise JournalNewer if any file was written by a newer version. Reads headers only, changes nothing."""
     for path in journal_files(directory):
         header = read_header(path)
         if header and header.application_id == APPLICATION_ID and header.user_version > USER_VERSION:
@@ -119,12 +119,12 @@ def refuse_newer(directory: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors and the system's into ours, naming the file and what happens next."""
+    """Translate errors of SQLite and of the system to JournalError, naming the file and what happens next."""
     try:
         yield
     except sqlite3.Error as error:
         if isinstance(error, sqlite3.ProgrammingError) or _code(error) == sqlite3.SQLITE_ERROR:
-            raise  # a bug of ours, not the file's fault
+            raise  # a bug in this program, not an error of the file
         raise _translated(error, path) from error
     except OSError as error:
         raise translated_os(error, path) from error
@@ -152,7 +152,7 @@ def _translated(error: sqlite3.Error, path: Path) -> JournalError:
 
 
 def translated_os(error: OSError, path: Path) -> JournalError:
-    """Return what a failed system call means for the journal."""
+    """Return the JournalError for a failed system call."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"{path}: disk full ({error.strerror})")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
@@ -161,7 +161,7 @@ def translated_os(error: OSError, path: Path) -> JournalError:
 
 
 def connect_writer(path: Path, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
-    """Return the writing connection; JournalError if SQLite does not take the settings that the promise needs."""
+    """Return the writing connection; JournalError if SQLite rejects the settings that the guarantees need."""
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
     try:
         connection.execute(f"PRAGMA busy_timeout={busy_ms:d}")
@@ -182,10 +182,10 @@ def connect_writer(path: Path, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
 
 
 def connect_reader(path: Path, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
-    """Return a connection that reads only. Close it after each read: an open read keeps the WAL from shrinking.
+    """Return a read-only connection. Close it after each read: an open read keeps the WAL from shrinking.
 
-    A writer that died while it changed a file's journal mode leaves SQLite's rollback to the next who opens it. That
-    needs write access: a reader who has it does this one thing, under SQLite's own locks.
+    A writer that died while it changed a file's journal mode leaves the rollback to the next process that opens it.
+    The rollback needs write access: a reader that has it performs this one step, under SQLite's own locks.
     """
     uri = path.absolute().as_uri()
     connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
@@ -207,7 +207,7 @@ def connect_reader(path: Path, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit what is done inside, or none of it."""
+    """Commit everything that is done inside, or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -220,7 +220,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Give one unchanging view for several reads, then close the connection."""
+    """Yield a connection with one snapshot for several reads, then close it."""
     try:
         connection.execute("BEGIN")
         yield connection
@@ -229,15 +229,15 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 def draft_of(path: Path) -> Path:
-    """Return the name under which `path` is made."""
+    """Return the temporary name under which `path` is created."""
     return path.with_name(f"{path.name}.new")
 
 
 @contextmanager
 def drafting(path: Path, wal: bool = True) -> Iterator[sqlite3.Connection]:
-    """Give a connection to an empty journal that appears as `path`, whole and on the disk, when all went well.
+    """Yield a connection to an empty journal that appears as `path`, complete and on the disk, if no error occurred.
 
-    A live file is a WAL file from the beginning, a sealed one is not.
+    An active file is a WAL file from the beginning, a sealed one is not.
     """
     draft = draft_of(path)
     draft.unlink(missing_ok=True)
@@ -274,18 +274,18 @@ def sync_directory(directory: Path) -> None:
 
 
 def family(path: Path) -> list[Path]:
-    """Return the file with what SQLite keeps beside it; these three belong together."""
+    """Return the file and the two files that SQLite keeps beside it; these three belong together."""
     return [path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")]
 
 
 def remove_family(path: Path) -> None:
-    """Delete the file with what SQLite keeps beside it; it may be gone already. OSError when that fails."""
+    """Delete the file and those that SQLite keeps beside it, if they exist. OSError when that fails."""
     for member in family(path):
         member.unlink(missing_ok=True)
 
 
 def size_of(path: Path) -> int:
-    """Return the file's size with its WAL in bytes; 0 if it has gone."""
+    """Return the file's size with its WAL in bytes; 0 if it does not exist."""
     total = 0
     for member in family(path):
         try:
@@ -306,13 +306,13 @@ def get_meta(connection: sqlite3.Connection) -> dict[str, Any]:
 
 
 def newest_seq(connection: sqlite3.Connection) -> int:
-    """Return the highest sequence number that this file, or any before it, has given out."""
+    """Return the highest sequence number that this file, or any before it, has used."""
     query = "SELECT (SELECT max(seq) FROM hot), (SELECT max(seq) FROM event), (SELECT max(hi) FROM blk)"
     numbers = [number or 0 for number in connection.execute(query).fetchone()]
     return max(*numbers, int(get_meta(connection).get("first_seq", 1)) - 1)
 
 
 def has_tables(connection: sqlite3.Connection) -> bool:
-    """Return whether the file has all the tables that a journal has."""
+    """Return whether the file has all tables of a journal."""
     found = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
     return set(re.findall(r"CREATE TABLE (\w+)", TABLES)) <= found

@@ -8,7 +8,7 @@ from collectors.errors import ConfigError
 
 MIB = 2**20
 MOST_CONFIRMED_DAYS = 365.0
-"""For so long the shipper remembers what it had confirmed when."""
+"""Number of days for which the shipper keeps its record of when a sink confirmed what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class JournalSettings:
     min_free_mib: float = field(default=64.0, metadata={"help": "make room when less than this (or 2 %) is free"})
 
     def __post_init__(self) -> None:
-        """Refuse limits that cannot be kept."""
+        """Reject limits that cannot be kept."""
         lows: dict[str, float] = {
             "commit_window_s": 0.01, "commit_bytes": 1024, "queue_mib": 0.01, "compact_s": 0.1, "roll_mib": 0.05,
             "roll_s": 1.0, "cap_mib": 0.1, "keep_days": 0.0, "keep_confirmed_days": 0.0, "ballast_mib": 0.0,

@@ -1,15 +1,15 @@
-"""What the shipper tells the journal: how far each sink has read, and which offsets are frozen.
+"""What the journal reads of the shipper's state: how far each sink has read, and which offsets are frozen.
 
-Both live in the shipper's own file, `<state>/ship.db`, because only the collector may write the collector's files:
+Both are in the shipper's own file, `<state>/ship.db`, because only the collector may write the collector's files:
 
-    cursor(sink, collector, seq, …)                  everything up to seq is stored by the sink
+    cursor(sink, collector, seq, …)                  the sink has stored everything up to seq
     frozen(collector, boot_id, bt, off, state)       key: the first three columns
     confirmed(sink, collector, day, seq, wall_ns)    at `wall_ns` everything up to seq was stored; one row a day
 
 Freezing: before the first row of a segment of the clock table is sent, the shipper stores the offset (and its state)
-that it sends it with, keyed by the boottime at which the segment begins. Readers of the journal put these over the
-clock table (`timeline.with_frozen`), so a resend has the same stamps whatever the clock learns later. The collector
-copies them into its own clock table when it compacts, so that they outlive ship.db.
+with which it sends the row, keyed by the boottime at which the segment begins. Readers of the journal let these
+override the clock table (`timeline.with_frozen`), so a resend has the same stamps whatever offset is found later. The
+collector copies them into its own clock table when it compacts, so that they survive the loss of ship.db.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collectors.journal.records import ClockStep
 from collectors.journal.schema import connect_reader
 
 PATIENCE_MS = 500
-"""The committer waits no longer for the shipper; it asks again soon."""
+"""Maximum wait of the committer for the shipper's lock; it retries soon."""
 
 
 def ship_db(directory: Path) -> Path:
@@ -32,7 +32,7 @@ def ship_db(directory: Path) -> Path:
 
 
 def read_frozen(path: Path, collector: str) -> dict[str, list[ClockStep]]:
-    """Return the frozen segments of each boot; none where nothing was shipped."""
+    """Return the frozen segments of each boot; none if nothing was shipped."""
     found: dict[str, list[ClockStep]] = {}
     query = "SELECT boot_id, bt, off, state FROM frozen WHERE collector=? ORDER BY boot_id, bt"
     for boot_id, boottime_ns, offset_ns, state in _rows(path, query, collector):
@@ -43,13 +43,13 @@ def read_frozen(path: Path, collector: str) -> dict[str, list[ClockStep]]:
 
 
 def read_cursors(path: Path, collector: str) -> dict[str, int]:
-    """Return for each sink the sequence number up to which it has everything; none where nothing was shipped."""
+    """Return for each sink the sequence number up to which it has everything; none if nothing was shipped."""
     rows = _rows(path, "SELECT sink, seq, live FROM cursor WHERE collector=?", collector)
     return {sink: seq for sink, seq, live in rows if _is_cursor(seq, live)}
 
 
 def _is_cursor(seq: object, live: object) -> bool:
-    """Return whether the two fit: what does not, in a damaged file, must not make anyone delete a journal."""
+    """Return whether the two values are valid: a damaged ship.db must never cause the deletion of a journal."""
     return isinstance(seq, int) and isinstance(live, int) and 0 <= seq <= live < 2**62
 
 
@@ -67,9 +67,9 @@ def confirmed_seq(path: Path, collector: str, sinks: Sequence[str], before_ns: i
 
 
 def _rows(path: Path, query: str, *arguments: str | int) -> list[Any]:
-    """Return the query's rows; none while there is no such file or table, or the shipper holds it for long.
+    """Return the query's rows; none while there is no such file or table, or the shipper holds the lock for long.
 
-    Not knowing is safe: nothing counts as shipped, and what was frozen before is in the clock table, too.
+    An empty result is safe: nothing counts as shipped, and earlier frozen offsets are in the clock table, too.
     """
     if not path.exists():
         return []

@@ -1,18 +1,18 @@
 """Boottime to wall time, from the clock table of one boot. Pure.
 
 The table's rows are *segments*: from a row's boottime on, until the next row's, REALTIME − BOOTTIME was `offset_ns`.
-A new row is written when the offset steps by more than STEP_NS and when a time service begins to vouch for it. That a
-time service falls silent later is no row: BOOTTIME goes on counting, so an offset that was right stays right.
+A new row is written when the offset changes by more than STEP_NS and when a time service first synchronises the clock.
+When a time service stops later, no row is written: BOOTTIME continues, so a correct offset stays correct.
 
-What a segment's rows get:
+The wall time of a segment's rows:
 
-    synchronised      its own offset
-    frozen            its own offset, whatever comes later: rows were shipped with it
-    unsynchronised    the offset of the next synchronised or frozen segment of the boot, if there will be one;
-                      else that of the next one that a person set; else nothing yet: not to be shipped
-    set by a person   the same, but else its own
+        synchronised      its own offset
+        frozen            its own offset, whatever is found later: rows were shipped with it
+        unsynchronised    the offset of the next synchronised or frozen segment of the boot, if there is one later;
+                          else that of the next one that was set manually; else none yet: the rows must not be shipped
+        set manually      the same, but else its own
 
-So an offset reaches back over everything unsynchronised before it, up to the last segment that had a time of its own.
+    So an offset applies to everything unsynchronised before it, back to the last segment that had a time of its own.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from collectors.host.clock import ClockReading
 from collectors.journal.records import SET_BY_PERSON, SYNCHRONISED, UNSYNCHRONISED, ClockStep, IntArray
 
 STEP_NS = 1_000_000
-"""Offsets that differ by less are the same offset, read with some jitter."""
+"""Offsets that differ by less are regarded as the same offset, read with jitter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of boottime with one offset; `state` UNSYNCHRONISED means that the offset is not known yet."""
+    """A range of boottime with one offset; `state` UNSYNCHRONISED means that the offset is not known yet."""
 
     start_ns: int
     offset_ns: int
@@ -62,14 +62,14 @@ class Timeline:
         return np.where(known, stamps + offsets[at], 0), known
 
     def states(self, boottime_ns: IntArray) -> IntArray:
-        """Return for each stamp what its offset is worth: UNSYNCHRONISED, SYNCHRONISED or SET_BY_PERSON."""
+        """Return the clock state of each stamp's offset: UNSYNCHRONISED, SYNCHRONISED or SET_BY_PERSON."""
         stamps = np.asarray(boottime_ns, dtype=np.int64)
         if not self.segments:
             return np.full(stamps.shape, UNSYNCHRONISED, dtype=np.int64)
         return np.array([s.state for s in self.segments], dtype=np.int64)[self.index(stamps)]
 
     def used(self, boottime_ns: IntArray) -> list[ClockStep]:
-        """Return the segments that give these stamps their time and are not frozen: to be frozen before shipping."""
+        """Return the unfrozen segments that determine the time of these stamps: freeze them before shipping."""
         found = [self.segments[i] for i in np.unique(self.index(boottime_ns))] if self.segments else []
         return [
             ClockStep(s.start_ns, s.offset_ns, s.state, frozen=True)
@@ -78,7 +78,7 @@ class Timeline:
         ]
 
     def intervals(self, start_ns: int, end_ns: int) -> list[tuple[int, int]]:
-        """Return the stretches of boottime, each [from, to), whose wall time lies in [start_ns, end_ns)."""
+        """Return the ranges of boottime, each [from, to), whose wall time lies in [start_ns, end_ns)."""
         ends = [*(s.start_ns for s in self.segments[1:]), 2**63 - 1]
         found = []
         for i, (segment, end) in enumerate(zip(self.segments, ends, strict=False)):
@@ -92,7 +92,7 @@ class Timeline:
 
 
 def resolve(steps: Sequence[ClockStep]) -> Timeline:
-    """Return what each segment's rows get, by the rules above; `steps` rise in boottime."""
+    """Return the timeline of these segments, by the rules above; `steps` rise in boottime."""
     known: ClockStep | None = None
     segments = []
     for step in reversed(steps):
@@ -104,9 +104,9 @@ def resolve(steps: Sequence[ClockStep]) -> Timeline:
 
 
 def step_after(last: ClockStep | None, look: ClockReading) -> ClockStep | None:
-    """Return the row that the clock table needs after this look, or None if its last row still says it all.
+    """Return the row that the clock table needs after this reading, or None if its last row is still valid.
 
-    Once a person has set a boot's time, only a time service is believed more: what REALTIME does meanwhile is not.
+    Once a boot's clock was set manually, only a time service overrides it: other changes of REALTIME are ignored.
     """
     seen = ClockStep(look.boottime_ns, look.offset_ns, look.state, frozen=False)
     if last is None:
@@ -119,9 +119,9 @@ def step_after(last: ClockStep | None, look: ClockReading) -> ClockStep | None:
 
 
 def step_by_person(steps: Sequence[ClockStep], boottime_ns: int, offset_ns: int) -> ClockStep:
-    """Return the row by which a person sets a boot's offset; ValueError saying why not if its clock is known.
+    """Return the row that sets a boot's offset manually; ValueError with the reason if its clock is known.
 
-    `boottime_ns` is when the person says it, for a boot that is over: anything.
+    `boottime_ns` is the time of the setting; for a boot that is over, any value.
     """
     if steps and steps[-1].state == SYNCHRONISED:
         raise ValueError("a time service has set the clock of this boot; it is known already")
@@ -130,6 +130,6 @@ def step_by_person(steps: Sequence[ClockStep], boottime_ns: int, offset_ns: int)
 
 
 def with_frozen(steps: Sequence[ClockStep], frozen: Sequence[ClockStep]) -> list[ClockStep]:
-    """Return the steps, those that were shipped with the offset and state that they were shipped with."""
+    """Return the steps; those with which rows were shipped get the frozen offset and state."""
     shipped = {f.boottime_ns: f for f in frozen}
     return [replace(shipped[s.boottime_ns], frozen=True) if s.boottime_ns in shipped else s for s in steps]

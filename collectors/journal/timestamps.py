@@ -1,4 +1,4 @@
-"""Points in time as people write them, and back. Wall time is ns since 1970; nothing here reads a clock."""
+"""Points in time as text for people: parsing and formatting. Wall time is ns since 1970; no clock is read here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EXPECTED = "expected now, an age such as -2h (s, m, h, d, w), or a time such as 
 
 
 def parse(text: str, now_ns: int) -> int:
-    """Return wall time in ns. Without a zone it is UTC. ValueError with what was expected."""
+    """Return wall time in ns. Without a zone it is UTC. ValueError states what was expected."""
     if text == "now":
         return now_ns
     age = re.fullmatch(r"-(\d+(?:\.\d+)?)([smhdw])", text)
@@ -27,7 +27,7 @@ def parse(text: str, now_ns: int) -> int:
 
 
 def iso(wall_ns: int, digits: int = 9) -> str:
-    """Return the time in UTC as ISO 8601, with so many digits of the second."""
+    """Return the time in UTC as ISO 8601, with `digits` digits of the second."""
     whole, rest = divmod(wall_ns, NS)
     text = datetime.fromtimestamp(whole, tz=UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{text}.{rest:09d}"[: len(text) + 1 + digits] + "Z" if digits else f"{text}Z"

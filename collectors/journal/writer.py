@@ -1,12 +1,12 @@
-"""One collector's folder, held by the one process that writes it: the live file, and all that happens around it.
+"""The only writer of one collector's directory: the active file, and all maintenance around it.
 
-Beginning   lock; refuse newer versions before anything is touched; open the newest file, or put it aside if it is
+Opening     lock; reject newer versions before anything is changed; open the newest file, or quarantine it if it is
             damaged; seal what an earlier run could not.
-A commit    looks at the clock, takes a person's word for it (see `request`), writes rows, events and clock in one go.
-Upkeep      compaction; roll-over and sealing; retention; salvage of files put aside; an eye on the WAL; the ballast.
-A run       a collector marks in the file that it runs, and takes the mark away when it ends with nothing left to
-            commit: the next start tells of a run that was cut off, and of what waited in its memory (see `held`).
-Every loss is reported as an event, which the caller brings with its next commit.
+Commit      read the clock, apply manual clock requests (`clock_request`), write rows, events and clock atomically.
+Upkeep      compaction; roll-over and sealing; retention; recovery of quarantined files; size of the WAL; ballast.
+Run         a collector marks in the file that it runs, and removes the mark when it ends with nothing left to commit:
+            the next start reports a run that was cut off, and what waited in its memory (`held_losses`).
+Every loss is reported as an event, which the caller writes with its next commit.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ HOT_BYTES = 4 * MIB
 """Compact before compact_s is over when so much payload waits: it bounds memory and the WAL of fast streams."""
 WAL_ALARM_BYTES = 32 * MIB
 SEAL_BUSY_MS = 200
-"""Sealing waits no longer for a reader; it is tried again soon."""
+"""Maximum wait of sealing for a reader; it is retried soon."""
 UPKEEP_S = 10.0
-"""Between looks at sizes and limits."""
+"""Time between checks of sizes and limits."""
 
 
 class JournalWriter:
-    """The folder's one writer. One thread."""
+    """The directory's only writer. Use from one thread."""
 
     def __init__(
         self, directory: Path, tags: Mapping[str, str], settings: JournalSettings, clock: Clock, report: Report
     ) -> None:
-        """Open the journal, or make it. Raises JournalLocked, JournalNewer, JournalReadOnly, JournalError."""
+        """Open the journal, or create it. Raises JournalLocked, JournalNewer, JournalReadOnly, JournalError."""
         self.directory = directory
         self._settings = settings
         self._clock = clock
@@ -72,20 +72,20 @@ class JournalWriter:
         self._retention = Retention(directory, settings, report, self._put_aside)
         self._place = JournalDirectory(directory, tags, settings)
         self._upto: dict[str, int] = {}
-        """Up to which seq a condemned file was acknowledged, by its name before it was put aside; others: all of it."""
+        """Up to which seq a condemned file was acknowledged, by its name before quarantine; other files: all of it."""
         self._to_put_aside: dict[Path, str] = {}
-        """Condemned files that a new one has taken the place of, and why."""
+        """Condemned files that a new one has replaced, and the reasons."""
         self._salvage: dict[str, str] = {}
-        """The meta table's entries of files put aside, for a file whose meta table cannot be read any more."""
+        """The meta table's entries of quarantined files, for a file whose meta table is no longer readable."""
         self._salvage_tries: Counter[str] = Counter()
-        """Attempts in a row at the next slice that the disk did not give."""
+        """Consecutive attempts at the next slice that the disk did not return."""
         self._meta: dict[str, str | float | None] = {}
-        """Keys of the meta table that the next commit brings."""
+        """Keys of the meta table that the next commit writes."""
         self._run = ""
         self._has_request = False
         self._held: held_losses.Held | None = None
         self._told: list[EventAt] = []
-        """What the runs before left to tell; the next commit brings it."""
+        """What earlier runs had left to report; the next commit writes it."""
         try:
             with naming(directory):
                 self._before = held_losses.read(directory)
@@ -113,13 +113,13 @@ class JournalWriter:
 
     @property
     def clock_state(self) -> int:
-        """Return what the present offset is worth."""
+        """Return the clock state of the present offset, for example SYNCHRONISED."""
         return self._live.state
 
     def begin_run(self) -> None:
-        """Mark that a collector runs, and tell by events how the run before ended, if that was not well.
+        """Mark that a collector runs, and report by events how the previous run ended, if it did not end normally.
 
-        The next commit brings both. Space is reserved to note what waits in memory when the disk takes nothing.
+        The next commit writes both. Space is reserved to record what waits in memory when the disk accepts nothing.
         """
         with naming(self._live.path):
             meta = get_meta(self._live.connection)
@@ -135,13 +135,13 @@ class JournalWriter:
             log.warning("%s: %s", event.kind, event.detail)
         try:
             held_losses.reserve(self.directory)
-        except OSError as error:  # then what waits may have no place to be noted, and the next start says only that
+        except OSError as error:  # then what waits may have no place for its record, and the next start says only that
             log.warning(
                 "%s: no space could be reserved: %s", self.directory / held_losses.NAME, error.strerror or error
             )
 
     def _cut_off(self, run: str) -> EventAt:
-        """Return the event that tells of a run that ended without a stop."""
+        """Return the event that reports a run that ended without a stop."""
         boot_id, began_ns = json.loads(run)
         newest_ns = self._live.newest_ns(boot_id)
         upto = "nothing is committed" if newest_ns is None else f"committed up to boottime {newest_ns} ns"
@@ -149,7 +149,7 @@ class JournalWriter:
         return EventAt(newest_ns or began_ns, "run_cut_off", detail, boot_id=boot_id)
 
     def end_run(self) -> None:
-        """Say that the run ended with everything committed. If that fails, the next start tells of a cut-off run."""
+        """Mark that the run ended with everything committed. If that fails, the next start reports a cut-off run."""
         self._run = ""
         with suppress(sqlite3.Error):
             self._live.connection.execute("DELETE FROM meta WHERE k=?", (RUN,))
@@ -157,7 +157,7 @@ class JournalWriter:
             held_losses.remove(self.directory)
 
     def note_held(self, losses: Losses, since_ns: int, why: str, *, is_final: bool) -> bool:
-        """Note on the disk what would be lost if the process ended now; return whether that could be done."""
+        """Record on the disk what would be lost if the process ended now; return whether that succeeded."""
         upto = {**self._upto, self._live.path.name: self._live.acknowledged}
         now_ns = self._clock.boottime_ns()
         record = held_losses.Held(self._clock.boot_id, since_ns, now_ns, why, losses, is_final, upto, tuple(self._told))
@@ -169,14 +169,14 @@ class JournalWriter:
             else:
                 self._held = record
                 if not is_final:
-                    self._meta[held_losses.META] = record.id  # the next commit that succeeds brings what waits
+                    self._meta[held_losses.META] = record.id  # the next successful commit writes what waits
                 return True
         return False
 
     def close(self) -> None:
-        """Close the live file and let go of the folder."""
+        """Close the active file and release the directory."""
         if self._condemned is None:
-            with suppress(sqlite3.Error):  # the file's age is worth no failure at the very end
+            with suppress(sqlite3.Error):  # the file's age is not worth a failure at the very end
                 put_meta(self._live.connection, age_s=self._age())
             self._live.close()
         self._place.release()
@@ -211,7 +211,7 @@ class JournalWriter:
     # Committing -----------------------------------------------------------------------------------------------------
 
     def commit(self, work: Work) -> int:
-        """Put rows, events and what the clock says on the disk; return the newest seq.
+        """Write rows, events and the clock steps to the disk; return the newest seq.
 
         Raises DiskFull (nothing was written: keep the work, call `make_room`, try again later), FileSuspect (the same:
         call `replace_live`, try again now), other JournalErrors (stop).
@@ -231,7 +231,7 @@ class JournalWriter:
         self._meta, self._told = {}, []
         self._forget_held()
         if self._has_request:
-            with suppress(OSError):  # taken twice does no harm; the commit is done
+            with suppress(OSError):  # applying it twice does no harm; the commit is done
                 clock_request.done(self.directory)
         self._hot_bytes += sum(8 * (1 + len(r.values)) for rows in work.rows.values() for r in rows)
         return seq
@@ -250,27 +250,27 @@ class JournalWriter:
         return [*((boot, step) for boot, step in asked if boot != boot_id), *((boot_id, step) for step in new)]
 
     def make_room(self) -> None:
-        """Give up the ballast, then what every sink has."""
+        """Release the ballast, then delete files that every sink has."""
         self._place.give_up_ballast()
         self._retention.make_room(self._shipped())
 
     def _forget_held(self) -> None:
-        """Take away the note of what waited: it is committed."""
+        """Delete the record of what waited: it is committed."""
         if self._held is None and self._before is None:
             return
         self._held = self._before = None
-        with suppress(OSError):  # the commit's meta says that it is over
+        with suppress(OSError):  # the commit's meta entry ends the record
             held_losses.clear(self.directory)
 
     def condemn(self, why: FileSuspect) -> None:
-        """Stop writing the live file, if it is the one that failed; the next commit goes on in a new one."""
+        """Stop writing the active file, if it is the one that failed; the next commit continues in a new one."""
         if self._condemned is None and why.path in (None, self._live.path):
             self._condemned = why
             with suppress(sqlite3.Error):
                 self._live.connection.close()
 
     def replace_live(self, why: FileSuspect) -> None:
-        """Put the live file aside and go on in a new one; what it holds is salvaged between the next commits.
+        """Quarantine the active file and continue in a new one; its rows are recovered between the next commits.
 
         Raises as `commit` does; then it stays condemned, and the next commit tries again.
         """
@@ -279,23 +279,23 @@ class JournalWriter:
             self._replace()
 
     def _replace(self) -> None:
-        """Begin the file after the condemned one. Whatever fails: the next commit tries again."""
+        """Begin the file after the condemned one. If anything fails, the next commit tries again."""
         before = self._live
-        # The leap: a reader may have seen numbers whose COMMIT did not return.
+        # Skip numbers: a reader may have seen numbers whose COMMIT did not return.
         live = self._begin(before.acknowledged + LEAP + 1)
         self._to_put_aside[before.path] = str(self._condemned)
         self._upto[before.path.name] = before.acknowledged
         self._live, self._hot_bytes, self._condemned = live, 0, None
         if self._run:
-            self._meta[RUN] = self._run  # the new file may not know it
+            self._meta[RUN] = self._run  # the new file may not have it
         if before.is_empty:
             with suppress(OSError):
-                remove_family(before.path)  # nothing is in it; on a disk that fails for long there would be thousands
+                remove_family(before.path)  # it holds nothing; a failing disk would leave thousands of them
                 del self._to_put_aside[before.path]
         self._put_rest_aside()
 
     def _begin(self, first_seq: int) -> ActiveFile:
-        """Return the next file, opened; it is not there if that fails."""
+        """Return the next file, opened; it does not exist if that fails."""
         before = self._live
         path = self._place.new_file(first_seq)
         try:
@@ -306,7 +306,7 @@ class JournalWriter:
             raise
 
     def _take_up_aside(self) -> None:
-        """Finish what the run before could not: files that it condemned, a WAL without the file it belongs to."""
+        """Finish what the previous run could not: files that it condemned, a WAL without the file it belongs to."""
         for path in journal_files(self.directory)[:-1]:
             if path.name in self._upto:
                 self._to_put_aside[path] = "the disk failed under it in the run before"
@@ -318,7 +318,7 @@ class JournalWriter:
         self._put_rest_aside()
 
     def _put_rest_aside(self) -> None:
-        """Put aside the condemned files that are left, and enter them for salvage. Raises what the disk says."""
+        """Quarantine the remaining condemned files, and enter them for recovery. Raises the disk's errors."""
         for path, why in list(self._to_put_aside.items()):
             with naming(path):
                 self._tell_aside(path, self._place.put_aside(path), why)
@@ -326,7 +326,7 @@ class JournalWriter:
         self._note_bad()
 
     def _put_aside(self, path: Path, why: str) -> None:
-        """Rename a damaged file and enter it for salvage: all of it."""
+        """Rename a damaged file and enter all of it for recovery."""
         self._to_put_aside[path] = why
         self._put_rest_aside()
 
@@ -334,24 +334,24 @@ class JournalWriter:
         self._report("file_quarantined", f"{path.name} was put aside as {bad.name}: {why}; what is readable is copied")
 
     def _note_bad(self) -> None:
-        """Enter files that were put aside in the live file's meta table, so that their salvage is not forgotten."""
+        """Enter quarantined files in the active file's meta table, so that their recovery is not forgotten."""
         with naming(self._live.path):
             known = recovery.begun(self._live.connection)
             new = [bad.name for bad in bad_files(self.directory) if bad.name not in known]
-            # What this process knows goes over what the file says: a slice whose COMMIT failed may show in the file.
+            # What this process knows overrides the file: a slice whose COMMIT failed may show in the file.
             entries = {name: self._fresh(name) for name in new} | {n: t for n, t in self._salvage.items() if n in known}
             entries |= {name: self._salvage[name] for name in new if name in self._salvage}
             put_meta(self._live.connection, **{recovery.KEY + name: text for name, text in entries.items()})
             self._salvage = {name: progress.text() for name, progress in recovery.begun(self._live.connection).items()}
 
     def _fresh(self, bad: str) -> str:
-        """Return the entry of a file whose salvage has not begun."""
+        """Return the entry of a file whose recovery has not begun."""
         return recovery.Progress(self._upto.get(bad.split(".bad-")[0])).text()
 
     # Upkeep ---------------------------------------------------------------------------------------------------------
 
     def upkeep(self) -> None:
-        """Do what is due: cheap when nothing is. Raises as `commit` does."""
+        """Do what is due; cheap when nothing is. Raises as `commit` does."""
         now_s = self._clock.monotonic_s()
         self._salvage_one()
         if self._hot_bytes < HOT_BYTES and now_s - self._looked_s < min(UPKEEP_S, self._settings.compact_s):
@@ -370,7 +370,7 @@ class JournalWriter:
         self._measure()
 
     def compact(self) -> None:
-        """Turn hot rows into blocks and roll-ups, and copy what the shipper froze."""
+        """Convert hot rows to blocks and roll-ups, and copy the offsets that the shipper froze."""
         frozen = read_frozen(ship_db(self.directory), self.directory.name)
         with naming(self._live.path), transaction(self._live.connection):
             damage = compact(self._live.connection, self._live.path.name)
@@ -402,7 +402,7 @@ class JournalWriter:
                     self._unsealed.remove(path)
 
     def _salvage_one(self) -> None:
-        """Copy one slice out of a file that was put aside; when it has given all, say so and let it go."""
+        """Recover one slice of a quarantined file; when it is exhausted, report that and release the file."""
         with naming(self._live.path):
             begun = recovery.begun(self._live.connection)
         for name, progress in begun.items():
@@ -443,11 +443,11 @@ class JournalWriter:
         return shipped_seq(ship_db(self.directory), self.directory.name, self._settings.sinks)
 
     def _age(self) -> float:
-        """Return how long the live file has been written, in seconds, over all runs."""
+        """Return how long the active file has been written, in seconds, over all runs."""
         return self._age_s + self._clock.monotonic_s() - self._began_s
 
     def _live_bytes(self) -> int:
-        """Return the live file's size without its WAL, which keeps its size."""
+        """Return the active file's size in bytes without its WAL, which keeps its size."""
         return self._live.path.stat().st_size
 
     def _measure(self) -> None:
@@ -455,7 +455,7 @@ class JournalWriter:
 
 
 def seal(path: Path, now_ns: int, report: Report) -> bool:
-    """Make a file final: compacted, in one piece, readable by anybody; False if a reader is busy with it: try again."""
+    """Make a file final: compacted, one file, readable by any user; False if a reader has it open: try again."""
     with naming(path):
         connection = connect_writer(path, SEAL_BUSY_MS)
         try:
@@ -479,7 +479,7 @@ def seal(path: Path, now_ns: int, report: Report) -> bool:
 
 
 def _copy_frozen(connection: sqlite3.Connection, frozen: Mapping[str, Sequence[ClockStep]]) -> None:
-    """Make the clock table say what the shipper shipped: such a row never changes again."""
+    """Set the clock table to the offsets that were shipped: such a row never changes again."""
     connection.executemany(
         "UPDATE clock SET off=?, state=?, frozen=1 "
         "WHERE bt=? AND frozen=0 AND boot=(SELECT boot FROM boot WHERE boot_id=?)",
