@@ -18,7 +18,7 @@ LIBRARIES: Mapping[str, tuple[str, str]] = {
     "rich": ("rich", "soc"),
     "scipy": ("scipy", "soc"),
 }
-"""Module to distribution, and which set-up installs it."""
+"""Module → distribution, and the set-up command that installs it."""
 
 
 def advice(error: ImportError) -> str | None:

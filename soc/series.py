@@ -72,14 +72,14 @@ class Series:
 
 @dataclass(frozen=True)
 class Dropped:
-    """How many rows `tidied` left out, by reason."""
+    """The number of rows that `tidied` dropped, by reason."""
 
     missing: int
     not_rising: int
 
     @property
     def total(self) -> int:
-        """Rows left out."""
+        """Return the total number of dropped rows."""
         return self.missing + self.not_rising
 
 

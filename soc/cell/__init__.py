@@ -2,7 +2,7 @@
 
     parameters   frozen values with their uncertainty            toml_file  one TOML file a cell, exact round trip
     ocv          open-circuit voltage over SOC and temperature   tables     the parameters laid out for compiled code
-    library      the cells that come with this package
+    library      the cells that are shipped with this package
 
-May import `soc.errors` only. No clock, no network.
+Imports `soc.errors`, `soc.files` and `soc.tomlfile` only. No clock, no network.
 """

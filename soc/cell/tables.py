@@ -32,7 +32,7 @@ class Tables(NamedTuple):
     """The tables of one cell for the compiled step."""
 
     pairs: tuple[int, ...]  # one zero per R–C pair: the length of a tuple is known when code is compiled
-    states: tuple[int, ...]  # likewise for the states of the filter
+    states: tuple[int, ...]  # one zero per state of the filter, for the same reason
     lowest_degc: float
     highest_degc: float
     per_k: float  # rows per kelvin

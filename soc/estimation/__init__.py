@@ -8,5 +8,6 @@
         service         live service: read new samples, write estimates, keep the state across restarts
     score           errors, coverage and consistency against a reference
 
-May import `soc.cell`, `soc.models`, `soc.filters`, `soc.series` and, for `session` and `service`, `soc.stores`.
+May import `soc.cell`, `soc.models`, `soc.filters`, `soc.series`, `soc.errors`, `soc.files` and, for `session` and
+`service`, `soc.stores`. It does not import `soc.identify` or `soc.cli`.
 """

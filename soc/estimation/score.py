@@ -26,7 +26,7 @@ SIGMAS = 3.0
 class Score:
     """The score of one estimate: `rms`, `worst`, `coverage` of ±3σ and mean `half_width` (3σ) after the first 10 min.
 
-    `converged_s`: when the error came within 5 % and stayed there, NaN if it never did. `nees`: mean of (error/σ)²,
+    `converged_s`: when the error fell below 5 % and stayed there, NaN if it never did. `nees`: mean of (error/σ)²,
     1 if σ is right, above if too small. `nis`: mean normalised innovation², 1 if tuned; `colour`: its innovation's
     lag-1 correlation, 0 if white; both NaN where no innovations were given.
     """

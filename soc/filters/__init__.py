@@ -3,6 +3,8 @@
 A filter module has a function `run`. It carries the state estimates of c cells in place (means [c, n], covs [c, n, n],
 memories [c, m]) through k samples each and fills one row of output per sample (outs [c, k, column], with the columns
 of `soc.models.measurement_update`). `scratch(n)` returns its work arrays.
+
+May import `soc.cell`, `soc.models` and `soc.errors`. No input or output.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ result         the whole identification: `identify(runs, ocv, about)`
 experiments    the file of experiments that `soc identify` reads
 report         the result as HTML and JSON
 recipes        how the shipped cells were identified
+
+May import every package of `soc` except `soc.cli`.
 """
 
 from soc.identify.fit_results import Settings

@@ -2,7 +2,7 @@
 
     name = "my_cell"; chemistry = "NMC"; nominal_ah = 3.0; voltage_min_v = 2.8; voltage_max_v = 4.2
     source = "whose cell, which laboratory, when"
-    flat = false                             # true for LFP: slow polarisation counts, other penalties
+    flat = false                             # true for LFP: slow polarisation matters, other penalties
 
     [[ocv]]                                  # for each temperature: one slow discharge and charge …
     recording = "c20_25.parquet"             # … or recordings = [four scripts], with charged_ah and discharged_ah

@@ -37,7 +37,7 @@ class Options(NamedTuple):
     offset_sd_a: float = math.nan  # at the start; nan: C/100
     offset_walk_a: float = 5e-4  # sd of its random walk after an hour
     offset_slope_v: float = 0.2  # not corrected while dOCV/dz is below this (V per unit of z; 0.2 is 2 mV per %)
-    full_scale_a: float = math.inf  # a current beyond this leaves the sensor with a new offset (remanence)
+    full_scale_a: float = math.inf  # a current beyond this changes the sensor's offset (remanence)
     dead_band_a: float = 0.0  # the instrument reports smaller currents as exactly zero
 
     # Faults and disagreement

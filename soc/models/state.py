@@ -56,7 +56,7 @@ class FilterMemory(IntEnum):
     LOST_TEMPERATURE = 28  # missing for longer than it may be held
     ANCHORS = 29
     FROZEN_OFFSET = 30  # the curve was too flat to correct the current's offset
-    BENDS_LEFT_OUT = 32  # the negative centre weight made the points' second-order part negative
+    BENDS_LEFT_OUT = 32  # the negative centre weight made the second-order part negative
     CLAMPED_SOC = 31  # the estimate left −0.05..1.05: model and cell disagree
 
 

@@ -9,6 +9,8 @@ A place is a string. The scheme before its first colon, or else the suffix of th
 has `read(place, rules, since_s, until_s) -> Recording`; modules that can write have `Writer(place, tags, columns)`.
 
 A recording is read in chunks, so memory does not grow with its length. Times from stores are seconds since 1970.
+
+May import `soc.series`, `soc.errors` and `soc.files`.
 """
 
 from __future__ import annotations
@@ -128,7 +130,7 @@ def read(
 
 
 def series(place: str, rules: Rules | None = None) -> Series:
-    """All rows of a recording at once. Raises `StoreError`; `SeriesError` for what `Series` refuses, NaN for one."""
+    """Return all rows of a recording. Raises `StoreError`; `SeriesError` for what `Series` rejects, such as NaN."""
     pieces = list(read(place, rules).chunks)
     if not pieces:
         raise StoreError(f"{place}: no rows")
