@@ -127,12 +127,15 @@ def low_start(series: Series, reference: Array) -> Trial:
 
 
 def low_start_believed(series: Series, reference: Array) -> Trial:
-    """The initial state is 30 % too low, and its stated uncertainty of 5 % is wrong."""
+    """The initial state is 30 % too low, but its stated uncertainty is only 5 %."""
     return Trial(series, reference, float(reference[0]) - WRONG, 0.05)
 
 
 def high_start(series: Series, reference: Array) -> Trial:
-    """The initial state is 30 % too high, with a stated uncertainty as large."""
+    """The initial state is 30 % too high, and its stated uncertainty is as large.
+
+    The trial begins where 30 % too high is not above full, so often in the middle of a load.
+    """
     begin = int(np.argmax(reference <= 1.0 - WRONG))
     return Trial(series[begin:], reference[begin:], float(reference[begin]) + WRONG, WRONG)
 

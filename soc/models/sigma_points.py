@@ -1,4 +1,4 @@
-"""Sums over the sigma points of the central-difference filter, and a Cholesky root with a floor. Compiled.
+"""Sums over the sigma points of the central-difference filter, and a root that keeps a covariance positive. Compiled.
 
 The centre weight is W_0 = (h² − n)/h², the outer weight W = 1/(2h²), h = √3, the same for mean and covariance
 (Nørgaard, Poulsen, Ravn, Automatica 36 (2000) 1627). Let y₊, y₋ be the images of a pair and y₀ that of the centre. With
