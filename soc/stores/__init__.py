@@ -1,4 +1,4 @@
-"""The stores that recordings are read from and estimates are written to. Each module here is one.
+"""The stores that recordings are read from and estimates are written to. Each module here is one store.
 
     cycle.csv, -            a CSV file, standard input       soc.stores.csv
     cycle.parquet           a Parquet file                   soc.stores.parquet
