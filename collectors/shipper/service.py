@@ -1,9 +1,9 @@
-"""The shipper's process: a courier thread for each sink, and a main thread that watches, reports and stops.
+"""The shipper's process: a worker thread for each sink, and a main thread that supervises, reports and stops them.
 
-It finds journals by looking into the state folder, again and again; a new collector needs no word to it. What it
-knows about itself it writes to a journal of its own, `<state>/shipper`, which is shipped like any other.
-Liveness: the watchdog is fed while every courier has shown a sign of life within ALIVE_S. A request whose answer
-drips in for longer than the connection's and twice the answer's time-out is broken off, and sent again.
+The main thread looks for new journals in the state directory every LOOK_FOR_JOURNALS_S, so a new collector needs no
+configuration here. Reports on the shipper itself are written to its own journal, `<state>/shipper`, which is shipped
+like any other. The systemd watchdog is notified while every worker was active within ALIVE_S. A request whose response
+takes longer than `connect_s` + 2 × `answer_s` is aborted and sent again.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ log = logging.getLogger("collectors.ship")
 OWN_NAME = "shipper"
 SHIP_DB = "ship.db"
 MOST_DAMAGED = 3
-"""So often in one run a new ship.db is begun; a disk that spoils it again at once needs a person."""
+"""Number of times that one run replaces a damaged ship.db; a disk that damages it again needs a person."""
 TICK_S = 0.5
 LOOK_FOR_JOURNALS_S = 5.0
 TRIM_S = 3600.0
@@ -50,12 +50,12 @@ CONFIRMED_S = 600.0
 LOOK_FOR_VERIFIED_S = 30.0
 ALIVE_S = 120.0
 STOP_S, COMMIT_S = 1.0, 0.7
-"""A stop must be over in 2 s."""
+"""Time for the workers and for the last commit: a stop must take at most 2 s."""
 
 
 @dataclass(slots=True)
 class SinkRuntime:
-    """One sink with all that serves it."""
+    """One sink with its client, worker and thread."""
 
     sink: SinkConfig
     post: InfluxClient
@@ -64,12 +64,12 @@ class SinkRuntime:
     failure: BaseException | None = None
 
     def start(self, job: Callable[[], None]) -> None:
-        """Run the job in a thread; what ends it is kept in `failure`."""
+        """Run the job in a thread; an exception that ends it is kept in `failure`."""
 
         def guarded() -> None:
             try:
                 job()
-            except CollectorError as error:  # the main thread raises it again, without a trace here
+            except CollectorError as error:  # the main thread raises it again; no traceback here
                 self.failure = error
             except BaseException as error:
                 self.failure = error
@@ -80,12 +80,12 @@ class SinkRuntime:
 
     @property
     def is_running(self) -> bool:
-        """Return whether its thread runs."""
+        """Return whether the thread runs."""
         return self.thread is not None and self.thread.is_alive()
 
 
 class Service:
-    """Everything the shipper does, once it is configured."""
+    """The configured shipper: journals, sinks, own reports."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Service:
         report: Callable[[Mapping[str, Any]], None],
         put_aside: Sequence[str] = (),
     ) -> None:
-        """`report` takes one mapping for each sink and report period; `put_aside` tells of damaged files of ours.
+        """`report` takes one mapping per sink and report period; `put_aside` describes quarantined ship.db files.
 
         Raises ConfigError when a secret cannot be read, StoreDamaged.
         """
@@ -133,7 +133,7 @@ class Service:
             self._committer.put(Event(kind, detail))
 
     def find_journals(self) -> None:
-        """Let every sink know of every journal in the state folder."""
+        """Add every new journal of the state directory to every sink worker."""
         for name in collectors_of(self._config.ship.state_dir):
             for lane in self.lanes:
                 courier = lane.courier
@@ -142,7 +142,7 @@ class Service:
                     courier.add(JournalSource(name, reader, self.store, lane.sink.name, courier.types))
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Ship until `stopping` says so. Raises what ended a courier or the committer."""
+        """Ship until `stopping` returns true. Raises the exception that ended a worker or the committer."""
         settings = JournalSettings(sinks=tuple(sink.name for sink in self._config.sinks))
         tags = {"bench": self._config.ship.bench, "device": OWN_NAME, "kind": OWN_NAME}
         committer = Committer(self._config.ship.state_dir, OWN_NAME, tags, settings, self._clock)
@@ -168,9 +168,9 @@ class Service:
     def run_once(self, stopping: Callable[[], bool]) -> None:
         """Ship until everything that may be shipped is confirmed, or until stopped.
 
-        Raises what ended a courier. What could not be shipped is an error, too: SinkHeld when a database takes nothing
-        until a person has acted, ClockUnknown when rows wait for their time, JournalError for a journal that cannot be
-        read. Everything else is shipped first.
+        Raises the exception that ended a worker. Rows that could not be shipped are an error as well: SinkHeld when a
+        database accepts nothing until a person acts, ClockUnknown when rows wait for their clock offset, JournalError
+        for a journal that cannot be read. Everything else is shipped first.
         """
         if not self.lanes[0].courier.readings:
             log.warning("%s: no journal here, nothing to ship", self._config.ship.state_dir)
@@ -201,7 +201,7 @@ class Service:
             self._raise_unshipped()
 
     def _raise_unshipped(self) -> None:
-        """Raise the error that names what no sink was to blame for and was not shipped all the same."""
+        """Raise the error that names unreadable journals or rows that wait for their clock, if there are any."""
         couriers = [lane.courier for lane in self.lanes]
         unreadable = {name: why for courier in couriers for name, why in courier.unreadable.items()}
         if unreadable:
@@ -211,7 +211,7 @@ class Service:
             raise ClockUnknown(f"not shipped: {waiting_words(waiting)}")
 
     def stop(self) -> None:
-        """End every courier, whatever it waits for, and put its marks on the disk."""
+        """Stop every worker, abort its request, and write its cursors to the disk."""
         until_s = time.monotonic() + STOP_S
         for lane in self.lanes:
             lane.courier.stop.set()
@@ -219,11 +219,11 @@ class Service:
         for lane in self.lanes:
             if lane.thread is not None:
                 lane.thread.join(max(0.0, until_s - time.monotonic()))
-            if lane.is_running:  # stuck in a name lookup or a connect: its marks are whole all the same
+            if lane.is_running:  # blocked in a name lookup or a connect: its cursors are consistent nevertheless
                 lane.courier.save()
 
     def close(self) -> None:
-        """Give back connections and ship.db; not while a courier still runs."""
+        """Close connections and ship.db; not while a worker still runs."""
         if not any(lane.is_running for lane in self.lanes):
             for lane in self.lanes:
                 lane.post.close()
@@ -249,7 +249,7 @@ class Service:
             self._write_report(committer)
 
     def _tell_verified(self, committer: Committer) -> None:
-        """Write an event for each comparison (another process made it) that found acknowledged values missing."""
+        """Write an event for each verification (done by another process) that found acknowledged values missing."""
         for found in self.store.verified_after(self._verified_id):
             self._verified_id = found.id
             if found.missing:
@@ -281,7 +281,7 @@ class Service:
         notify(f"WATCHDOG=1\n{status}" if alive else status)
 
     def _facts(self, lane: SinkRuntime) -> dict[str, Any]:
-        """Return what is to be said about one sink."""
+        """Return the report on one sink."""
         courier = lane.courier
         state, why = courier.health.state, courier.health.why
         unreadable, waiting = courier.unreadable, courier.waiting_for_clock()
@@ -322,7 +322,7 @@ class Service:
 
 
 def waiting_words(waiting: Mapping[str, int]) -> str:
-    """Return for people which collectors' rows wait for the time, and what to do."""
+    """Return a message that names the collectors whose rows wait for their clock offset, with advice."""
     listed = ", ".join(f"{rows} commits of {name}" for name, rows in sorted(waiting.items()))
     return (
         f"{listed} wait until their time is known: no time service has set the clock of that boot; "
@@ -331,7 +331,7 @@ def waiting_words(waiting: Mapping[str, int]) -> str:
 
 
 def open_post(config: ShipConfig, name: str) -> InfluxClient:
-    """Return a connection to the sink of this name; ConfigError when there is none, or its secret cannot be read."""
+    """Return a client for the sink of this name; ConfigError when there is none or its secret cannot be read."""
     for sink in config.sinks:
         if sink.name == name:
             return InfluxClient(sink, _secret(config, sink))
@@ -344,7 +344,7 @@ def _secret(config: ShipConfig, sink: SinkConfig) -> str:
 
 
 def _break_off(lane: SinkRuntime) -> None:
-    """End a request whose answer takes longer than any honest one."""
+    """Abort a request whose response takes longer than `connect_s` + 2 × `answer_s`."""
     since_s = lane.courier.asking_since_s
     if since_s is not None and time.monotonic() - since_s > lane.sink.connect_s + 2 * lane.sink.answer_s:
         lane.post.abort()
@@ -352,7 +352,7 @@ def _break_off(lane: SinkRuntime) -> None:
 
 @contextmanager
 def the_only_one(state_dir: Path) -> Iterator[None]:
-    """Hold the shipper's lock; JournalLocked when another shipper holds it, JournalError when it cannot be made."""
+    """Hold the shipper's lock; JournalLocked when another shipper holds it, JournalError when it cannot be created."""
     path = state_dir / "ship.lock"
     try:
         lock = path.open("ab")
@@ -367,10 +367,10 @@ def the_only_one(state_dir: Path) -> Iterator[None]:
 
 
 def run(config: ShipConfig, *, once: bool = False, as_json: bool = False) -> int:
-    """Ship until SIGTERM or SIGINT (with `once`: until there is nothing more to ship); return which it was, 0 for none.
+    """Ship until SIGTERM or SIGINT (with `once`: until nothing is left to ship); return the signal's number or 0.
 
-    Raises ConfigError for a secret that cannot be read, JournalError for the state folder, JournalLocked for a second
-    shipper; with `once` also SinkHeld. Marks are on the disk when it returns.
+    Raises ConfigError for a secret that cannot be read, JournalError for the state directory, JournalLocked for a
+    second shipper; with `once` also SinkHeld. Cursors are on the disk when it returns.
     """
     logging.basicConfig(level=logging.INFO, format="ship: %(message)s")
     stops: list[int] = []
@@ -386,7 +386,7 @@ def run(config: ShipConfig, *, once: bool = False, as_json: bool = False) -> int
 def _run(
     config: ShipConfig, report: Callable[[Mapping[str, Any]], None], stopping: Callable[[], bool], *, once: bool
 ) -> None:
-    """Run the service; put a damaged ship.db aside and begin anew with a new one, at most MOST_DAMAGED times."""
+    """Run the service; quarantine a damaged ship.db and start again with a new one, at most MOST_DAMAGED times."""
     path = config.ship.state_dir / SHIP_DB
     told: list[str] = []
     while True:

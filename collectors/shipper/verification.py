@@ -1,16 +1,16 @@
-"""Compares the journals with a database over a range of time, and sends again what the database has lost.
+"""Compares the journals with a database over a range of time, and sends again the values that the database has lost.
 
     input      every row and event that the sink has confirmed and the journals still hold, wall time [start, end)
-    compared   per series, field and hour: count, least, greatest and sum. Where these differ: per minute; where those
-               differ, value by value. Texts, booleans and events: value by value
-    left out   rows that are not confirmed yet (the newest chunk of each stream, some minutes), rows older than the
-               database keeps, dead letters, fields whose type is another one in the database
-    missing    sent again, only the fields that are missing; then asked for once more
-    different  only reported: somebody else wrote that value, and may have had a reason
+    compared   per series, field and hour: count, minimum, maximum and sum. Where these differ: per minute; where those
+               differ: value by value. Texts, booleans and events: value by value
+    omitted    rows that are not confirmed yet (the newest chunk of each stream, some minutes), rows older than the
+               database's retention, dead letters, fields that have another type in the database
+    missing    sent again, only the fields that are missing; then queried once more
+    different  only reported: another program or person wrote that value, perhaps on purpose
 
-A sum is compared with the rounding that its number of terms may have; least, greatest and every single value exactly.
-More points in the database than in the journal are no fault: somebody else may write the same series, and the journal
-keeps less than the database.
+Sums are compared with a tolerance for the rounding of their number of terms; minimum, maximum and single values are
+compared exactly. Extra points in the database are not an error: another program may write the same series, and the
+journal's retention may be shorter than the database's.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ from collectors.shipper.retry import BatchLimit, Refusal, Wait, deliver
 NS = 10**9
 DAY_NS, HOUR_NS, MINUTE_NS = 86_400 * NS, 3600 * NS, 60 * NS
 AT_ONCE_NS = 10 * MINUTE_NS
-"""So much is compared value by value at once: bounds memory with a stream of 1000 rows a second."""
+"""Longest range that is compared value by value at once; it bounds memory for a stream of 1000 rows/s."""
 HORIZON_MARGIN_NS = HOUR_NS
-"""Rows that are about to leave the database's retention are not asked for."""
+"""Rows that the database's retention is about to delete are not compared."""
 RESEND_S = 600.0
-"""A database that takes no rows for so long is left alone."""
+"""Resending is given up when the database accepts no rows for this long."""
 NUMBERS = ("f", "i")
 FUNCTIONS = ("count", "min", "max", "sum")
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 SeriesKey = tuple[str, tuple[tuple[str, str], ...]]
-"""Measurement and tags, sorted, without empty ones."""
+"""Measurement and sorted tags, without empty ones."""
 Say = Callable[[str], None]
 
 
@@ -72,7 +72,7 @@ class Range(NamedTuple):
 
 
 def parse_range(words: str, now_ns: int) -> Range:
-    """Return the range of "24h", "7d", "FROM..TO" or "FROM.."; ConfigError with what was expected."""
+    """Return the range of "24h", "7d", "FROM..TO" or "FROM.."; ConfigError states what was expected."""
     start, dots, end = words.partition("..")
     try:
         found = Range(timestamps.parse(start if dots else f"-{words}", now_ns), timestamps.parse(end or "now", now_ns))
@@ -86,7 +86,7 @@ def parse_range(words: str, now_ns: int) -> Range:
 
 
 def clock_now(look: ClockReading) -> int:
-    """Return wall time in ns; ClockUnknown while no time service vouches for it."""
+    """Return wall time in ns; ClockUnknown while no time service controls the clock."""
     if look.state != SYNCHRONISED:
         raise ClockUnknown("--verify: no time service has set this host's clock; see `collectors clock`")
     return look.boottime_ns + look.offset_ns
@@ -94,7 +94,7 @@ def clock_now(look: ClockReading) -> int:
 
 @dataclass(slots=True)
 class Tally:
-    """What was found for one field of one series. All but the times count values."""
+    """Result for one field of one series. All numbers but the times count values."""
 
     values: int = 0
     missing: int = 0
@@ -102,11 +102,11 @@ class Tally:
     different: int = 0
     dead_letters: int = 0
     first_ns: int | None = None
-    """The first and last time of a value that was missing."""
+    """Time of the first missing value; `last_ns`: of the last one."""
     last_ns: int | None = None
 
     def note_missing(self, stamps_ns: IntArray) -> None:
-        """Count values of these times as missing."""
+        """Count values with these time stamps as missing."""
         if len(stamps_ns):
             self.missing += len(stamps_ns)
             first, last = int(stamps_ns.min()), int(stamps_ns.max())
@@ -116,24 +116,24 @@ class Tally:
 
 @dataclass(slots=True)
 class VerificationReport:
-    """What was found in one sink."""
+    """Result of the verification of one sink."""
 
     sink: str
     range: Range
-    """What was compared: begins where the database's retention does, if that is later than what was asked for."""
+    """The range that was compared: it begins at the database's retention limit if that is later than requested."""
     series: dict[tuple[str, SeriesKey, str], Tally] = field(default_factory=dict)
     """Collector, series and field."""
     resent: int = 0
-    """Values of lines that the database has stored now."""
+    """Values that were sent again and stored."""
     refused: int = 0
-    """Lines that it refused; they are dead letters, those that are too old are not."""
+    """Lines that the database rejected; they are dead letters, except those that are too old."""
     unshipped: dict[str, int] = field(default_factory=dict)
-    """Collector to how many commits are not confirmed yet; they are not compared."""
+    """Collector to number of commits that are not confirmed yet; they are not compared."""
     unreadable: dict[str, str] = field(default_factory=dict)
-    """Collector to why its journal could not be read, or not all of it."""
+    """Collector to the reason why its journal could not be read completely."""
 
     def tally(self, collector: str, key: SeriesKey, name: str) -> Tally:
-        """Return the tally of a field."""
+        """Return the tally of a field, creating it if necessary."""
         return self.series.setdefault((collector, key, name), Tally())
 
     def total(self, what: str) -> int:
@@ -142,11 +142,11 @@ class VerificationReport:
 
     @property
     def is_whole(self) -> bool:
-        """Return whether the database has, by now, everything that it should have."""
+        """Return whether the database now has every value, and none differs."""
         return not (self.total("still_missing") or self.total("different"))
 
     def facts(self) -> dict[str, Any]:
-        """Return it as plain data; of the series only those with something to tell."""
+        """Return the report as plain data; series without a finding are omitted."""
         return {
             "sink": self.sink,
             "from": timestamps.iso(self.range.start_ns, 3),
@@ -172,7 +172,7 @@ class VerificationReport:
 
 @dataclass(slots=True)
 class TimeBins:
-    """Count, least, greatest, sum and sum of sizes of one field's values in each bin. Shape (bins,)."""
+    """Count, minimum, maximum, sum and sum of absolute values of one field in each bin. Shape (bins,)."""
 
     count: IntArray
     least: FloatArray
@@ -188,7 +188,7 @@ class TimeBins:
         )
 
     def add(self, at: IntArray, values: FloatArray) -> None:
-        """Add values to the bins of these indexes."""
+        """Add values to the bins with these indices."""
         bins = len(self.count)
         self.count += np.bincount(at, minlength=bins)
         np.minimum.at(self.least, at, values)
@@ -197,7 +197,7 @@ class TimeBins:
         self.size += np.bincount(at, np.abs(values), bins)
 
     def differs(self, other: TimeBins) -> BoolArray:
-        """Return in which bins the values cannot be the same; sums may differ by what rounding can do."""
+        """Return the mask of bins whose values cannot be the same; sums may differ by rounding."""
         slack = 4 * np.finfo(np.float64).eps * (self.count + 1) * (self.size + 1e-300)
         with np.errstate(invalid="ignore"):  # a sum may be infinite
             sums = ~(np.abs(self.total - other.total) <= slack)
@@ -207,7 +207,7 @@ class TimeBins:
 
 
 class ComparedValue(NamedTuple):
-    """An event as a row: what a series' text field must hold at one time."""
+    """An event as a row: the text that the series' field `detail` must have at one time."""
 
     key: SeriesKey
     wall_ns: int
@@ -226,12 +226,12 @@ class MissingLines(NamedTuple):
 
 
 def key_of(measurement: str, tags: Mapping[str, str]) -> SeriesKey:
-    """Return the series as both sides name it."""
+    """Return the series' key, which is the same for journal and database."""
     return measurement, tuple(sorted((name, value) for name, value in tags.items() if value))
 
 
 def values_of(spec: FieldSpec, column: Column) -> tuple[Any, BoolArray]:
-    """Return a column's values, and which rows have one: the others are in no line."""
+    """Return a column's values and the mask of rows that have one; the other rows are in no line."""
     present = np.ones(len(column.values), bool) if column.missing is None else ~column.missing
     if spec.type == "f":
         values = np.asarray(column.values, np.float64)
@@ -240,13 +240,13 @@ def values_of(spec: FieldSpec, column: Column) -> tuple[Any, BoolArray]:
 
 
 class Verification:
-    """One sink, compared with all journals of a host."""
+    """The comparison of one sink with all journals of a host."""
 
     def __init__(
         self, config: ShipConfig, sink: SinkConfig, store: ShipStore, client: QueryClient, post: InfluxClient, say: Say,
         *, resend: bool = True, sleep: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
-        """`say` takes lines on how far it is. With `resend` false nothing is sent."""
+        """`say` takes lines about the progress. With `resend` false nothing is sent."""
         self._config = config
         self._sink = sink
         self._store = store
@@ -259,7 +259,7 @@ class Verification:
         self._types = store.types(sink.name)
 
     def run(self, wanted: Range, now_ns: int) -> VerificationReport:
-        """Return what was found; it is noted in ship.db, too.
+        """Compare, resend, and return the report; a summary is also written to ship.db.
 
         Raises LinkDown, NotReadable, QueryFailed, SinkHeld; StoreDamaged and StoreUnavailable of ship.db.
         """
@@ -285,7 +285,7 @@ class Verification:
         return report
 
     def _journal(self, report: VerificationReport, name: str, upto: int) -> None:
-        """Compare what one journal holds up to a sequence number."""
+        """Compare the rows and events of one journal up to a sequence number."""
         reader = JournalReader(self._config.ship.state_dir / name)
         if unshipped := reader.commits_between(upto):
             report.unshipped[name] = unshipped
@@ -299,7 +299,7 @@ class Verification:
     # Rows -----------------------------------------------------------------------------------------------------------
 
     def _part(self, report: VerificationReport, reader: JournalReader, upto: int, part: Range) -> None:
-        """Compare up to a day: by hour, what differs by minute, what differs then value by value."""
+        """Compare up to a day: per hour, then differing hours per minute, then differing minutes value by value."""
         mine, counted = self._bins(reader, upto, part, HOUR_NS)
         for (key, name), count in counted.items():
             report.tally(reader.collector, key, name).values += count
@@ -313,13 +313,13 @@ class Verification:
     def _cuts(
         self, reader: JournalReader, upto: int, part: Range, measurement: str | None = None
     ) -> Iterator[ChunkPart]:
-        """Yield the part's confirmed rows of one measurement, or of all."""
+        """Yield the part's confirmed rows of one measurement, or of all measurements."""
         for cut in reader.cuts(*part, upto):
             if measurement in (None, cut.chunk.stream.measurement):
                 yield cut
 
     def _fields(self, stream: Stream, columns: Sequence[Column]) -> Iterator[tuple[FieldSpec, Column]]:
-        """Yield the fields that the sink has as the journal has them; what clashes is a dead letter."""
+        """Yield the fields that have the same type in sink and journal; values of other fields are dead letters."""
         for spec, column in zip(stream.fields, columns, strict=True):
             if self._types.get((stream.measurement, spec.name), spec.type) == spec.type:
                 yield spec, column
@@ -327,7 +327,7 @@ class Verification:
     def _bins(
         self, reader: JournalReader, upto: int, part: Range, width_ns: int, measurement: str | None = None
     ) -> tuple[dict[tuple[SeriesKey, FieldSpec], TimeBins], dict[tuple[SeriesKey, str], int]]:
-        """Return the journal's values of the part in bins of this width, and how many there are of each field."""
+        """Return the journal's values of the part in bins of this width, and the number of values of each field."""
         first = part.start_ns // width_ns
         bins = -(-part.end_ns // width_ns) - first
         found: dict[tuple[SeriesKey, FieldSpec], TimeBins] = {}
@@ -386,7 +386,7 @@ class Verification:
             yield Range(max(start_ns, part.start_ns), min(start_ns + width_ns, part.end_ns))
 
     def _where(self, part: Range, places: Iterable[tuple[SeriesKey, Any]]) -> str:
-        """Return the condition for the part's time and for the tags that all of these series have."""
+        """Return the condition for the part's time and for the tags that all of these series have in common."""
         tags = [dict(key[1]) for key, _ in places]
         common = [(n, v) for n, v in tags[0].items() if all(other.get(n) == v for other in tags)]
         terms = [f"time >= {part.start_ns}", f"time < {part.end_ns}"]
@@ -395,7 +395,7 @@ class Verification:
     def _exactly(
         self, report: VerificationReport, reader: JournalReader, upto: int, measurement: str, run: Range
     ) -> None:
-        """Compare value by value, send again what is missing, and look whether it is there then."""
+        """Compare value by value, send missing values again, and query whether they are stored then."""
         cuts = list(self._cuts(reader, upto, run, measurement))
         gaps = self._gaps(cuts, self._stored(measurement, cuts, run))
         lost: list[MissingLines] = []
@@ -422,7 +422,7 @@ class Verification:
     def _stored(
         self, measurement: str, cuts: Sequence[ChunkPart], run: Range
     ) -> dict[tuple[SeriesKey, str], dict[int, Any]]:
-        """Return what the database has of these rows' fields: series and field to time to value."""
+        """Return the database's values of these rows' fields: series and field to time to value."""
         keys = {(key_of(measurement, cut.chunk.stream.tags), 0): None for cut in cuts}
         names = list({spec.name: None for cut in cuts for spec, _ in self._fields(cut.chunk.stream, cut.chunk.columns)})
         if not names:
@@ -433,9 +433,9 @@ class Verification:
     def _gaps(
         self, cuts: Sequence[ChunkPart], stored: Mapping[tuple[SeriesKey, str], Mapping[int, Any]]
     ) -> list[tuple[list[BoolArray], list[BoolArray]]]:
-        """Return for each cut, field by field, which rows' values are missing and which are different.
+        """Return for each cut, field by field, the masks of rows whose value is missing and whose value differs.
 
-        Two rows of one time overwrite each other: either's value is right.
+        Two rows with the same time stamp overwrite each other: the value of either is correct.
         """
         found = []
         doubtful: list[tuple[BoolArray, int, tuple[SeriesKey, str], int]] = []
@@ -467,7 +467,7 @@ class Verification:
     def _all_values(
         self, cuts: Sequence[ChunkPart], wanted: set[tuple[tuple[SeriesKey, str], int]]
     ) -> dict[tuple[tuple[SeriesKey, str], int], set[Any]]:
-        """Return every value that the journal has for these fields and times."""
+        """Return all values that the journal has for these fields and times."""
         found: dict[tuple[tuple[SeriesKey, str], int], set[Any]] = {place: set() for place in wanted}
         for cut in cuts:
             stream = cut.chunk.stream
@@ -482,7 +482,7 @@ class Verification:
     def _without_dead(
         self, report: VerificationReport, collector: str, cut: ChunkPart, missing: Sequence[BoolArray]
     ) -> list[BoolArray]:
-        """Return what is missing, without rows that the sink refused for good; those are counted."""
+        """Return the masks of missing values without dead letters; dead letters are counted in the report."""
         rows = np.flatnonzero(np.any(missing, axis=0)) if missing else np.zeros(0, np.int64)
         if not len(rows):
             return list(missing)
@@ -497,7 +497,7 @@ class Verification:
         return [gone & ~dead for gone in missing]
 
     def _lines(self, collector: str, cut: ChunkPart, missing: Sequence[BoolArray]) -> list[MissingLines]:
-        """Return the lines that hold what is missing and nothing else."""
+        """Return lines with the missing values only."""
         rows = np.any(missing, axis=0) if missing else np.zeros(len(cut.wall_ns), bool)
         if not rows.any():
             return []
@@ -549,7 +549,7 @@ class Verification:
     # Sending again --------------------------------------------------------------------------------------------------
 
     def _send(self, report: VerificationReport, lost: Sequence[MissingLines]) -> None:
-        """Send the lines; SinkHeld or LinkDown when the database does not take them."""
+        """Send the lines; SinkHeld or LinkDown when the database does not accept them."""
         for missing in lost:
             refused_values = 0
             for start in range(0, len(missing.lines), self._limit.lines):
@@ -562,7 +562,7 @@ class Verification:
             report.resent += max(0, missing.values - refused_values)
 
     def _deliver(self, batch: list[str]) -> list[Refusal]:
-        """Return what was refused or could not be sorted out."""
+        """Deliver the batch; return the lines that were rejected or left unsorted."""
         delivery = deliver(batch, self._limit, random.uniform, self._store.known_good(self._sink.name))
         answer = None
         end_s = time.monotonic() + RESEND_S
@@ -585,7 +585,7 @@ class Verification:
 
 
 def parts(whole: Range, width_ns: int) -> Iterator[Range]:
-    """Yield the range cut at multiples of the width."""
+    """Yield the range, split at multiples of the width."""
     start_ns = whole.start_ns
     while start_ns < whole.end_ns:
         end_ns = min((start_ns // width_ns + 1) * width_ns, whole.end_ns)
@@ -594,7 +594,7 @@ def parts(whole: Range, width_ns: int) -> Iterator[Range]:
 
 
 def joined(ranges: Sequence[Range]) -> Iterator[Range]:
-    """Yield ranges that touch as one, none longer than AT_ONCE_NS."""
+    """Yield the ranges with adjacent ones joined, none longer than AT_ONCE_NS."""
     current: Range | None = None
     for one in ranges:
         if current and one.start_ns == current.end_ns and one.end_ns - current.start_ns <= AT_ONCE_NS:
@@ -610,7 +610,7 @@ def joined(ranges: Sequence[Range]) -> Iterator[Range]:
 def by_field(
     measurement: str, names: Sequence[str], found: Sequence[Rows]
 ) -> dict[tuple[SeriesKey, str], dict[int, Any]]:
-    """Return a result as series and field to time to value, without nulls."""
+    """Return a query's result as series and field to time to value, without nulls."""
     stored: dict[tuple[SeriesKey, str], dict[int, Any]] = {}
     for rows in found:
         key = key_of(measurement, rows.tags)
@@ -620,7 +620,7 @@ def by_field(
 
 
 def whole_lines(cut: ChunkPart, rows: IntArray) -> list[str]:
-    """Return the lines with which these rows were sent, one for each."""
+    """Return the lines with which these rows were sent, one per row."""
     found = []
     for row in rows.tolist():
         chosen = np.zeros(len(cut.wall_ns), bool)
@@ -631,12 +631,12 @@ def whole_lines(cut: ChunkPart, rows: IntArray) -> list[str]:
 
 
 def fields_in(line: str) -> int:
-    """Return how many fields a line of numbers has; of text, that may hold commas, one."""
+    """Return the number of fields of a line; 1 for a line with text, because a text may contain commas."""
     return 1 if '"' in line else line.rsplit(" ", 2)[1].count(",") + 1
 
 
 def events_of(reader: JournalReader, upto: int, wanted: Range) -> Iterator[ComparedValue]:
-    """Yield the confirmed events of the range whose time is known."""
+    """Yield the confirmed events of the range whose wall time is known."""
     after, tags = 0, reader.tags()
     timelines: dict[str, Timeline] = {}
     while events := reader.events_after(after):
@@ -659,7 +659,7 @@ def _item(event: EventRecord, wall_ns: int, stamp_ns: int, tags: Mapping[str, st
 def verify(
     config: ShipConfig, sink: SinkConfig, wanted: Range, now_ns: int, say: Say, *, resend: bool
 ) -> VerificationReport:
-    """Return what was found in one sink. Raises ConfigError for secrets, and what `Verification.run` raises."""
+    """Verify one sink. Raises ConfigError for secrets, and the errors of `Verification.run`."""
     secret_name = sink.password_file or sink.token_file
     with (
         open_existing(config.ship.state_dir / "ship.db") as store,

@@ -1,10 +1,10 @@
-"""Carries every collector's rows to one sink; one request at a time, in a thread of its own.
+"""Sends the rows of all journals to one sink, one request at a time, in a thread of its own.
 
-Marks move only when a whole window is stored, refused or held (`collectors.shipper.cursors` has the promise).
-Live rows go first: when more than LIVE_LAG commits wait, everything up to now becomes a backlog span, live rows go on
-after it, and the two take turns until the span has come to the live mark and is gone; that is how they meet. A live
-round comes as soon as the request is answered that is under way when `interval_s` is over, and requests are made so
-small that a slow line takes some seconds for one.
+Cursors move only when every row of a page is stored, is rejected, or waits for its clock; `collectors.shipper.cursors`
+states the guarantee. Live rows have priority. When more than LIVE_LAG commits wait, all of them become a backlog range
+and live rows continue after it; live rows and backlog take turns until the range has reached the live cursor and is
+removed. When `interval_s` is over during a request, a live round follows as soon as its response has arrived. The size
+of requests is adapted so that one takes a few seconds at most on a slow connection.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from collectors.shipper.retry import BatchLimit, Delivered, Refusal, Send, Wait,
 log = logging.getLogger("collectors.ship")
 
 LIVE_LAG = 60
-"""So many commits behind (a minute at one a second) is a backlog."""
+"""More unread commits than this (a minute at one per second) become a backlog range."""
 SAVE_LINES = 20_000
 LOOK_S = 5.0
 NEWEST = 2**63 - 1
-"""Beyond every sequence number."""
+"""Higher than every sequence number."""
 STORE_RETRY_S = 5.0
 BEYOND_S = 60.0
 UNSORTED_AT_ONCE = 20
 REFUSED_EVENT_S = 60.0
-"""Rejected lines of one collector and reason are one event in this time, however many requests found them."""
+"""Within this time, rejected lines of one collector and reason give one event, for any number of requests."""
 EVENT_OF_STATE = {"ok": "sink_ok", "retry": "sink_retry", "hold": "sink_hold"}
 TYPE_CONFLICT = re.compile(
     r'input field \\*"(.+?)\\*" on measurement \\*"(.+?)\\*" is type \w+, already exists as type (\w+)'
@@ -55,7 +55,7 @@ TYPE_OF_WORD = {"float": "f", "integer": "i", "boolean": "b", "string": "s"}
 
 
 class WorkerStopped(Exception):
-    """The shipper is asked to stop; what was not confirmed is sent again at the next start."""
+    """The shipper was asked to stop; rows that are not confirmed are sent again at the next start."""
 
 
 class PendingRows(NamedTuple):
@@ -64,27 +64,27 @@ class PendingRows(NamedTuple):
     rows: int
     """Rows of the journal, each one commit of a stream."""
     age_s: float | None
-    """Age of the oldest; None while its clock is not known."""
+    """Age of the oldest row; None while its wall time is not known."""
 
 
 class Sender(Protocol):
-    """A connection to the sink: `collectors.shipper.influxdb.client.Post`, or a test's."""
+    """A connection to the sink: `collectors.shipper.influxdb.client.InfluxClient`, or a test double."""
 
     def pack(self, lines: list[str]) -> bytes:
         """Return the body of a request with these lines."""
         ...
 
     def send(self, body: bytes) -> WriteResponse | None:
-        """Send the body; return None when it is out, or what came of it already."""
+        """Send the body; return None when it was sent, or a response when sending failed."""
         ...
 
     def answer(self) -> WriteResponse:
-        """Return the answer to what was sent."""
+        """Return the response to the body that was sent."""
         ...
 
 
 class SinkWorker:
-    """One sink's deliveries. `turn` is one step; `run` repeats it until stopped."""
+    """Sends all journals to one sink. `run` repeats live rounds and backlog turns until stopped."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class SinkWorker:
         on_event: Callable[[str, str], None] = lambda _kind, _detail: None,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """`on_event` takes kind and detail of what is worth an event: the sink's state, refused lines."""
+        """`on_event` takes kind and detail of events: changes of the sink's state, rejected lines."""
         self.sink = sink
         self.stop = threading.Event()
         self.marks = store.marks(sink)
@@ -108,11 +108,11 @@ class SinkWorker:
         self.lines_sent = 0
         self.refused = 0
         self.alive_s = time.monotonic()
-        """When it last did something: the watchdog looks at this."""
+        """Monotonic time of the last activity; the service compares it with ALIVE_S for the watchdog."""
         self.interval_s = math.inf
-        """How long live rows wait for a backlog; then for its request only."""
+        """How long live rows wait while backlog is sent; after it, they wait for the current request only."""
         self.asking_since_s: float | None = None
-        """Since when an answer is waited for."""
+        """Monotonic time since which the worker waits for a response; None when no request is under way."""
         self.health = Health("ok", "", time.time_ns(), 0)
         self._store = store
         self._sender = sender
@@ -130,19 +130,19 @@ class SinkWorker:
         self._lock = threading.Lock()
 
     def add(self, reading: JournalSource) -> None:
-        """Ship this collector's journal, too; from its beginning if this sink never saw it."""
+        """Ship this collector's journal as well; from its beginning if the sink has no cursor for it."""
         self.readings[reading.collector] = reading
         with self._lock:
             self.marks.setdefault(reading.collector, Cursors())
 
     def run(self, interval_s: float) -> None:
-        """Ship until stopped; a live round at least every `interval_s` and one request."""
+        """Ship until stopped. Live rounds are at most `interval_s` plus one request apart."""
         self.interval_s = interval_s
         try:
             while not self.stop.is_set():
                 try:
                     busy = self._turn()
-                except StoreUnavailable as error:  # what it holds is as it was: the same is done again
+                except StoreUnavailable as error:  # nothing was changed, so the turn can be repeated
                     self._set_health("retry", str(error))
                     self._pause(STORE_RETRY_S)
                     continue
@@ -160,7 +160,7 @@ class SinkWorker:
         return self.backlog_turn() or busy or self.isolate_turn()
 
     def run_once(self) -> None:
-        """Ship until everything that may be shipped is confirmed, or refused for good, or until stopped."""
+        """Ship until everything that may be shipped is confirmed or rejected permanently, or until stopped."""
         try:
             while self.live_round() or self.backlog_turn() or self.isolate_turn():
                 pass
@@ -174,10 +174,10 @@ class SinkWorker:
         return time.monotonic() - self._live_s >= self.interval_s
 
     def live_round(self, *, within_window: bool = False) -> bool:
-        """Ship what is new of every collector; return whether there was anything.
+        """Ship the new rows of every collector; return whether there were any.
 
-        Within a window of a backlog nothing becomes backlog: the window may have left out rows behind the live mark,
-        and its own mark will pass them.
+        Within a page of a backlog range no rows become backlog: the page may have omitted rows behind the live cursor,
+        and the range's own cursor is about to pass them.
         """
         busy = False
         self._live_s = time.monotonic()
@@ -198,9 +198,9 @@ class SinkWorker:
         return busy
 
     def _begin_anew(self, name: str, newest: int) -> Cursors:
-        """Return new marks for a journal that its cursor has passed: its folder holds another journal than before.
+        """Return new cursors for a journal that ends before its cursor: the directory holds another one than before.
 
-        JournalError for the first BEYOND_S: it also looks so while a damaged file is renamed.
+        JournalError for the first BEYOND_S, because renaming a damaged file looks the same for a short time.
         """
         marks = self.marks[name]
         why = f"{name}: the cursor stands at {marks.live}, the journal ends at {newest}: it is another one than before"
@@ -216,13 +216,13 @@ class SinkWorker:
 
     @contextmanager
     def _readable(self, name: str, part: str = "live") -> Iterator[None]:
-        """Let a journal that cannot be read (a newer version's, say) hold up nothing but itself; it is tried again.
+        """Record that a journal cannot be read (for example: newer version), without stopping others; it is retried.
 
-        `part` is what of it is read: one part may be readable where another is not.
+        `part` names the part that is read: one part may be readable while another is not.
         """
         try:
             yield
-        except (StoreDamaged, StoreUnavailable):  # that is ship.db
+        except (StoreDamaged, StoreUnavailable):  # an error of ship.db, not of the journal
             raise
         except JournalError as error:
             is_news = str(error) != self.unreadable.get(name)
@@ -234,7 +234,7 @@ class SinkWorker:
             self._unreadable.pop((name, part), None)
 
     def backlog_turn(self) -> bool:
-        """Ship one window of the longest span that may be shipped; return whether there was any."""
+        """Ship one page of the longest backlog range that may be shipped; return whether there was one."""
         spans = [(name, span) for name, marks in self.marks.items() for span in marks.spans]
         for name, span in sorted(spans, key=lambda item: item[1].after - item[1].upto):
             with self._readable(name, f"to {span.upto}"):
@@ -243,12 +243,12 @@ class SinkWorker:
         return False
 
     def _is_due(self, name: str, span: BacklogRange) -> bool:
-        if name not in self.readings:  # a journal that is gone may come back: its marks stay
+        if name not in self.readings:  # a journal that is absent may return: its cursors are kept
             return False
         return span.boot_id is None or self.readings[name].clock_has_news(span.boot_id)
 
     def isolate_turn(self) -> bool:
-        """Send some lines that a bisection had no requests left for, one by one; return whether there were any."""
+        """Send some lines that a bisection left unsorted, one by one; return whether there were any."""
         letters = self._store.dead(self.sink, reason=UNSORTED, limit=UNSORTED_AT_ONCE)
         for letter in letters:
             batch = LineBatch([letter.line], pieces=[EncodedRows(letter.seq, [letter.line])])
@@ -260,7 +260,7 @@ class SinkWorker:
         return bool(letters)
 
     def _ship(self, reading: JournalSource, marks: Cursors, span: BacklogRange | None) -> bool:
-        """Ship the next window after a mark and move the mark; return whether there was one."""
+        """Ship the next page after a cursor and move the cursor; return whether there was one."""
         after, upto = (marks.live, None) if span is None else (span.after, span.upto)
         window = reading.window(after, upto, 2 * self.limit.lines)
         if window is None:
@@ -289,7 +289,7 @@ class SinkWorker:
         self.save_if_due()
 
     def _deliver(self, batch: LineBatch, meanwhile: Callable[[], None]) -> Delivered:
-        """Carry one batch to its end, through every wait; Stopped when asked to stop."""
+        """Deliver one batch, including all waits; raise WorkerStopped when asked to stop."""
         delivery = deliver(batch.lines, self.limit, self._uniform, self._known_good)
         answer: WriteResponse | None = None
         seconds = 0.0
@@ -339,7 +339,7 @@ class SinkWorker:
             raise WorkerStopped
 
     def _pause(self, seconds: float) -> None:
-        """Wait, showing signs of life."""
+        """Wait, and update `alive_s` meanwhile."""
         until_s = time.monotonic() + seconds
         while (left_s := until_s - time.monotonic()) > 0 and not self.stop.is_set():
             self.alive_s = time.monotonic()
@@ -356,7 +356,7 @@ class SinkWorker:
                 self._on_event(EVENT_OF_STATE[state], f"{self.sink}: {why}" if why else self.sink)
 
     def _learn(self, refused: Iterable[Refusal]) -> None:
-        """Take the sink's word for a field's type: further lines of another one are refused without asking it."""
+        """Record a field's type from the sink's error text: further lines of another type are rejected locally."""
         for refusal in refused:
             if found := TYPE_CONFLICT.search(refusal.error):
                 name, measurement, word = found.groups()
@@ -365,7 +365,7 @@ class SinkWorker:
                     self._store.set_types(self.sink, {(measurement, name): TYPE_OF_WORD[word]})
 
     def _keep_refused(self, collector: str, refused: Iterable[tuple[int, Refusal]]) -> None:
-        """Keep refused lines as dead letters; one event for each reason, not for each line."""
+        """Store rejected lines as dead letters; one event per reason, not per line."""
         by_seq: dict[int, list[Refusal]] = {}
         for seq, refusal in refused:
             by_seq.setdefault(seq, []).append(refusal)
@@ -380,7 +380,7 @@ class SinkWorker:
         self._tell_refused()
 
     def _tell_refused(self, *, now: bool = False) -> None:
-        """Write the events of rejected lines that are due; `now`: all of them."""
+        """Emit the events of rejected lines that are due; `now`: all of them."""
         now_s = time.monotonic()
         for key, (count, words) in list(self._refused_untold.items()):
             if now or now_s - self._refused_told_s.get(key, -math.inf) >= REFUSED_EVENT_S:
@@ -391,28 +391,28 @@ class SinkWorker:
                 self._on_event("lines_refused", f"{self.sink}: {count} of {collector} ({reason}): {words[:200]}")
 
     def save_if_due(self) -> None:
-        """Put the marks on the disk, but not too often: a card wears."""
+        """Write the cursors to the disk when `save_s` or SAVE_LINES is reached: each write wears the SD card."""
         due = time.monotonic() - self._saved_s >= self._save_s or self.lines_sent - self._saved_lines >= SAVE_LINES
         if due:
             self.save()
 
     def save(self) -> None:
-        """Put the marks and the sink's state on the disk now."""
+        """Write the cursors and the sink's state to the disk now."""
         with self._lock:
             self._saved_s, self._saved_lines = time.monotonic(), self.lines_sent
             try:
                 self._store.save(self.sink, self.marks, self._known_good)
                 self._store.set_health(self.sink, self.health._replace(lines_sent=self.lines_sent))
-            except StoreUnavailable as error:  # a full disk: marks that lag cost a resend, nothing else
+            except StoreUnavailable as error:  # a full disk: cursors that lag only cause a resend
                 log.warning("sink %s: marks not saved: %s", self.sink, error)
 
     def look(self, *, now: bool = False) -> None:
-        """Look at what others may have changed, and how far behind each collector is; `now`, or every LOOK_S."""
+        """Read the types again, and count each collector's pending rows; every LOOK_S, or at once with `now`."""
         if not now and time.monotonic() - self._looked_s < LOOK_S:
             return
         self._looked_s = time.monotonic()
         self._tell_refused()
-        self.types.clear()  # `collectors dead resend` may have found that the sink takes another type now
+        self.types.clear()  # `collectors dead resend` may have found that the sink accepts another type now
         self.types |= self._store.types(self.sink)
         for name, reading in list(self.readings.items()):
             if name in self.unreadable:
@@ -424,7 +424,7 @@ class SinkWorker:
                 self.unsent[name] = PendingRows(rows, reading.age_after_s(marks.confirmed) if rows else 0.0)
 
     def waiting_for_clock(self) -> dict[str, int]:
-        """Return for each collector how many commits wait until the time of their boot is known; those with any."""
+        """Return the number of commits that wait for the clock offset of their boot, for collectors that have any."""
         found = {}
         for name, reading in self.readings.items():
             with self._readable(name, "look"):
@@ -434,5 +434,5 @@ class SinkWorker:
 
     @property
     def unreadable(self) -> dict[str, str]:
-        """Return why a collector's journal cannot be read, for each that cannot."""
+        """Return collector to reason, for the journals that cannot be read."""
         return {name: why for (name, _), why in list(self._unreadable.items())}

@@ -1,10 +1,10 @@
-"""One keep-alive connection to one InfluxDB, in either dialect: lines go out, an `WriteResponse` comes back.
+"""InfluxDB write client: one keep-alive connection in either dialect. Sends lines, returns a `WriteResponse`.
 
     influxdb1   POST /write?db=…&rp=…&precision=ns                  Authorization: Basic
     influxdb2   POST /api/v2/write?org=…&bucket=…&precision=ns      Authorization: Token
 
-The precision is always said: 1.x takes an unknown one for nanoseconds, silently. Source: InfluxDB API reference of
-both generations; 1.6.7 has no /api/v2 and takes only Basic.
+The precision is always sent, because 1.x silently treats an unknown one as nanoseconds. Source: InfluxDB API reference
+of both generations; 1.6.7 has no /api/v2 and accepts only Basic.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MOST_ANSWER_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where to write, and what to show at the door."""
+    """Path and authentication headers of the write interface."""
 
     path: str
     headers: Mapping[str, str]
@@ -60,7 +60,7 @@ def body_of(lines: Sequence[str], gzip_level: int) -> bytes:
 
 
 class InfluxClient:
-    """Sends, and never judges. Not for several threads."""
+    """Sends requests and returns responses without interpreting them. Not thread-safe, except `abort`."""
 
     def __init__(self, sink: SinkConfig, secret: str) -> None:
         self._sink = sink
@@ -70,15 +70,15 @@ class InfluxClient:
         self._headers = {"Content-Type": "text/plain; charset=utf-8", **encoding, **self._door.headers}
 
     def pack(self, lines: Sequence[str]) -> bytes:
-        """Return the body of a request with these lines, compressed as the sink wants it."""
+        """Return the body of a request with these lines, compressed at the sink's `gzip_level`."""
         return body_of(lines, self._sink.gzip_level)
 
     def ask(self, lines: Sequence[str]) -> WriteResponse:
-        """Return the answer to these lines."""
+        """Send these lines and return the response."""
         return self.send(self.pack(lines)) or self.answer()
 
     def send(self, body: bytes) -> WriteResponse | None:
-        """Send the body; return None when it is out, or an Answer without status when that failed."""
+        """Send the body; return None when it was sent, or a WriteResponse without status when that failed."""
         sending = False
         try:
             connection = self._connected()
@@ -89,7 +89,7 @@ class InfluxClient:
         return None
 
     def answer(self) -> WriteResponse:
-        """Return the server's answer to what was sent; without status when none came whole."""
+        """Return the server's response to the body that was sent; without status when it is missing or incomplete."""
         assert self._connection is not None
         try:
             return self._answer(self._connection)
@@ -113,7 +113,7 @@ class InfluxClient:
         response = connection.getresponse()
         text = response.read(MOST_ANSWER_BYTES).decode("utf-8", "replace")
         retry_after = response.headers.get("Retry-After", "")
-        if not response.isclosed():  # the rest of a too long answer must not be taken for the next one
+        if not response.isclosed():  # the rest of a long response must not be read as the next one
             self.close()
         return WriteResponse(response.status, text.strip(), float(retry_after) if retry_after.isdecimal() else None)
 
@@ -126,7 +126,7 @@ class InfluxClient:
         self.close()
 
     def abort(self) -> None:
-        """Break the request that another thread waits for: it answers as if the connection were lost."""
+        """Abort the request that another thread waits for: that thread gets the response of a lost connection."""
         connection = self._connection
         sock = None if connection is None else connection.sock
         if sock is not None:
@@ -134,14 +134,14 @@ class InfluxClient:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Give the connection back; the next `send` makes a new one."""
+        """Close the connection; the next `send` opens a new one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
 
 def connect(sink: SinkConfig) -> http.client.HTTPConnection:
-    """Return a connection that is not open yet; the TLS library is set up only where the url asks for it."""
+    """Return a connection that is not open yet; the TLS library is loaded only for an https URL."""
     parts = urlsplit(sink.url)
     assert parts.hostname is not None
     if parts.scheme == "http":

@@ -1,4 +1,4 @@
-"""Which InfluxDB responds at an address: asked without a user or a token.
+"""Detects which InfluxDB responds at an address, without a user or a token.
 
     GET /ping             both generations: 204 and the header X-Influxdb-Version; a build from source may give
                           "dev", a proxy may remove the header
@@ -32,17 +32,17 @@ class Detected:
 
     dialect: Dialect
     version: str
-    """Without a leading "v", for example "1.6.7"; empty when the server does not tell."""
+    """Without a leading "v", for example "1.6.7"; empty when the server does not report it."""
     has_users: bool = False
-    """1.x: whether it asks for a user and a password."""
+    """1.x: whether the server requires a user and a password."""
 
 
 def detect(url: str, ca_file: str = "") -> Detected:
-    """Return what responds at the URL; LinkDown when nothing does, or when it is no InfluxDB 1.x or 2.x."""
+    """Return the server that responds at the URL; LinkDown when there is none, or it is not InfluxDB 1.x or 2.x."""
     status, version, _ = _get(url, "/ping", ca_file)
     if version.startswith("1."):
         return _version_1(url, version, ca_file)
-    if version.startswith("2."):  # a web server in front may let nothing through but /ping, /write and /query
+    if version.startswith("2."):  # a reverse proxy may pass only /ping, /write and /query
         return Detected("influxdb2", version)
     setup_status, _, body = _get(url, "/api/v2/setup", ca_file)
     if setup_status == 200 and _is_setup(body):

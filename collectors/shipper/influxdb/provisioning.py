@@ -1,10 +1,10 @@
-"""Makes a database ready for the shipper, and says what it changed. A second run changes nothing.
+"""Provisions a database for the shipper, and returns the changes it made. A second run changes nothing.
 
     influxdb1   database, retention policy, a user that may write to this database and nothing else
     influxdb2   organisation, bucket, its mapping for InfluxQL (DBRP), a token that may write to this bucket only
 
-Secrets that are to be made are written to the sink's `…_file` with mode 0600, and are never shown. In tests 1.x is
-Debian's real server, and 2.x a stand-in that responds as a recorded 2.7.12.
+New secrets are written to the sink's `…_file` with mode 0600, and are never displayed. Tests use Debian's real server
+for 1.x, and for 2.x a substitute that responds as a recorded 2.7.12.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ FOREVER = 0
 
 
 class Change(NamedTuple):
-    """One thing that had to be so."""
+    """One item of the wanted state, and whether it had to be changed."""
 
     changed: bool
     what: str
 
 
 class NotAllowed(CollectorError):
-    """The database refused what an administrator would be allowed to do."""
+    """The database rejected a request that an administrator is allowed to make."""
 
     exit_code = 76
 
 
 class Admin(NamedTuple):
-    """With what the set-up is allowed in: `user` for 1.x; the secret is a password or a token, "" for none."""
+    """The administrator's credentials: `user` for 1.x; the secret is a password or a token, "" for none."""
 
     user: str
     secret: str
 
 
 def duration_s(text: str) -> int:
-    """Return seconds for "12h", "30d" or "52w", FOREVER for "forever"; ValueError else."""
+    """Return the seconds of "12h", "30d" or "52w", FOREVER for "forever"; ValueError otherwise."""
     if text == "forever":
         return FOREVER
     if not (found := re.fullmatch(r"([1-9]\d*)([hdw])", text)):
@@ -58,10 +58,10 @@ def duration_s(text: str) -> int:
 
 
 def set_up(config: ShipConfig, sink: SinkConfig, admin: Admin, keep_s: int | None) -> list[Change]:
-    """Return what was found right or was put right. `keep_s`: how long to keep points; None: as it is, else forever.
+    """Provision the sink and return its items, changed or not. `keep_s`: retention; None: unchanged, forever if new.
 
-    Raises LinkDown when the server cannot be reached, NotAllowed with its words when it refuses, ConfigError when the
-    dialect is not that of the server or the administrator's secret is missing.
+    Raises LinkDown when the server cannot be reached, NotAllowed with its error text when it rejects a request,
+    ConfigError when the dialect is not that of the server or the administrator's secret is missing.
     """
     if other := _other_generation(sink):
         raise ConfigError(f"{config.path}: [[sink]] {sink.name} dialect: {other}")
@@ -84,13 +84,13 @@ def _missing_secret(config: ShipConfig, sink: SinkConfig) -> str:
 
 
 def _other_generation(sink: SinkConfig) -> str:
-    """Return what to do when the server is of another generation than the dialect, "" when it is not or is unknown.
+    """Return advice when the server is of another generation than the dialect, "" when it is the same or unknown.
 
-    1.8 knows the write path of 2.x, but none of what a set-up needs.
+    1.8 has the write path of 2.x, but not the API that provisioning needs.
     """
     try:
         found = detect(sink.url, sink.ca_file)
-    except LinkDown:  # neither; what is asked of it next tells more
+    except LinkDown:  # neither generation; the next request reports the cause
         return ""
     if found.dialect == sink.dialect:
         return ""
@@ -105,7 +105,7 @@ def _other_generation(sink: SinkConfig) -> str:
 
 
 def write_secret(path: Path, secret: str, *, replace: bool = False) -> None:
-    """Write a file that only this user can read; FileExistsError when it is there already and is not to be replaced."""
+    """Write a file that only this user can read; FileExistsError when it exists and `replace` is false."""
     target = path.with_name(f"{path.name}.new") if replace else path
     if replace:
         target.unlink(missing_ok=True)
@@ -207,7 +207,7 @@ class _SetUp1:
 
 
 class HttpResponse(NamedTuple):
-    """What a server sent back."""
+    """A server's response."""
 
     status: int
     text: str
@@ -216,7 +216,7 @@ class HttpResponse(NamedTuple):
 def request(
     sink: SinkConfig, method: str, path: str, body: str = "", headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
-    """Return the response to one request; LinkDown when nothing answers."""
+    """Return the response to one request; LinkDown when there is none."""
     connection = connect(sink)
     try:
         connection.request(method, path, body.encode(), dict(headers or {}))
@@ -231,7 +231,7 @@ def request(
 
 
 def first_set_up_is_due(sink: SinkConfig) -> bool:
-    """Return whether an InfluxDB 2.x is new: it then rejects every token."""
+    """Return whether an InfluxDB 2.x has not been set up yet: it then rejects every token."""
     return _json(request(sink, "GET", f"{_base(sink)}/api/v2/setup").text).get("allowed") is True
 
 
@@ -256,14 +256,14 @@ def _duration(seconds: int) -> str:
 
 
 def shard_s(keep_s: int) -> int:
-    """Return the shard group duration that the server itself chooses; it rejects one longer than what is kept."""
+    """Return the server's default shard group duration; it rejects one longer than the retention."""
     if keep_s == FOREVER or keep_s >= 180 * SECONDS["d"]:
         return 7 * SECONDS["d"]
     return SECONDS["d"] if keep_s >= 2 * SECONDS["d"] else SECONDS["h"]
 
 
 def _seconds(duration: str) -> int:
-    """Return seconds of a duration as the server writes it: "720h0m0s", "0s"."""
+    """Return the seconds of a duration in the server's format: "720h0m0s", "0s"."""
     found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(\d+)s", duration)
     if not found:
         raise NotAllowed(f"the server speaks of a duration {duration!r}, which cannot be understood")
@@ -272,9 +272,9 @@ def _seconds(duration: str) -> int:
 
 
 def check_sink(config: ShipConfig, sink: SinkConfig) -> list[tuple[bool, str]]:
-    """Return what was tried and whether it went well, with what to do where it did not.
+    """Return for each check whether it succeeded and a message, with advice where it did not.
 
-    Writes nothing: an empty body is answered only after who asks and where to were looked at.
+    Writes no points: the server responds to an empty body only after it has checked credentials and destination.
     """
     try:
         secret_name = sink.password_file or sink.token_file
@@ -301,7 +301,7 @@ ADVICE = {
 
 def _judge_write(sink: SinkConfig, write: HttpResponse) -> tuple[bool, str]:
     place, text = sink.database or sink.bucket, write.text.strip()
-    if write.status in (204, 400) or (write.status == 200 and not text):  # nothing to write, but we were let in
+    if write.status in (204, 400) or (write.status == 200 and not text):  # 400: empty body, but access granted
         return True, f"may write to {place}"
     advice = _other_generation(sink) or ADVICE.get(write.status, "this does not look like InfluxDB")
     return False, f"write to {place}: {write.status} {text[:200]}; {advice}"

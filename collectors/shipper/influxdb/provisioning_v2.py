@@ -1,9 +1,9 @@
-"""InfluxDB 2.x made ready for the shipper, by `influxdb-client`; part of `collectors.shipper.influxdb.provisioning`.
+"""Provisions InfluxDB 2.x with `influxdb-client`; part of `collectors.shipper.influxdb.provisioning`.
 
-The write token is shown by the server once, when it is made, and cannot be edited later. Whether the token of the file
-fits is tried by an empty write, which stores nothing: a token that is accepted is kept, whoever made it. One that is
-not (unknown, inactive, made for a bucket that was deleted since) is activated or made anew where the server has an
-authorisation of our description; a file with a token of somebody else is never written over.
+The server shows a write token once, when it is created; it cannot be edited later. An empty write, which stores
+nothing, tests the token of the file. A token that is accepted is kept, whoever created it. A token that is rejected
+(unknown, inactive, created for a bucket that was deleted since) is activated or replaced if the server has an
+authorisation with the shipper's description. A file that contains somebody else's token is never overwritten.
 
 Sources: API reference of InfluxDB 2.x; responses recorded from 2.7.12.
 """
@@ -32,11 +32,11 @@ from collectors.shipper.influxdb.provisioning import (
 TIMEOUT_MS = 10_000
 OK = 204
 UNKNOWN, NOT_PERMITTED = 401, 403
-HIDDEN = "REDACTED"  # 2.9 stores tokens as hashes, and shows none again
+HIDDEN = "REDACTED"  # 2.9 stores tokens as hashes, and does not show them again
 
 
 def set_up_influxdb2(config: ShipConfig, sink: SinkConfig, admin: Admin, keep_s: int | None) -> list[Change]:
-    """Return what was found right or was put right."""
+    """Provision the sink and return its items, changed or not. Errors: as `provisioning.set_up`."""
     try:
         library: Any = import_module("influxdb_client")
         urllib3 = import_module("urllib3")
@@ -59,13 +59,13 @@ def set_up_influxdb2(config: ShipConfig, sink: SinkConfig, admin: Admin, keep_s:
 
 
 def _names(sink: SinkConfig) -> tuple[str, str]:
-    """Return database and policy as the server reads them from a bucket's name."""
+    """Return database and policy as the server derives them from a bucket's name."""
     database, _, policy = sink.bucket.partition("/")
     return database, policy or "autogen"
 
 
 class _SetUp2:
-    """`library` is the module influxdb_client, which has no types; it is loaded only where it is used."""
+    """`library` is the module influxdb_client, which has no type hints and is imported only when needed."""
 
     def __init__(self, config: ShipConfig, sink: SinkConfig, library: Any, client: Any) -> None:
         self._config = config
@@ -85,7 +85,7 @@ class _SetUp2:
         return api.create_organization(self._sink.org).id, Change(True, what)
 
     def _found(self, ask: Callable[..., Any], **wanted: str) -> list[Any]:
-        """Return what the server knows by a name; 2.x says 404 where there is nothing of that name."""
+        """Return the server's objects of a name; 2.x responds with 404 when there are none."""
         try:
             found = ask(**wanted)
         except self._library.rest.ApiException as error:
@@ -111,15 +111,15 @@ class _SetUp2:
         return bucket.id, [Change(True, f"{what}: keeps {f'{keep_s} s' if keep_s else 'everything'}")]
 
     def _rules(self, keep_s: int) -> list[Any]:
-        """Return the bucket's one rule. It is rejected when shard groups last longer than points are kept."""
+        """Return the bucket's only rule. The server rejects shard groups that last longer than the retention."""
         rule = self._library.BucketRetentionRules
         return [rule(type="expire", every_seconds=keep_s, shard_group_duration_seconds=shard_s(keep_s))]
 
     def _mapping(self, org_id: str, bucket_id: str) -> Change:
-        """Let InfluxQL ask for database and policy: bucket "bat/raw" is bat and raw, "bat" is bat and autogen.
+        """Map database and policy for InfluxQL: bucket "bat/raw" becomes bat and raw, "bat" becomes bat and autogen.
 
-        A mapping that the server derives from the bucket's name ("virtual") is the default of no database whose bucket
-        has a policy in its name, so it is no substitute. Of several sinks in one database the first has the default.
+        A mapping that the server derives from the bucket's name ("virtual") is never the default of a database whose
+        bucket has a policy in its name, so it is no substitute. Of several sinks in one database, the first is default.
         """
         database, policy = _names(self._sink)
         what = f"InfluxQL database {database}, policy {policy}"
@@ -182,13 +182,13 @@ class _SetUp2:
         return [Change(True, f"{what}, instead of one that could not write there" if is_there else what)]
 
     def _is_of(self, ours: list[Any]) -> bool:
-        """Return whether the file's token is of one of these; a newer server does not show tokens: then it may be."""
+        """Return whether the file's token belongs to one of these; true also when the server does not show tokens."""
         shown = {a.token for a in ours}
         secret = self._config.secret(self._sink.token_file)
         return secret in shown or any(not token or token == HIDDEN for token in shown)
 
     def _try(self, path: Path) -> int:
-        """Return the status of an empty write with the file's token: 204, or 401 or 403; NotAllowed for another."""
+        """Return the status of an empty write with the file's token: 204, 401 or 403; NotAllowed for any other."""
         opened = endpoint(self._sink, self._config.secret(self._sink.token_file))
         response = request(self._sink, "POST", opened.path, "", opened.headers)
         if response.status not in (OK, UNKNOWN, NOT_PERMITTED):

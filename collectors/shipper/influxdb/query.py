@@ -1,11 +1,11 @@
-"""Reads from InfluxDB by InfluxQL, in either dialect: `POST /query`, one statement, times as ns.
+"""InfluxDB query client: sends one InfluxQL statement by `POST /query`, in either dialect. Times are in ns.
 
     influxdb1   Authorization: Basic, of `read_user` or else of `user`
     influxdb2   Authorization: Token, of `read_token_file` or else of `token_file`; bucket "bat/raw" is database bat,
-                policy raw, bucket "bat" is database bat, policy autogen: that mapping the server makes by itself
+                policy raw, bucket "bat" is database bat, policy autogen: the server creates this mapping itself
 
-Source: InfluxDB API reference of both generations, and what 1.6.7 and 2.7.12 respond: a 2.x token that may not read
-gets 200 with "database not found".
+Source: InfluxDB API reference of both generations, and responses of 1.6.7 and 2.7.12: a 2.x token without read
+permission gets 200 with "database not found".
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ LEAST_ANSWER_S = 120.0
 
 
 class NotReadable(CollectorError):
-    """The database answers, but not to these credentials; the message says which right is missing."""
+    """The database does not permit these credentials to read; the message names the missing right."""
 
     exit_code = 69
 
 
 class QueryFailed(CollectorError):
-    """The database did not understand, or gave back less than everything."""
+    """The database rejected the statement, or returned an incomplete result."""
 
     exit_code = 76
 
@@ -47,7 +47,7 @@ class Rows(NamedTuple):
 
 
 class QueryClient:
-    """Asks one sink's database. Not for several threads."""
+    """Queries one sink's database. Not thread-safe."""
 
     def __init__(self, config: ShipConfig, sink: SinkConfig) -> None:
         """Raise ConfigError when a secret cannot be read."""
@@ -73,20 +73,20 @@ class QueryClient:
         self.close()
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def select(self, columns: str, measurement: str, where: str, group: str) -> list[Rows]:
-        """Return the series of one measurement; all parts are InfluxQL but the measurement's name. Raises as `ask`."""
+        """Return the series of one measurement; all parts but the measurement's name are InfluxQL. Raises as `ask`."""
         place = ".".join(quoted(part) if part else "" for part in (self.database, self.policy, measurement))
         return self.ask(f"SELECT {columns} FROM {place} WHERE {where} GROUP BY {group}")  # noqa: S608 - names are quoted
 
     def ask(self, statement: str) -> list[Rows]:
         """Return the statement's series.
 
-        Raises LinkDown without a response, NotReadable, QueryFailed with the server's words.
+        Raises LinkDown without a response, NotReadable, QueryFailed with the server's error text.
         """
         status, text = self._post(statement)
         result = _result(text)
@@ -107,7 +107,7 @@ class QueryClient:
         ]  # fmt: skip
 
     def keeps_s(self) -> int | None:
-        """Return for how many seconds the sink's policy keeps points; None for ever, or when that is not known."""
+        """Return the retention of the sink's policy in s; None when it is infinite or not known."""
         found = self.ask(f"SHOW RETENTION POLICIES ON {quoted(self.database)}")
         for rows in found:
             for row in rows.values:
@@ -151,7 +151,7 @@ class QueryClient:
 
 
 def _result(text: str) -> dict[str, Any]:
-    """Return the one result of a response, or its error; nothing where it is no InfluxDB's."""
+    """Return the only result of a response, or its error; an empty dict when the text is not an InfluxDB response."""
     try:
         found = json.loads(text)
     except ValueError:

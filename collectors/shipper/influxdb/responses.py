@@ -1,25 +1,25 @@
-"""What a server's response means. Only 204 says that the points are stored; nothing else ever moves a cursor.
+"""Classifies a server's response. Only 204 confirms that the points are stored; nothing else ever moves a cursor.
 
     204                          STORED
     400, 422 in InfluxDB's JSON  REFUSED     some lines, or all; the good ones may be stored; the text may be wrong
       points outside retention   EXPIRED     points older than the sink keeps
-      shard pending deletion     BUSY        the server deletes the shard just now
-    400, 422 in another form     HOLD        a proxy, or plain HTTP sent to a TLS port: says nothing about lines
+      shard pending deletion     BUSY        the server is deleting the shard
+    400, 422 in another form     HOLD        a proxy, or plain HTTP sent to a TLS port: no information about lines
     413, or the connection lost
       while a large body goes    TOO_LARGE   InfluxDB 1.x closes without a response
     429, 503                     BUSY        Retry-After, if given
     5xx with "partial write"     as 400      2.0 reports rejected lines with a 500
     5xx, no space on its disk    HOLD        no line is at fault; a small one may still be stored
     5xx, its write cache is full BUSY        the same
-    500, 502, 504                FAULT       may be for good: 1.x says 500 when the retention policy is missing
+    500, 502, 504                FAULT       may be permanent: 1.x sends 500 when the retention policy is missing
     401, 403, 404, other 4xx     HOLD        token, rights, database or bucket: a person must act; nothing is dropped
     no response in time to more
-      than a few lines           SLOW        stored or not; the way there is too slow for so much at once
+      than a few lines           SLOW        stored or not; the connection is too slow for this size
     no or half a response, 408   UNKNOWN     stored or not: send the same again
     200, 3xx, anything else      HOLD        not InfluxDB: a captive portal or a proxy
 
-What each verdict asks for: `collectors.shipper.retry`. The words of each supported server, with their sources:
-`tests/collectors/shipper/responses/*.toml`.
+The action for each outcome: `collectors.shipper.retry`. The response texts of each supported server, with their
+sources: `tests/collectors/shipper/responses/*.toml`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 LARGE_BODY_BYTES = 64 * 1024
-"""A connection lost while less than this was going out says nothing about size."""
+"""A connection lost while a smaller body is sent gives no information about size."""
 FEW_LINES_BYTES = 4 * 1024
-"""With no more than this the time runs out for another reason than size."""
+"""A time-out of a body of at most this size has another reason than size."""
 
 _INFLUXDB_ERROR = re.compile(r'\s*\{\s*"(?:error|code|message)"\s*:')
-"""How InfluxDB's own error begins: 1.x {"error": …}, 2.x {"code": …, "message": …}. A long one may be cut."""
+"""Beginning of InfluxDB's own errors: 1.x {"error": …}, 2.x {"code": …, "message": …}. A long text may be truncated."""
 _PARTIAL_WRITE = "partial write"
 _EXPIRED = re.compile(r"points (?:beyond|outside) retention policy")
 _PENDING_DELETION = re.compile(r"shard \d+ is pending deletion")
@@ -43,21 +43,21 @@ _CACHE_FULL = "cache-max-memory-size exceeded"
 
 
 class WriteResponse(NamedTuple):
-    """What came back for one request."""
+    """The response to one write request, or the failure that replaced it."""
 
     status: int | None
-    """None: no whole answer came."""
+    """None: no complete response arrived."""
     text: str = ""
-    """The server's words, or what went wrong on the way."""
+    """The text of the server's response, or the error of the connection."""
     retry_after_s: float | None = None
     sent_whole: bool = True
-    """False: the connection broke while the body was going out."""
+    """False: the connection was lost while the body was being sent."""
     timed_out: bool = False
-    """True: the body, or its answer, took longer than the sink's `answer_s`."""
+    """True: sending the body, or its response, took longer than the sink's `answer_s`."""
 
 
 class Outcome(Enum):
-    """What to do next."""
+    """The classification of a response; it determines the next action."""
 
     STORED = auto()
     REFUSED = auto()
@@ -85,7 +85,7 @@ _BY_STATUS = {
 
 
 def classify(answer: WriteResponse, body_bytes: int) -> Outcome:
-    """Return what the answer to a body of this size (before compression) means."""
+    """Return the outcome of a response to a body of this size in bytes (before compression)."""
     if answer.status is None:
         too_large = not answer.sent_whole and body_bytes > LARGE_BODY_BYTES
         slow = Outcome.SLOW if answer.timed_out and body_bytes > FEW_LINES_BYTES else Outcome.UNKNOWN
@@ -99,14 +99,14 @@ def classify(answer: WriteResponse, body_bytes: int) -> Outcome:
 
 
 def _rejected(text: str) -> Outcome:
-    """Return what InfluxDB's words say about lines that it did not store."""
+    """Return the outcome for InfluxDB's error text about lines that it did not store."""
     if _EXPIRED.search(text):
         return Outcome.EXPIRED
     return Outcome.BUSY if _PENDING_DELETION.search(text) else Outcome.REFUSED
 
 
 def _failed(text: str, by_status: Outcome) -> Outcome:
-    """Return what a 5xx means: its words tell lines that were rejected from a server that cannot write."""
+    """Return the outcome of a 5xx: its text distinguishes rejected lines from a server that cannot write."""
     if _NO_SPACE in text:
         return Outcome.HOLD
     if _CACHE_FULL in text:
