@@ -1,12 +1,12 @@
-"""Asks the instrument, when, and counts every outcome by name. One process, one instrument, for ever.
+"""Polls one instrument on a schedule and counts every outcome by name. One process, one instrument.
 
-Schedule   Polled instruments are asked at whole multiples of the period of CLOCK_BOOTTIME, so that all collectors of
-           a host sample at the same instants. A slot that passes while a turn still runs is skipped and counted,
-           never caught up. Instruments that talk by themselves are listened to.
+Schedule   Polled instruments are polled at whole multiples of the period of CLOCK_BOOTTIME, so that all collectors of
+           a host sample at the same instants. A slot that passes while a poll cycle still runs is skipped and counted,
+           never made up for. Instruments that send unasked are listened to.
 Failure    An absent or lost link is opened again after 0.2 s, doubling to 1 s. Silence for 5 periods is a lost link.
            Every loss and every return is an event in the journal.
-Promise    What `poll` returned is in the committer's queue before the next turn starts. After a request to stop
-           the loop ends within 0.3 s of waiting, plus what the driver needs to put its settings back (0.5 s at most).
+Guarantee  What `poll` returned is in the committer's queue before the next poll cycle starts. After a request to stop
+           the loop ends within 0.3 s of waiting, plus what the driver needs to restore its settings (at most 0.5 s).
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 1.0
 SILENT_PERIODS, LEAST_SILENCE_S = 5, 3.0
 CLOSE_S = 0.5
 BAD_TURN = (FrameError, NoReply, Refused)
-"""The instrument's failures that the next turn may mend. Others mean this link, this configuration or this disk."""
+"""Failures of the instrument that the next poll cycle may not have. Others concern link, configuration or disk."""
 
 
 class Sink(Protocol):
-    """Where readings go; it never makes the loop wait."""
+    """Receives readings and events; it never blocks the loop."""
 
     def put(self, item: Output) -> None:
-        """Take one reading or event."""
+        """Accept one reading or event."""
         ...
 
 
 class RangeGuard:
-    """Takes implausible values out of readings. The first and the last of a run of them is an event each."""
+    """Removes implausible values from readings. The first and the last of a run of them is an event each."""
 
     def __init__(self) -> None:
         self.rejected = 0
         self._outside: Counter[str] = Counter()
 
     def check(self, reading: Reading) -> tuple[Reading, list[Event]]:
-        """Return the reading with implausible values missing, and the events that say so."""
+        """Return the reading with implausible values set to None, and the events that report them."""
         values: dict[str, Value] = {}
         events: list[Event] = []
         for name, value in reading.values.items():
             signal = signals.VOCABULARY[reading.measurement][name]
             key = ".".join((reading.measurement, *reading.tags.values(), name))
             inside = value is None or signal.low <= value <= signal.high  # NaN is outside
-            values[name] = value + 0.0 if inside and value is not None else None  # one zero, not −0.0 beside 0.0
+            values[name] = value + 0.0 if inside and value is not None else None  # 0.0 only, never −0.0 beside it
             if not inside:
                 self.rejected += 1
                 self._outside[key] += 1
@@ -69,7 +69,7 @@ class RangeGuard:
 
 
 class Poller:
-    """Keeps one instrument's readings coming. `run` returns when `stopping` says so."""
+    """Polls one instrument and passes its readings on. `run` returns when `stopping` returns true."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Poller:
         stopping: Callable[[], bool],
         each_turn: Callable[[], None] = lambda: None,
     ) -> None:
-        """`each_turn` is called at least every 0.3 s of waiting and after every turn: watchdog, reports."""
+        """`each_turn` is called at least every 0.3 s of waiting and after every poll cycle: watchdog, reports."""
         self.config = config
         self.sink = sink
         self.clock = clock
@@ -103,7 +103,7 @@ class Poller:
 
     @property
     def silence_s(self) -> float:
-        """Return after how long without a sample the instrument counts as silent."""
+        """Return the time in s without a sample after which the instrument counts as silent."""
         return self.config.device.silence_s or max(LEAST_SILENCE_S, SILENT_PERIODS * self.config.collector.period_s)
 
     @property
@@ -112,7 +112,7 @@ class Poller:
         return self._bytes_before + (self._conversation.bytes_in if self._conversation else 0)
 
     def run(self) -> None:
-        """Collect until stopped. Raises WrongDevice when something else answers, ConfigError for a bad link."""
+        """Collect until stopped. Raises WrongDevice when another device responds, ConfigError for an unusable link."""
         wait_s = FIRST_WAIT_S / 2
         while not self.stopping():
             good_before = self.last_good_s
@@ -130,7 +130,7 @@ class Poller:
             self._wait(wait_s)
 
     def _note_loss(self, error: CollectorError) -> None:
-        """Count it; an event where the cause is another one, for a stranger says something new each time."""
+        """Count the loss; report an event if the cause is another one; unknown bytes differ each time."""
         cause = type(error).__name__
         self.outcomes[cause] += 1
         if self._loss != (loss := cause if isinstance(error, BAD_TURN) else f"{cause}: {error}"):
@@ -139,7 +139,7 @@ class Poller:
             self.sink.put(Event("link_down", f"{self.config.collector.link}: {self.state}"))
 
     def _session(self) -> None:
-        """Open link and instrument, and take turns until something breaks."""
+        """Open link and instrument, and run poll cycles until an error ends the session."""
         settings = self.config.collector
         link = transports.open_link(settings.link, self.config.device)
         try:
@@ -161,7 +161,7 @@ class Poller:
             link.close()
 
     def _put_back(self, link: transports.Link, driver: Driver) -> None:
-        """Let the driver undo what it changed; a link that is gone has nothing to undo."""
+        """Let the driver restore what it changed; on a lost link there is nothing to restore."""
         end_s = self.clock.monotonic_s() + CLOSE_S
         try:
             Session(link, self.clock, lambda: self.clock.monotonic_s() > end_s).carry(driver.close())
@@ -218,7 +218,7 @@ class Poller:
             self.skipped += due - 1 - slot
             slot = due - 1
         if due > slot:
-            return slot + 1  # the slot began while the last turn ran: it is due now
+            return slot + 1  # the slot began during the last poll cycle: it is due now
         self._wait((slot * period_s * 1e9 - self.clock.boottime_ns()) / 1e9)
         return slot + 1
 

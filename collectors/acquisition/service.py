@@ -1,4 +1,4 @@
-"""One collector process: poller in the main thread, committer in its own, a sign of life for the service manager."""
+"""One collector process: poller in the main thread, committer in its own, watchdog notifications and reports."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from collectors.reading import Event, Reading
 log = logging.getLogger("collectors")
 
 STOP_S = 1.2
-"""A stop must be over in 2 s: this much is the committer's."""
+"""A stop must complete in 2 s: the share of it that the committer gets, in s."""
 WRONG_DEVICE_S = 30.0
-"""Under a service manager, the pace at which a port is tried where another instrument answers."""
+"""Time between attempts, under a service manager, at a port where another instrument responds."""
 COMMIT_PATIENCE_S = 20.0
-"""A committer that has not finished a round for this long is not alive, and the watchdog may have us."""
+"""A committer that has not finished a round for this long is stuck: watchdog notifications stop."""
 
 
 class LoggingSink:
-    """Passes everything to the committer; events are told to the log, too."""
+    """Passes everything to the committer; events are also logged."""
 
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
 
     def put(self, item: Output) -> None:
-        """Take one reading or event."""
+        """Accept one reading or event."""
         if isinstance(item, Event):
             log.info("%s: %s", item.kind, item.detail)
         self._committer.put(item)
 
 
 class Totals(NamedTuple):
-    """What was counted since the start of the process, at one report."""
+    """The counters since the start of the process, at one report."""
 
     at_s: float
-    """CLOCK_MONOTONIC."""
+    """CLOCK_MONOTONIC in s."""
     processor_s: float
-    """User and system time of all threads, from the start of the process: set-up and imports are in it."""
+    """User and system time of all threads in s, from the start of the process, including set-up and imports."""
     turns: int
     turn_time_s: float
     skipped: int
@@ -62,14 +62,14 @@ def processor_s() -> float:
 
 
 def processor_share(before: Totals | None, now: Totals) -> float | None:
-    """Return processor time per wall time between two reports; None at the first, which has nothing to compare with."""
+    """Return processor time per wall time between two reports; None at the first, which has no predecessor."""
     if before is None or now.at_s <= before.at_s:
         return None
     return (now.processor_s - before.processor_s) / (now.at_s - before.at_s)
 
 
 class Reporter:
-    """Writes what the collector knows about itself, and tells the service manager that it lives."""
+    """Writes the collector's own metrics, and notifies the service manager that the process is alive."""
 
     def __init__(self, config: Config, clock: Clock, committer: Committer) -> None:
         self._clock = clock
@@ -82,7 +82,7 @@ class Reporter:
         self._last: Totals | None = None
 
     def __call__(self, poller: Poller) -> None:
-        """Do what is due; cheap when nothing is. Raises what ended the committer."""
+        """Do what is due; cheap when nothing is. Raises the error that ended the committer."""
         if self._committer.failure is not None:
             raise self._committer.failure
         now_s = self._clock.monotonic_s()
@@ -133,10 +133,10 @@ class Reporter:
 
 
 def linger(status: str, clock: Clock, stopping: Callable[[], bool]) -> None:
-    """Wait WRONG_DEVICE_S, alive, or until asked to stop: whoever starts us again does it at once.
+    """Wait WRONG_DEVICE_S with watchdog notifications, or until asked to stop: a restart would follow at once.
 
-    The right instrument may be plugged in at any time, so giving up is wrong; and a start every few seconds would cost
-    more processor time than reading does, and two events each.
+    The right instrument may be connected at any time, so the process must not give up. A start every few seconds would
+    take more processor time than reading does, and write two events each.
     """
     until_s = clock.monotonic_s() + WRONG_DEVICE_S
     while clock.monotonic_s() < until_s and not stopping():
@@ -147,7 +147,7 @@ def linger(status: str, clock: Clock, stopping: Callable[[], bool]) -> None:
 def run(config: Config) -> None:
     """Collect until SIGTERM or SIGINT, then commit everything and return.
 
-    Raises JournalError when the journal cannot be opened or written, WrongDevice when something else answers.
+    Raises JournalError when the journal cannot be opened or written, WrongDevice when another device responds.
     """
     logging.basicConfig(level=logging.INFO, format=f"{config.collector.name}: %(message)s")
     stop_signals: Counter[int] = Counter()

@@ -1,4 +1,4 @@
-"""Carries one dialogue over one link. All the waiting that any instrument needs is here."""
+"""Runs one dialogue over one link. All waiting for any instrument is here."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from collectors.transports import Link
 T = TypeVar("T")
 
 BUFFER_BYTES = 64 * 1024
-"""A buffer that grows beyond this without giving a frame is rubbish. Stream channels get STREAM_BUFFER_BYTES."""
+"""Maximum bytes in a buffer without a frame; beyond, they are dropped. Stream channels get STREAM_BUFFER_BYTES."""
 STREAM_BUFFER_BYTES = 16 * 1024 * 1024
 HEARD_BYTES = 32
-"""How much of what nobody understood is shown to a person, who may know it by sight."""
+"""Number of unrecognised bytes that are shown to the user, who may recognise their format."""
 STAMP_NS = 1000
-"""Stamps are whole microseconds: no read is timed better, and the digits below cost the journal a tenth of a byte."""
+"""Stamps are whole microseconds: no read is timed more precisely, and finer digits cost the journal 0.1 byte."""
 SLICE_S = 0.25
 """Longest single wait, so that a request to stop is seen in time."""
 SOON_S = 1e-6
-"""A wait that is not worth its system call."""
+"""A shorter wait is not worth its system call."""
 
 
 class Inbox:
-    """What arrived on one channel and was not cut yet, and when its first byte was on the wire."""
+    """Bytes that arrived on one channel and are not cut yet, and when their first byte was on the wire."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -37,22 +37,22 @@ class Inbox:
         self._ended_ns = 0
 
     def add(self, data: bytes, boottime_ns: int, byte_time_s: float) -> None:
-        """Append what one read gave; the read returned when its last byte had come."""
+        """Append the data of one read; the read returned when its last byte had arrived."""
         if data:
             byte_ns = int(byte_time_s * 1e9)
             self.data += data
-            # A process that was held up between read and clock stamps late: what came next was not before it.
+            # A process delayed between read and clock stamps too late: data read next did not arrive before these.
             first_ns = max(boottime_ns - len(data) * byte_ns, self._ended_ns)
             self._ended_ns = max(boottime_ns, self._ended_ns)
             self._reads.append([len(data), first_ns, byte_ns])
 
     @property
     def boottime_ns(self) -> int:
-        """Return when the first byte still here was on the wire."""
+        """Return when the first remaining byte was on the wire, CLOCK_BOOTTIME in ns."""
         return self._reads[0][1]
 
     def drop(self, count: int) -> None:
-        """Take the first bytes away."""
+        """Remove the first `count` bytes."""
         count = min(count, len(self.data))
         del self.data[:count]
         while count:
@@ -66,10 +66,10 @@ class Inbox:
 
 
 class Session:
-    """One link with its receive buffers: what arrived and was not cut yet stays for the next turn.
+    """One link with its receive buffers: bytes that are not cut yet stay for the next poll cycle.
 
-    `errors` counts rejected frames by error name; `bytes_in` counts what was read; `heard` is the beginning of what
-    came since the last whole frame.
+    `errors` counts rejected frames by error name; `bytes_in` counts bytes read; `heard` is the beginning of what came
+    since the last whole frame.
     """
 
     def __init__(self, link: Link, clock: Clock, stopping: Callable[[], bool] = lambda: False) -> None:
@@ -83,7 +83,7 @@ class Session:
         self._last_end_s = 0.0
 
     def carry(self, dialogue: Dialogue[T]) -> T:
-        """Return the dialogue's result. Raises what it raises, LinkDown from the link, or Stopped."""
+        """Return the dialogue's result. Raises the dialogue's errors, LinkDown from the link, or DialogueStopped."""
         try:
             step = next(dialogue)
             while True:
@@ -145,7 +145,7 @@ class Session:
             inbox.add(data, boottime_ns, self.link.byte_time_s)
 
     def _cut(self, ask: Ask, inbox: Inbox) -> tuple[Reply | None, FrameError | None]:
-        """Return the first frame and the last error on the way to it; rubbish is dropped and counted."""
+        """Return the first frame and the last error before it; invalid bytes are dropped and counted."""
         error: FrameError | None = None
         while inbox.data:
             try:
@@ -169,9 +169,9 @@ class Session:
 
 
 def identify(conversation: Session, driver: Driver, device: Device) -> Identity:
-    """Return who answers.
+    """Return the identity of the instrument that responds.
 
-    Raises what `Driver.open` raises; NoReply says what was expected, and is NotUnderstood where bytes came.
+    Raises the errors of `Driver.open`; NoReply states what was expected, and is NotUnderstood where bytes arrived.
     """
     try:
         return conversation.carry(driver.open())
@@ -182,7 +182,7 @@ def identify(conversation: Session, driver: Driver, device: Device) -> Identity:
 
 
 def shown(data: bytes) -> str:
-    """Return bytes for a person: as quoted text where they are text, else in hex."""
+    """Return bytes as text for people: quoted where they are text, else in hex."""
     text = data.decode("ascii", "replace")
     is_text = all(character.isprintable() or character in "\r\n\t" for character in text) and "\ufffd" not in text
     return repr(text) if is_text else data.hex(" ")

@@ -1,14 +1,14 @@
-"""Clocks: one that always counts, one that may be wrong, and the difference between them.
+"""Clocks of the host: boot time, wall time, and the offset between them.
 
-Samples are stamped with CLOCK_BOOTTIME, which starts at 0 with every boot, counts through suspend and never jumps.
-CLOCK_REALTIME is what people call the time; after power-up it is wrong until somebody sets it. NTP speeds both up and
-down alike, so REALTIME − BOOTTIME (`ClockReading.offset_ns`) changes only when REALTIME is set: a table of such steps
-turns any stamp into the true time, afterwards, exactly.
+Samples are stamped with CLOCK_BOOTTIME in ns, which starts at 0 with every boot, counts through suspend, never jumps.
+CLOCK_REALTIME is wall time; after power-up it is wrong until it is set. NTP slews both alike, so REALTIME − BOOTTIME
+(`ClockReading.offset_ns`) changes only when REALTIME is set. A table of such steps therefore converts any stamp to
+true time afterwards, exactly.
 
-    boottime_ns()    stamps                       look()        offset and whether it can be trusted
-    monotonic_s()    timers, deadlines            step_fd()     readable when somebody set REALTIME
+    boottime_ns()    stamps                       look()        offset and whether REALTIME is synchronised
+    monotonic_s()    timers, deadlines            step_fd()     readable when REALTIME was set
 
-`SystemClock` is the real one. `FakeClock` does what a test tells it. `FileClock` lets a virtual bench tell another
+`SystemClock` is the host's clock. A test sets `FakeClock`. `FileClock` lets a virtual bench set the clock of another
 process: it reads offset and state from a small file named by $COLLECTORS_CLOCK.
 """
 
@@ -24,30 +24,30 @@ from typing import NamedTuple, Protocol
 from collectors.errors import ConfigError
 
 UNSYNCHRONISED, SYNCHRONISED, SET_BY_PERSON = 0, 1, 2
-"""What an offset is worth: nothing yet; set by a time service; said by a person."""
+"""Clock states: not set yet; set by a time service; set manually."""
 
 MANUAL_CLOCK_SOURCE = "COLLECTORS_CLOCK"
-"""Environment variable that names a ToldClock's file."""
+"""Environment variable that names the file of a FileClock."""
 
 
 class ClockReading(NamedTuple):
-    """What the clocks said at one instant."""
+    """One reading of the clocks."""
 
     boottime_ns: int
     offset_ns: int
-    """REALTIME − BOOTTIME."""
+    """REALTIME − BOOTTIME in ns."""
     state: int
-    """UNSYNCHRONISED or SYNCHRONISED: whether a time service vouches for REALTIME."""
+    """UNSYNCHRONISED or SYNCHRONISED: whether a time service has synchronised REALTIME."""
     max_error_us: int | None = None
-    """The time service's own bound on its error, where it gives one."""
+    """The time service's bound on its error in µs, where it gives one."""
 
 
 class Clock(Protocol):
-    """What a collector needs to know about time."""
+    """The interface to the clocks that a collector uses."""
 
     @property
     def boot_id(self) -> str:
-        """Return the name of this boot, the origin of `boottime_ns`."""
+        """Return the id of this boot, the origin of `boottime_ns`."""
         ...
 
     def boottime_ns(self) -> int:
@@ -55,7 +55,7 @@ class Clock(Protocol):
         ...
 
     def monotonic_s(self) -> float:
-        """Return seconds of a clock that never jumps: for timers and deadlines only."""
+        """Return the seconds of a clock that never jumps: for timers and deadlines only."""
         ...
 
     def sleep_s(self, seconds: float) -> None:
@@ -63,15 +63,15 @@ class Clock(Protocol):
         ...
 
     def look(self) -> ClockReading:
-        """Return how REALTIME stands to BOOTTIME now."""
+        """Return the offset of REALTIME to BOOTTIME now, with its state."""
         ...
 
     def step_fd(self) -> int | None:
-        """Return a descriptor that turns readable when REALTIME is set, or None where there is none."""
+        """Return a descriptor that becomes readable when REALTIME is set, or None if there is none."""
         ...
 
     def clear_step(self) -> None:
-        """Make `step_fd` wait for the next step."""
+        """Reset `step_fd`, so that it waits for the next step."""
         ...
 
 
@@ -84,7 +84,7 @@ class _Itimerspec(ctypes.Structure):
 
 
 class _Timex(ctypes.Structure):
-    """The head of struct timex (adjtimex(2)); the tail is only room for the kernel to write to."""
+    """The head of struct timex (adjtimex(2)); the tail reserves room for what the kernel writes."""
 
     _fields_ = (
         ("modes", ctypes.c_uint),
@@ -100,11 +100,11 @@ class _Timex(ctypes.Structure):
 TIME_ERROR, STA_UNSYNC = 5, 0x40  # adjtimex(2)
 TFD_TIMER_ABSTIME, TFD_TIMER_CANCEL_ON_SET = 1, 2  # timerfd_create(2)
 NEVER_S = 2**40 if ctypes.sizeof(ctypes.c_long) == 8 else 2**31 - 1
-"""The timer's own time, as far away as time_t goes: only its cancellation matters."""
+"""The timer's expiry, as far away as time_t allows: only its cancellation matters."""
 
 
 class SystemClock:
-    """The machine's clocks."""
+    """The host's clocks."""
 
     def __init__(self, timesyncd_mark: Path = Path("/run/systemd/timesync/synchronized")) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -114,7 +114,7 @@ class SystemClock:
 
     @property
     def boot_id(self) -> str:
-        """Return the kernel's random name of this boot."""
+        """Return the kernel's random id of this boot."""
         return self._boot_id
 
     def boottime_ns(self) -> int:
@@ -130,7 +130,7 @@ class SystemClock:
         time.sleep(seconds)
 
     def look(self) -> ClockReading:
-        """Return offset and synchronisation; the offset is the narrowest of three brackets BOOT, REAL, BOOT."""
+        """Return offset and synchronisation; the offset is that of the narrowest of three brackets BOOT, REAL, BOOT."""
         width_ns, boottime_ns, offset_ns = min(_bracket() for _ in range(3))
         del width_ns
         timex = _Timex()
@@ -147,7 +147,7 @@ class SystemClock:
             return False
 
     def step_fd(self) -> int | None:
-        """Return a timerfd that turns readable within 1 ms of a step; None where the kernel refuses one."""
+        """Return a timerfd that becomes readable within 1 ms of a step; None if the kernel refuses one."""
         if self._step_fd is None:
             fd = self._libc.timerfd_create(time.CLOCK_REALTIME, os.O_CLOEXEC | os.O_NONBLOCK)
             self._step_fd = fd if fd >= 0 else None
@@ -163,7 +163,7 @@ class SystemClock:
 
 
 def _bracket() -> tuple[int, int, int]:
-    """Return width, BOOTTIME in its middle and REALTIME − BOOTTIME of one BOOT, REAL, BOOT reading, all in ns."""
+    """Return width, BOOTTIME at the midpoint and REALTIME − BOOTTIME of one BOOT, REAL, BOOT reading, all in ns."""
     before_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     real_ns = time.clock_gettime_ns(time.CLOCK_REALTIME)
     after_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -172,7 +172,7 @@ def _bracket() -> tuple[int, int, int]:
 
 
 class FakeClock:
-    """A clock that does what it is told; sleeping moves it, nothing else does."""
+    """A clock for tests: it advances only by `sleep_s`, and offset and state change only by its methods."""
 
     def __init__(
         self, boottime_ns: int = 0, offset_ns: int = 0, state: int = SYNCHRONISED, boot_id: str = "fake-boot"
@@ -183,7 +183,7 @@ class FakeClock:
         self.state = state
 
     def boottime_ns(self) -> int:
-        """Return the told time since boot."""
+        """Return the simulated time since boot in ns."""
         return self._boottime_ns
 
     def monotonic_s(self) -> float:
@@ -191,38 +191,38 @@ class FakeClock:
         return self._boottime_ns / 1e9
 
     def sleep_s(self, seconds: float) -> None:
-        """Move on by that much at once."""
+        """Advance the clock by `seconds`, without waiting."""
         self._boottime_ns += round(seconds * 1e9)
 
     def look(self) -> ClockReading:
-        """Return what was told."""
+        """Return the simulated offset and state."""
         return ClockReading(self._boottime_ns, self.offset_ns, self.state)
 
     def step_fd(self) -> int | None:
-        """Return None: steps are seen at the next look."""
+        """Return None: steps are seen at the next reading."""
         return None
 
     def clear_step(self) -> None:
         """Do nothing."""
 
     def step_s(self, seconds: float) -> None:
-        """Set REALTIME forward, or back."""
+        """Set REALTIME forward, or back if negative."""
         self.offset_ns += round(seconds * 1e9)
 
     def synchronise(self, offset_ns: int | None = None) -> None:
-        """Let a time service set REALTIME (if `offset_ns` is given) and vouch for it."""
+        """Simulate a time service that sets REALTIME (if `offset_ns` is given) and synchronises it."""
         self.offset_ns = self.offset_ns if offset_ns is None else offset_ns
         self.state = SYNCHRONISED
 
     def lose_synchronisation(self) -> None:
-        """Let nobody vouch for REALTIME any more."""
+        """Simulate the loss of the time service."""
         self.state = UNSYNCHRONISED
 
 
 class FileClock(SystemClock):
-    """The machine's own BOOTTIME, but offset and state as a file tells them: `{"offset_ns": …, "state": 0 or 1}`.
+    """The host's own BOOTTIME, with offset and state from a file: `{"offset_ns": …, "state": 0 or 1}`.
 
-    A key that is left out is the machine's own. Write the file with `tell`, which replaces it whole.
+    For a key that is left out, the host's own value is used. `write_clock_file` writes the file atomically.
     """
 
     def __init__(self, path: Path) -> None:
@@ -230,7 +230,7 @@ class FileClock(SystemClock):
         self._path = path
 
     def look(self) -> ClockReading:
-        """Return the machine's look with what the file says put over it; ConfigError when it says nothing sensible."""
+        """Return the host's reading, overridden by the file; ConfigError when the file's content is not valid."""
         try:
             told = json.loads(self._path.read_text(encoding="utf-8"))
             real = super().look()
@@ -244,7 +244,7 @@ class FileClock(SystemClock):
 
 
 def write_clock_file(path: Path, offset_ns: int | None = None, state: int | None = None) -> None:
-    """Tell every ToldClock that reads `path`: REALTIME − BOOTTIME in ns, and whether it is synchronised."""
+    """Set every FileClock that reads `path`: REALTIME − BOOTTIME in ns, and the state."""
     told = {"offset_ns": offset_ns, "state": state}
     draft = path.with_name(f"{path.name}.new")
     draft.write_text(json.dumps({k: v for k, v in told.items() if v is not None}), encoding="utf-8")
@@ -252,6 +252,6 @@ def write_clock_file(path: Path, offset_ns: int | None = None, state: int | None
 
 
 def system_clock() -> Clock:
-    """Return the machine's clock, or the ToldClock that $COLLECTORS_CLOCK names."""
+    """Return the host's clock, or the FileClock that $COLLECTORS_CLOCK names."""
     told_by = os.environ.get(MANUAL_CLOCK_SOURCE)
     return FileClock(Path(told_by)) if told_by else SystemClock()

@@ -1,8 +1,8 @@
-"""Going on as the owner of a folder: a command that root runs must not leave files that the services cannot use.
+"""Continue as the owner of a directory: files that a root command leaves there must be usable by the services.
 
-Nor may root follow links that an unprivileged service has put into its own folder, so rights are dropped before
-anything there is opened. One is kept: to read, and so to look through the folders above; systemd keeps those of dynamic
-users in a place that only root may enter. Writing is done with the owner's rights alone.
+Root must not follow links that an unprivileged service has put into its own directory either, so privileges are dropped
+before anything there is opened. One capability is kept, CAP_DAC_READ_SEARCH: it is needed to traverse the directories
+above, since systemd keeps those of dynamic users where only root may enter. Writing uses the owner's rights alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _Rights(ctypes.Structure):
 
 
 def become_owner(folder: Path) -> None:
-    """Go on as the folder's owner if this is root and the folder is not. OSError where that is not allowed."""
+    """Continue as the directory's owner if this is root and the directory is not. OSError where that is not allowed."""
     owner = folder.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:
         return

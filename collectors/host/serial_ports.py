@@ -1,8 +1,8 @@
-"""The serial ports of this host, from /sys, /dev and /proc: what is plugged in, its lasting names, who has it open.
+"""The serial ports of this host, from /sys, /dev and /proc: adapters, stable names, processes that have them open.
 
-A port is a tty with a device behind it; a UART of the mainboard that the kernel has not found (type 0) is none. The USB
-facts are those of the nearest parent with an idVendor. Who has a port open is in /proc/*/fd, which only root sees of
-other users' processes.
+A port is a tty with a device behind it; a mainboard UART that the kernel has not found (type 0) does not count. The USB
+data are those of the nearest parent with an idVendor. Open ports are found in /proc/*/fd; for other users' processes
+only root may read it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LASTING = ("serial/by-id", "bat", "serial/by-path")
-"""Folders of names in /dev that stay the same when an adapter is plugged in again, the best first."""
+"""Directories of names in /dev that stay the same when an adapter is plugged in again, the best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Port:
     device: str
     """For example /dev/ttyUSB0; changes with the order of plugging in."""
     names: tuple[str, ...]
-    """Lasting names, the best first."""
+    """Stable names, the best first."""
     vendor_id: str
     """USB vendor, four hex digits; empty when it is not on USB."""
     product_id: str
@@ -49,7 +49,7 @@ class Port:
 
     @property
     def link(self) -> str:
-        """Return it as a configuration's `link`."""
+        """Return the port as a configuration's `link`."""
         return f"serial:{self.names[0] if self.names else self.device}"
 
 
@@ -104,11 +104,11 @@ def _group(path: Path) -> str:
 
 
 def _users(proc: Path, devices: set[str]) -> dict[str, list[User]]:
-    """Return who has which of these devices open, as far as this user may see it."""
+    """Return the processes that have each of these devices open, as far as this user may see them."""
     found: dict[str, list[User]] = {}
     processes = [entry for entry in proc.iterdir() if entry.name.isdigit()] if proc.is_dir() else []
     for process in processes:
-        with suppress(OSError):  # the process has ended, or is another user's
+        with suppress(OSError):  # the process has ended, or belongs to another user
             opened = {str(link.readlink()) for link in (process / "fd").iterdir()}
             for device in opened & devices:
                 command = _read(process / "cmdline").replace("\0", " ").strip() or _read(process / "comm")
@@ -117,7 +117,7 @@ def _users(proc: Path, devices: set[str]) -> dict[str, list[User]]:
 
 
 def _read(path: Path) -> str:
-    """Return a small file's text, empty where there is none."""
+    """Return a small file's text, empty if the file does not exist."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Tell systemd how we are: sd_notify(3) in a few lines, silent where no service manager listens."""
+"""Notify systemd of this process's state: sd_notify(3); does nothing where no service manager listens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collectors.text import one_line
 
 
 def has_manager() -> bool:
-    """Return whether a service manager listens; it will also start us again."""
+    """Return whether a service manager listens; it also restarts this process."""
     return bool(os.environ.get("NOTIFY_SOCKET"))
 
 
@@ -24,7 +24,7 @@ def notify(state: str) -> None:
         try:
             sock.sendto(state.encode(errors="replace"), address)
         except OSError:
-            # The manager is gone or restarting: it will miss a ping and then decide itself; nothing to do here.
+            # The manager is gone or restarting: it will miss a ping and act on that itself; nothing to do here.
             return
 
 
@@ -34,6 +34,6 @@ def status_line(text: str) -> str:
 
 
 def watchdog_interval_s() -> float | None:
-    """Return how often systemd wants a sign of life (half of WatchdogSec), or None without a watchdog."""
+    """Return the interval of watchdog notifications in s (half of WatchdogSec), or None without a watchdog."""
     usec = os.environ.get("WATCHDOG_USEC", "")
     return int(usec) / 2e6 if usec.isdigit() and int(usec) > 0 else None
