@@ -1,4 +1,4 @@
-"""The poller keeps readings coming, on its grid, and every outcome is counted by name."""
+"""The poller samples on its time grid, reconnects lost links, and counts every outcome by name."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def test_samples_lie_on_whole_multiples_of_the_period(poll: Poll) -> None:
     assert (poller.samples, poller.skipped, poller.outcomes["ok"]) == (4, 0, 4)
 
 
-def test_a_slow_turn_skips_slots_and_never_shifts_the_grid(poll: Poll) -> None:
+def test_a_slow_poll_skips_slots_and_never_shifts_the_grid(poll: Poll) -> None:
     def slow(clock: FakeClock) -> acme.ScriptedLink:
-        return link(1, None, 3, 4)(clock)  # the second question is not answered: 0.5 s, 5 slots of 0.1 s
+        return link(1, None, 3, 4)(clock)  # the second request gets no reply: 0.5 s, 5 slots of 0.1 s
 
     poller, kept, _ = poll(slow, until_s=1.2, period_s=0.1, start_s=10.0)
     stamps = [round(r.boottime_ns / S, 3) for r in kept.readings]
@@ -98,7 +98,7 @@ def test_a_slow_turn_skips_slots_and_never_shifts_the_grid(poll: Poll) -> None:
     assert poller.outcomes["NoReply"] >= 1
 
 
-def test_an_absent_port_is_tried_again_within_a_second_and_told_once(poll: Poll) -> None:
+def test_an_absent_port_is_retried_within_a_second_and_reported_once(poll: Poll) -> None:
     gone = LinkDown("no such port")
     poller, kept, _ = poll(gone, gone, gone, link(5), until_s=4.0)
     assert kept.events == ["link_down", "link_up"]
@@ -114,7 +114,7 @@ def test_a_lost_link_is_opened_again_and_counted(poll: Poll) -> None:
     assert kept.events[:3] == ["link_up", "link_down", "link_up"]
 
 
-def test_silence_opens_the_link_again(poll: Poll) -> None:
+def test_missing_replies_reopen_the_link(poll: Poll) -> None:
     poller, kept, _ = poll(link(1), link(2), until_s=12.0)
     assert [r.values["voltage_v"] for r in kept.readings] == [1, 2]
     assert poller.outcomes["NoReply"] >= 3
@@ -146,7 +146,7 @@ def test_a_link_that_can_never_open_stops_the_poller(poll: Poll) -> None:
         poll(never, until_s=5.0)
 
 
-def test_the_driver_puts_things_back_and_the_port_is_closed(poll: Poll) -> None:
+def test_stopping_closes_the_driver_and_the_port(poll: Poll) -> None:
     made: list[acme.ScriptedLink] = []
 
     def opener(clock: FakeClock) -> acme.ScriptedLink:
@@ -179,7 +179,7 @@ def test_a_run_of_implausible_values_is_two_events_and_a_count() -> None:
 
 
 @given(st.floats())
-def test_what_passes_the_guard_is_unchanged_and_within_limits(value: float) -> None:
+def test_values_that_pass_the_guard_are_unchanged_and_within_limits(value: float) -> None:
     checked, events = RangeGuard().check(reading(voltage_v=value))
     kept = checked.values["voltage_v"]
     assert (kept is None) == bool(events)
@@ -206,7 +206,7 @@ def test_slow_samples_are_no_gaps(poll: Poll, monkeypatch: pytest.MonkeyPatch) -
     assert [round(3600 * (row.values["charge_in_ah"] or 0.0), 3) for row in rows] == [120.0] * 4
 
 
-def test_what_flowed_is_stored_beside_the_samples(poll: Poll, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_integrated_charge_is_stored_beside_the_samples(poll: Poll, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when the link is lost and when it stops: 2 A over the 8 + 6 intervals between its samples, and a gap."""
     monkeypatch.setattr(acme.Driver, "poll", two_amperes)
     nobody = [LinkDown("gone")] * 12

@@ -1,4 +1,4 @@
-"""`collectors run` as a process: started like systemd does, against fakes on real wires."""
+"""`collectors run` as a process, started as systemd starts it, against fake instruments on pseudo-terminals."""
 
 from __future__ import annotations
 
@@ -97,13 +97,13 @@ def test_it_collects_and_a_stop_commits_everything_within_two_seconds(tmp_path: 
         _, log = process.communicate(timeout=LIVENESS_S)
         took_s = time.monotonic() - asked
     assert process.returncode == 0, log
-    assert took_s < 2.0  # the promise to the service manager
+    assert took_s < 2.0  # what the unit file states to the service manager
     assert rows(tmp_path) == len(load.sent.boottime_ns)
     assert event_kinds(tmp_path)[-1] == "collector_stop"
     assert rows(tmp_path, "collector") > 0
 
 
-def test_it_reports_on_itself_in_the_vocabularys_words(tmp_path: Path, load: Station) -> None:
+def test_it_reports_its_own_metrics_as_signals_of_the_vocabulary(tmp_path: Path, load: Station) -> None:
     with running(write_config(tmp_path)):
         wait_for(lambda: rows(tmp_path, "collector") >= 3)
     reader = JournalReader(tmp_path / "state" / "load")
@@ -127,7 +127,7 @@ def test_a_share_of_processor_time_needs_two_reports() -> None:
     assert processor_share(first, second) == pytest.approx(0.05)
 
 
-def test_it_gives_a_note_its_time_when_the_clock_is_set(tmp_path: Path, load: Station) -> None:
+def test_notes_get_their_time_when_the_clock_is_set(tmp_path: Path, load: Station) -> None:
     told, state = tmp_path / "clock.json", tmp_path / "state"
     write_clock_file(told, 10**18, state=0)
     notes.write(state, "b", "deploy", "before the time was known", {}, FileClock(told))
@@ -139,7 +139,7 @@ def test_it_gives_a_note_its_time_when_the_clock_is_set(tmp_path: Path, load: St
     assert abs(int(span.wall_ns[0]) - time.time_ns()) < 120 * 10**9
 
 
-def test_systemd_is_told_ready_alive_and_how_it_goes(tmp_path: Path, load: Station) -> None:
+def test_systemd_is_notified_of_readiness_watchdog_and_status(tmp_path: Path, load: Station) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(LIVENESS_S)
@@ -170,7 +170,7 @@ def test_an_unplugged_instrument_is_read_again_within_two_seconds(tmp_path: Path
     assert back_s < 2.0
 
 
-def test_an_instrument_that_comes_late_is_waited_for(tmp_path: Path) -> None:
+def test_a_late_instrument_is_waited_for(tmp_path: Path) -> None:
     with running(write_config(tmp_path)) as process:
         wait_for(lambda: (tmp_path / "state" / "load").exists() and "link_down" in event_kinds(tmp_path))
         assert process.poll() is None
@@ -186,7 +186,7 @@ def test_a_second_collector_of_the_same_name_is_refused(tmp_path: Path, load: St
     assert "state/load" in log
 
 
-def test_a_device_of_another_kind_ends_it_with_its_own_exit_code(tmp_path: Path) -> None:
+def test_a_device_of_another_kind_stops_the_service_with_its_own_exit_code(tmp_path: Path) -> None:
     kind = fakes.load("ea_el3000a")
     station = Station("load", kind, lambda _: WORLD, kind.options(model="PS 2042-20B"))
     server = Server()
@@ -197,7 +197,7 @@ def test_a_device_of_another_kind_ends_it_with_its_own_exit_code(tmp_path: Path)
     assert "PS 2042-20B" in log
 
 
-def test_under_systemd_a_device_of_another_kind_is_tried_at_a_slow_pace(tmp_path: Path) -> None:
+def test_under_systemd_a_device_of_another_kind_is_retried_slowly(tmp_path: Path) -> None:
     kind = fakes.load("ea_el3000a")
     station = Station("load", kind, lambda _: WORLD, kind.options(model="PS 2042-20B"))
     server = Server()
@@ -219,7 +219,7 @@ def test_under_systemd_a_device_of_another_kind_is_tried_at_a_slow_pace(tmp_path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
-def test_a_read_only_disk_is_said_at_start(tmp_path: Path, load: Station) -> None:
+def test_a_read_only_disk_is_reported_at_start(tmp_path: Path, load: Station) -> None:
     state = tmp_path / "state"
     state.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "none", str(state)], check=False).returncode:
@@ -255,7 +255,7 @@ def status(state: Path) -> dict[str, Any]:
     return dict(next(row for row in found if row["collector"] == "load"))
 
 
-def test_a_stop_on_a_full_disk_is_a_failure_that_every_command_tells_the_truth_about(
+def test_a_stop_on_a_full_disk_fails_and_every_command_reports_the_loss(
     small_state: Path, tmp_path: Path, load: Station
 ) -> None:
     path = write_config(tmp_path)
@@ -278,7 +278,7 @@ def test_a_stop_on_a_full_disk_is_a_failure_that_every_command_tells_the_truth_a
     assert process.returncode == 74, log
     lost = lost_readings(log)
     assert "LOST at the last stop: " in collectors("status", "--state", str(small_state)).stdout
-    with running(path) as process:  # what it knows of the run before must survive this one, too
+    with running(path) as process:  # its record of the run before must survive this one, too
         wait_for(lambda: "THE DISK TAKES NOTHING" in collectors("status", "--state", str(small_state)).stdout)
         process.terminate()
         _, log = process.communicate(timeout=LIVENESS_S)

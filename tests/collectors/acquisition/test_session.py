@@ -1,4 +1,4 @@
-"""The runner does all the waiting, and nothing of what arrived is lost, doubled or stamped late."""
+"""A session does all the waiting. No received byte is lost, duplicated or stamped late."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ def ask(cut: Callable[[bytes], Cut | None] = acme.cut, **more: float) -> Dialogu
 
 def test_a_reply_carries_payload_and_the_time_of_its_first_byte() -> None:
     reply = converse(acme.frame(7), byte_time_s=0.001).carry(ask())
-    assert reply == (7, 10 * MS - 3 * MS)  # three bytes had come when read() returned at 10 ms
+    assert reply == (7, 10 * MS - 3 * MS)  # read() returns at 10 ms with three bytes
 
 
-def test_a_second_frame_in_one_read_waits_for_the_next_turn_and_is_later() -> None:
+def test_a_second_frame_in_one_read_is_kept_for_the_next_poll_with_a_later_stamp() -> None:
     conversation = converse(acme.frame(1) + acme.frame(2), None, byte_time_s=0.001)
     assert conversation.carry(ask()) == (1, 4 * MS)
     assert conversation.carry(ask()) == (2, 7 * MS)
 
 
 @given(st.lists(st.integers(0, 255), min_size=1, max_size=6), st.data())
-def test_frames_survive_any_cutting_of_the_bytes(values: list[int], data: st.DataObject) -> None:
+def test_frames_are_the_same_however_the_bytes_are_split(values: list[int], data: st.DataObject) -> None:
     stream = b"".join(map(acme.frame, values))
     inbox = Inbox()
     at = 0
     seen = []
     while at < len(stream):
         size = data.draw(st.integers(1, len(stream) - at))
-        inbox.add(stream[at : at + size], at + size, 1e-9)  # one byte per ns: a byte's stamp is its index
+        inbox.add(stream[at : at + size], at + size, 1e-9)  # one byte per ns: the stamp of a byte is its index
         at += size
         while inbox.data and (found := acme.cut(bytes(inbox.data))):
             seen.append((found.payload, inbox.boottime_ns))
@@ -57,9 +57,9 @@ def test_frames_survive_any_cutting_of_the_bytes(values: list[int], data: st.Dat
     assert seen == [(value, 3 * i) for i, value in enumerate(values)]
 
 
-def test_a_read_that_was_stamped_late_does_not_overtake_the_next() -> None:
+def test_a_late_read_stamp_does_not_exceed_the_next_one() -> None:
     inbox = Inbox()
-    inbox.add(b"abc", 50 * MS, 0.001)  # held up: its last byte came long before 50 ms
+    inbox.add(b"abc", 50 * MS, 0.001)  # delayed: its last byte arrived long before 50 ms
     inbox.drop(3)
     inbox.add(b"def", 51 * MS, 0.001)
     assert inbox.boottime_ns == 50 * MS
@@ -73,7 +73,7 @@ def test_rubbish_before_a_frame_is_dropped_and_counted_by_name() -> None:
     assert conversation.errors == {"FrameError": 4, "BadChecksum": 1}
 
 
-def test_silence_is_no_reply_at_the_deadline_thrown_into_the_dialogue() -> None:
+def test_no_reply_by_the_deadline_is_raised_in_the_dialogue() -> None:
     conversation = converse(None, acme.frame(3))
 
     def twice() -> Dialogue[int]:
@@ -88,12 +88,12 @@ def test_silence_is_no_reply_at_the_deadline_thrown_into_the_dialogue() -> None:
     assert conversation.clock.monotonic_s() == pytest.approx(0.71)
 
 
-def test_no_reply_names_what_was_wrong_with_what_came() -> None:
+def test_no_reply_names_the_fault_of_the_received_bytes() -> None:
     with pytest.raises(NoReply, match=r"within 0\.5 s; last: expected 0x5a, got 0x78; 2 bytes of an unfinished frame"):
         converse(b"x" + acme.frame(1)[:2]).carry(ask(timeout_s=0.5))
 
 
-def test_a_flood_without_a_frame_is_dropped_not_kept() -> None:
+def test_endless_bytes_without_a_frame_are_dropped() -> None:
     conversation = converse(bytes(BUFFER_BYTES + 1))
     with pytest.raises(NoReply):
         conversation.carry(ask(lambda _: None))
@@ -107,7 +107,7 @@ def test_a_pause_is_kept_between_the_last_frame_and_the_next_send() -> None:
     assert conversation.clock.monotonic_s() == pytest.approx(0.01 + 0.05 + 0.01)
 
 
-def test_a_dialogue_may_wait_without_asking() -> None:
+def test_a_dialogue_may_wait_without_sending() -> None:
     conversation = converse()
 
     def waits() -> Dialogue[str]:
@@ -118,7 +118,7 @@ def test_a_dialogue_may_wait_without_asking() -> None:
     assert conversation.clock.monotonic_s() == pytest.approx(1.3)
 
 
-def test_flush_forgets_what_came_before_the_question() -> None:
+def test_flush_discards_bytes_received_before_the_request() -> None:
     conversation = converse(acme.frame(1) + acme.frame(2), acme.frame(3))
     conversation.carry(ask())
     assert conversation.carry(ask(flush=True))[0] == 3  # type: ignore[index]
@@ -144,7 +144,7 @@ def test_a_lost_link_passes_through() -> None:
         converse(LinkDown("pulled")).carry(ask())
 
 
-def test_a_dialogue_may_keep_what_it_heard_when_the_link_goes() -> None:
+def test_a_dialogue_may_return_received_values_when_the_link_is_lost() -> None:
     def keeps() -> Dialogue[list[object]]:
         heard = []
         with suppress(LinkDown):
@@ -157,7 +157,7 @@ def test_a_dialogue_may_keep_what_it_heard_when_the_link_goes() -> None:
 
 
 @pytest.mark.parametrize("error", [FrameError("x", drop=0), BadChecksum("x", drop=-5)])
-def test_a_codec_that_drops_nothing_cannot_hang_the_runner(error: FrameError) -> None:
+def test_a_codec_that_drops_nothing_cannot_hang_the_session(error: FrameError) -> None:
     def stubborn(_: bytes) -> Iterator[Cut]:
         raise error
 

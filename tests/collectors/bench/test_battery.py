@@ -1,4 +1,4 @@
-"""The simulated bench keeps its books: charge, energy, bounds, and the same course for the same seed."""
+"""The simulated battery conserves charge and energy, stays within bounds, and repeats its course for the same seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from collectors.bench.battery import AMBIENT_DEGC, OCV_SOC, STEP_S, Battery, Set
 NO_LOSS = replace(Setup().cell, efficiency=1.0)
 
 
-def test_charge_that_went_in_is_in_every_cell() -> None:
+def test_every_cell_holds_the_charge_that_flowed_in() -> None:
     battery = Battery(replace(Setup(), cell=NO_LOSS), seed=3)
     battery.at(600.0)
     gained_ah = (battery.state.soc - Setup().start_soc) * battery.capacity_ah
@@ -24,7 +24,7 @@ def test_charge_that_went_in_is_in_every_cell() -> None:
     assert abs(battery.state.charged_ah) > 0.1
 
 
-def test_counters_are_the_integrals_of_what_is_shown() -> None:
+def test_counters_are_the_integrals_of_the_reported_values() -> None:
     battery = Battery(seed=3)
     charge_ah = load_ah = 0.0
     for step in range(1, 1201):
@@ -37,7 +37,7 @@ def test_counters_are_the_integrals_of_what_is_shown() -> None:
 
 @given(seed=st.integers(0, 1000), asked=st.lists(st.floats(0, 60), min_size=1, max_size=5))
 @settings(max_examples=15, deadline=None)
-def test_the_course_depends_on_the_seed_and_not_on_when_it_is_asked(seed: int, asked: list[float]) -> None:
+def test_the_course_depends_on_the_seed_and_not_on_the_times_of_the_queries(seed: int, asked: list[float]) -> None:
     often, once = Battery(seed=seed), Battery(seed=seed)
     for time_s in sorted(asked):
         seen = often.at(time_s)
@@ -58,7 +58,7 @@ def test_current_into_battery_and_load_is_the_chargers() -> None:
 
 
 @pytest.mark.parametrize("start_of_day_s", [11 * 3600.0, 20 * 3600.0])
-def test_full_or_empty_it_stays_within_what_a_battery_can_be(start_of_day_s: float) -> None:
+def test_a_full_or_empty_battery_stays_within_physical_bounds(start_of_day_s: float) -> None:
     """A fortieth of the usual capacity is full or empty within the hour."""
     small = replace(Setup(), start_of_day_s=start_of_day_s, cell=replace(Setup().cell, capacity_ah=1.0))
     battery = Battery(small, seed=4)
@@ -70,7 +70,7 @@ def test_full_or_empty_it_stays_within_what_a_battery_can_be(start_of_day_s: flo
         assert AMBIENT_DEGC - 1 < true["battery.temperature_degc"] < AMBIENT_DEGC + 40
 
 
-def test_an_empty_battery_is_left_alone_by_the_load() -> None:
+def test_the_load_does_not_discharge_an_empty_battery() -> None:
     night = replace(Setup(), start_soc=0.03, start_of_day_s=22 * 3600.0, cell=replace(Setup().cell, capacity_ah=4.0))
     battery = Battery(night, seed=1)
     true = battery.at(1800.0)
@@ -99,7 +99,7 @@ def test_ocv_rises_with_charge_and_has_a_plateau() -> None:
     assert np.ptp(ocv_v(np.linspace(0.3, 0.6, 31))) < 0.03
 
 
-def test_the_sun_shines_by_day_only() -> None:
+def test_solar_power_is_present_by_day_only() -> None:
     assert [clear_sky(hour * 3600.0) for hour in (0, 5, 20, 30 - 6)] == [0.0] * 4
     assert clear_sky(12 * 3600.0) == pytest.approx(1.0)
     assert 0.0 < clear_sky(8 * 3600.0) < 1.0
@@ -107,13 +107,13 @@ def test_the_sun_shines_by_day_only() -> None:
 
 @given(st.floats(0, 1e6))
 @settings(max_examples=50)
-def test_clouds_take_some_of_the_sun_and_never_jump(time_s: float) -> None:
+def test_clouds_reduce_solar_power_without_steps(time_s: float) -> None:
     weather = Weather(seed=1)
     assert 0.15 <= weather.clearness(time_s) <= 1.0
     assert abs(weather.clearness(time_s + 0.01) - weather.clearness(time_s)) < 0.01
 
 
-def test_every_truth_is_a_word_of_the_vocabulary_and_plausible() -> None:
+def test_every_true_value_is_a_plausible_signal_of_the_vocabulary() -> None:
     for key, value in Battery(seed=1).at(300.0).items():
         signal = signals.find(*key.split("."))
         assert signal, key

@@ -1,4 +1,4 @@
-"""The whole way, for real: fakes' bytes, collectors, journals, shipper, an InfluxDB, and the same values back."""
+"""The whole path: bytes of fakes, collectors, journals, shipper, InfluxDB, and the comparison of the stored values."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_through_faults_nothing_untouched_is_lost_and_gaps_have_causes(tmp_path:
 
 
 @needs_influxd
-def test_a_stopped_database_gets_everything_in_the_end(tmp_path: Path) -> None:
+def test_a_database_that_was_stopped_gets_every_row_in_the_end(tmp_path: Path) -> None:
     fault = ("--influx", "private", "--fault", "database:stop@3+2")
     summary = run("--for", "8", "--state", str(tmp_path), *fault, timeout_s=90)
     assert summary["problems"] == []
@@ -67,7 +67,7 @@ def test_a_stopped_database_gets_everything_in_the_end(tmp_path: Path) -> None:
 
 
 def check_replay(summary: dict[str, Any], rows: int, values: dict[str, int], speed: float) -> None:
-    """Every recorded value is in journal and database, at its second; gaps stay gaps; what was sent was kept."""
+    """Every recorded value is in journal and database, at its second; gaps stay gaps; every sent value is stored."""
     assert summary["problems"] == []
     replay, back = summary["replay"], summary["read_back"]
     assert (replay["rows"], replay["of_rows"], replay["stalls"]) == (rows, rows, [])
@@ -88,7 +88,7 @@ def test_recorded_minutes_come_back_from_journal_and_database() -> None:
 
 
 @needs_recording
-def test_a_replay_that_is_ended_early_has_lost_nothing() -> None:
+def test_a_replay_that_ends_early_loses_nothing() -> None:
     summary = run("--replay", str(RECORDING), "--for", "12", "--influx", "none", timeout_s=60)
     assert summary["problems"] == []
     assert 60 < summary["replay"]["rows"] < summary["replay"]["of_rows"] == 9081
@@ -105,7 +105,7 @@ def test_the_whole_recording_comes_back_from_journal_and_database() -> None:
     check_replay(summary, 9081, {"mppt": 2 * 7682, "load": 6792, "t7": 132 + 7869}, 60)
 
 
-def test_a_killed_collector_comes_back_and_its_death_is_not_hidden(tmp_path: Path) -> None:
+def test_a_killed_collector_restarts_and_the_kill_is_reported(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "collectors", "bench", "--json", "--for", "14", "--influx", "none"]
     process = subprocess.Popen([*command, "--state", str(tmp_path)], stdout=subprocess.PIPE, text=True)
     await_rows(tmp_path / "state/t7", 41)
@@ -122,7 +122,7 @@ def test_a_killed_collector_comes_back_and_its_death_is_not_hidden(tmp_path: Pat
     assert report["account"]["kept"] > 40
 
 
-def test_on_a_terminal_it_shows_a_table_that_lives() -> None:
+def test_on_a_terminal_it_shows_a_table_that_is_updated() -> None:
     master, slave = os.openpty()
     command = [sys.executable, "-m", "collectors", "bench", "--influx", "none", "--for", "4"]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "40"}

@@ -1,4 +1,4 @@
-"""Read-back and replay check find what is missing, different or invented: each kind of harm, planted one by one."""
+"""The database comparison and the replay check find missing, different and invented values, each planted alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MS = 10**6
 
 
 class Reader:
-    """Knows the time of every row but those at 99 ns."""
+    """A journal reader that knows the time of every row but those at 99 ns."""
 
     collector = "mppt"
 
@@ -33,7 +33,7 @@ class Reader:
 
 
 class Server:
-    """Holds rows; gives those of the measurement that is asked for."""
+    """A server that holds rows and returns those of the requested measurement."""
 
     def __init__(self, rows: dict[int, dict[str, Any]]) -> None:
         self.held = rows
@@ -60,7 +60,7 @@ def kept_journal() -> Journal:
     return journal([1, 2, 3, 99], a=[1.0, 2.0, None, 9.0], b=[None, 0.1, None, 9.0])
 
 
-def test_the_same_is_the_same_and_rows_without_values_or_time_do_not_count() -> None:
+def test_equal_rows_match_and_rows_without_values_or_time_are_not_compared() -> None:
     found = compare(kept_journal(), KEPT)
     assert found == DatabaseComparison(rows=2, values=3, missing=0, different=0, extra=0)
     assert found.is_same
@@ -82,7 +82,7 @@ def test_every_difference_is_found(held: dict[int, dict[str, Any]], harm: tuple[
     assert not found.is_same
 
 
-def test_nothing_is_not_the_same_as_something() -> None:
+def test_an_empty_side_is_a_difference() -> None:
     assert not compare(journal([]), {}).is_same
 
 
@@ -92,7 +92,7 @@ VALUES = [12.80, 12.81, None, 12.83, 12.84, 12.90]
 def replayed(
     talks: bool, harm: Callable[[list[int], list[float | None]], None] = lambda *_: None, served: int = len(VALUES)
 ) -> ReplayCheck:
-    """Return the check of a replay of VALUES, one row in 10 ms, each said twice, the first said in the lead-in."""
+    """Return the check of a replay of VALUES, one row in 10 ms, each sent twice, the first already in the lead-in."""
     rows = [{} if v is None else {"mppt": {"battery.voltage_v": v}} for v in VALUES]
     replay = Replay(Recording(0, rows), 100.0, ["mppt"])
     replay.began_ns.extend(1000 * MS + 10 * MS * row for row in range(len(rows)))
@@ -118,8 +118,8 @@ def test_a_faithful_journal_holds_every_value_at_its_row(talks: bool) -> None:
 
 
 @pytest.mark.parametrize("talks", [True, False])
-def test_of_a_replay_that_was_ended_early_only_the_served_rows_count(talks: bool) -> None:
-    found = replayed(talks, served=4)  # the row after them had begun, and its values are in the journal, too
+def test_of_a_replay_that_ends_early_only_the_served_rows_are_compared(talks: bool) -> None:
+    found = replayed(talks, served=4)  # the row after them had begun, so its values are in the journal, too
     assert (found.values, found.equal, found.missing, found.different, found.invented) == (3, 3, 0, 0, 0)
 
 
@@ -138,7 +138,7 @@ def test_a_wrong_value_is_found(talks: bool) -> None:
     assert replayed(talks, harm).different == 1
 
 
-def test_a_value_that_was_never_kept_is_found() -> None:
+def test_a_value_that_was_never_stored_is_found() -> None:
     def harm(at: list[int], kept: list[float | None]) -> None:
         del at[3:5], kept[3:5]
 
@@ -146,7 +146,7 @@ def test_a_value_that_was_never_kept_is_found() -> None:
     assert (found.equal, found.missing) == (4, 1)
 
 
-def test_a_sample_at_another_time_is_not_the_rows() -> None:
+def test_a_sample_at_another_time_does_not_match_the_row() -> None:
     def harm(at: list[int], _: list[float | None]) -> None:
         at[1:] = [stamp + 30 * MS for stamp in at[1:]]
 

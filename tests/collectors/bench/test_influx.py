@@ -1,4 +1,4 @@
-"""The bench on a server that is not its own: what it makes there is announced and dropped; 2.x needs a token."""
+"""The bench on an existing server: databases it creates are announced and dropped; 2.x needs a token."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ needs_influxd = pytest.mark.skipif(shutil.which("influxd") is None, reason="need
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[PrivateInflux]:
-    """A server without users, as a lab has it."""
+    """A server without users, as a laboratory often has it."""
     influx = PrivateInflux(tmp_path / "influxdb")
     influx.start()
     yield influx
@@ -31,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[PrivateInflux]:
 
 
 def run(*arguments: str) -> tuple[dict[str, Any], str]:
-    """Return the JSON summary of a short run and what it said beside it."""
+    """Return the JSON summary of a short run and its other output."""
     command = [sys.executable, "-m", "collectors", "bench", "--json", "--for", "6", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -43,7 +43,7 @@ def databases(influx: Influx) -> set[str]:
 
 
 @needs_influxd
-def test_the_database_is_announced_and_dropped_unless_it_is_to_stay(server: PrivateInflux) -> None:
+def test_the_database_is_announced_and_dropped_unless_it_is_kept_on_request(server: PrivateInflux) -> None:
     summary, said = run("--influx", server.url)
     assert DATABASE in said and "dropped at its end" in said
     assert summary["database"] == f"{DATABASE} on {server.url}, dropped"
@@ -58,7 +58,7 @@ def test_the_database_is_announced_and_dropped_unless_it_is_to_stay(server: Priv
 
 
 class Api:
-    """The part of a 2.x API that the bench uses, in the forms that a 2.7.12 was recorded with."""
+    """The part of a 2.x API that the bench uses, in the forms recorded with 2.7.12."""
 
     def __init__(self, orgs: dict[str, str]) -> None:
         self.token = secrets.token_urlsafe(12)
@@ -122,7 +122,7 @@ def found(url: str, api: Api, tmp_path: Path, org: str = "") -> Influx2:
     return influx
 
 
-def test_a_bucket_is_made_once_and_deleted(url: str, api: Api, tmp_path: Path) -> None:
+def test_a_bucket_is_created_once_and_deleted(url: str, api: Api, tmp_path: Path) -> None:
     influx = found(url, api, tmp_path)
     assert influx.prepare(DATABASE) and api.buckets == {DATABASE: "1fe5ca778b0803a9"}
     assert not influx.prepare(DATABASE)
@@ -143,7 +143,7 @@ def test_without_a_token_the_message_says_how_to_give_one(url: str, tmp_path: Pa
             find(url, tmp_path, access)
 
 
-def test_a_refused_token_is_said_in_the_servers_words(url: str, tmp_path: Path) -> None:
+def test_a_rejected_token_is_reported_with_the_servers_message(url: str, tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match=r"401 .*unauthorized access"):
         find(url, tmp_path, Access(lambda _: "wrong"))
 

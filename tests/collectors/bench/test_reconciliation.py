@@ -1,4 +1,4 @@
-"""The books find every lost sample, and blame nobody for what a fault or an opening took."""
+"""The reconciliation finds every lost sample and excuses those that a fault or an opening link took."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stamps(*at_s: float) -> IntArray:
 UP = stamps(0.5)
 
 
-def test_all_kept_is_all_kept() -> None:
+def test_a_complete_journal_has_no_loss() -> None:
     found = reconcile(log(1, 2, 3), stamps(1.01, 2.01, 3.2), UP, FOR_EVER)
     assert (found.sent, found.kept, found.lost, found.opening, found.harmed) == (3, 3, 0, 0, 0)
 
@@ -49,44 +49,44 @@ def test_every_missing_sample_is_counted(missing: set[int]) -> None:
     assert (found.kept, found.lost) == (20 - len(missing), len(missing))
 
 
-def test_a_journal_without_anything_has_lost_everything() -> None:
+def test_an_empty_journal_has_lost_every_sample() -> None:
     assert reconcile(log(6, 7, 8), NONE, NONE, FOR_EVER).lost == 3
 
 
-def test_what_a_fault_touched_is_not_lost() -> None:
+def test_a_sample_changed_by_a_fault_is_not_counted_as_lost() -> None:
     found = reconcile(log(1, 2, 3, 4, harmed=(2, 3)), stamps(1, 4), UP, FOR_EVER)
     assert (found.harmed, found.kept, found.lost) == (2, 2, 0)
 
 
-def test_a_harmed_sample_that_was_kept_makes_up_for_no_other() -> None:
+def test_a_stored_sample_changed_by_a_fault_does_not_offset_a_lost_one() -> None:
     found = reconcile(log(1, 2, 3, 4, harmed=(2,)), stamps(1, 2.0, 4), UP, FOR_EVER)
     assert (found.kept, found.lost) == (2, 1)
 
 
-def test_an_opening_lasts_until_the_link_is_up_but_not_for_ever() -> None:
+def test_an_opening_excuses_losses_until_the_link_is_up_and_for_a_limited_time() -> None:
     found = reconcile(log(0.1, 0.4, 1, 2), stamps(1, 2), UP, FOR_EVER)
     assert (found.opening, found.kept, found.lost) == (2, 2, 0)
     never_up = reconcile(log(1, 2, 2 + OPENING_NS / SECOND), NONE, NONE, FOR_EVER)
     assert (never_up.opening, never_up.lost) == (2, 1)
 
 
-def test_what_was_said_right_before_the_line_went_may_be_gone() -> None:
+def test_samples_sent_right_before_the_link_was_lost_are_excused() -> None:
     sent = log(1, 2, 3)
     sent.gone_ns.append(round(3 * SECOND + CUT_OFF_NS / 2))
     found = reconcile(sent, stamps(1, 2), UP, FOR_EVER)
     assert (found.harmed, found.kept, found.lost) == (1, 2, 0)
 
 
-def test_what_was_sent_after_the_end_is_left_out() -> None:
+def test_samples_sent_after_the_end_are_not_counted() -> None:
     assert reconcile(log(1, 2, 3), stamps(1, 2), UP, round(2.5 * SECOND)).sent == 2
 
 
-def test_what_was_kept_after_the_end_makes_up_for_nothing_that_is_missing() -> None:
+def test_rows_stored_after_the_end_do_not_offset_lost_ones() -> None:
     found = reconcile(log(1, 2, 3, 4), stamps(1, 3, 4), UP, round(2.5 * SECOND))
     assert (found.sent, found.kept, found.lost) == (2, 1, 1)
 
 
-def test_a_row_that_was_read_late_is_still_its_samples() -> None:
+def test_a_row_that_was_read_late_still_matches_its_sample() -> None:
     found = reconcile(log(1, 2, 3, 4), stamps(1, 3.01, 3.02, 4), UP, FOR_EVER)
     assert (found.kept, found.lost) == (4, 0)
 
@@ -95,7 +95,7 @@ def event(at_s: float, kind: str) -> EventRecord:
     return EventRecord(1, "boot", round(at_s * SECOND), kind, "")
 
 
-def test_gaps_have_the_cause_that_events_give() -> None:
+def test_gaps_have_the_cause_that_events_report() -> None:
     journal = Journal(cast("JournalReader", None), 0)
     journal.events += [event(4.5, "link_down"), event(6, "link_up")]
     [first, second] = gaps(stamps(1, 2, 3, 4, 7, 8, 18), journal.causes(), 1.0, "nobody knows")

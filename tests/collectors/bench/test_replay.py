@@ -1,4 +1,4 @@
-"""Recordings are read as they are or refused by line and column; the replay loses no row."""
+"""Recordings are read unchanged or rejected by line and column; the replay loses no row."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ def test_the_real_recording_has_the_counts_of_its_readme() -> None:
         (['1000,"1,2'], "not a CSV file"),
     ],
 )
-def test_a_bad_row_is_named(tmp_path: Path, lines: list[str], names: str) -> None:
+def test_a_bad_row_is_reported_by_line_and_column(tmp_path: Path, lines: list[str], names: str) -> None:
     with pytest.raises(ConfigError) as error:
         read(write(tmp_path, *lines))
     assert names in str(error.value)
     assert "bench.csv" in str(error.value)
 
 
-def test_many_bad_rows_are_summed_up(tmp_path: Path) -> None:
+def test_many_bad_rows_are_summarised(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         read(write(tmp_path, *(f"{n}000,x,1" for n in range(1, 31))))
     assert len(error.value.problems) == 11
@@ -109,14 +109,14 @@ def rows(*present: str) -> Recording:
     return Recording(0, [{name: {"x.y": float(i)} for name in letters} for i, letters in enumerate(present)])
 
 
-def test_the_lead_in_shows_everybodys_first_values() -> None:
+def test_the_lead_in_serves_the_first_values_of_every_instrument() -> None:
     replay = Replay(rows("", "a", "ab"), 10.0, ["a", "b"])
     assert (replay.world("a")(0.0), replay.world("b")(0.0)) == ({"x.y": 1.0}, {"x.y": 2.0})
     replay.advance(1e6)
     assert replay.row == LEAD_IN
 
 
-def test_a_row_waits_until_everybody_in_it_has_spoken() -> None:
+def test_a_row_waits_until_all_its_instruments_have_sent_it() -> None:
     replay = Replay(rows("ab", "a"), 10.0, ["a", "b"])
     replay.begin(100.0)
     assert replay.advance(99.9) == 100.0
@@ -124,7 +124,7 @@ def test_a_row_waits_until_everybody_in_it_has_spoken() -> None:
     replay.delivered("a", 0)
     replay.advance(100.2)
     assert replay.row == 0
-    replay.delivered("b", LEAD_IN)  # late news of an earlier row
+    replay.delivered("b", LEAD_IN)  # a late value of an earlier row
     replay.advance(100.3)
     assert replay.row == 0
     replay.delivered("b", 0)
@@ -134,7 +134,7 @@ def test_a_row_waits_until_everybody_in_it_has_spoken() -> None:
     assert replay.latest_s == pytest.approx(0.3)
 
 
-def test_gaps_pass_at_their_own_speed() -> None:
+def test_gaps_are_replayed_at_their_own_speed() -> None:
     replay = Replay(rows("a", "", "", "a"), 10.0, ["a"])
     replay.begin(0.0)
     replay.advance(0.0)
@@ -146,7 +146,7 @@ def test_gaps_pass_at_their_own_speed() -> None:
     assert [seen.count(row) for row in (0, 1, 2, 3)] == [9, 10, 10, 1]
 
 
-def test_who_never_speaks_is_a_stall_and_not_the_end() -> None:
+def test_an_instrument_that_never_sends_is_a_stall_and_not_the_end() -> None:
     replay = Replay(rows("ab", "ab"), 10.0, ["a", "b"])
     replay.begin(0.0)
     replay.advance(0.0)

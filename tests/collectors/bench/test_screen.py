@@ -1,4 +1,4 @@
-"""What the bench shows fits the terminal: no figure is cut from 60 columns on."""
+"""The bench's screen fits the terminal: no figure is cut from 60 columns on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIGURES = ("-163.456", "-263.789", "123456789", "54321", "-1234.5 mV", "-4321.0 
 
 
 class JournalStub:
-    """A journal whose every quantity has long values."""
+    """A journal in which every quantity has long values."""
 
     rows = 123456789
 
@@ -36,7 +36,7 @@ class JournalStub:
 
 
 def bench() -> Bench:
-    """Return what the screen reads of a bench."""
+    """Return the bench state that the screen reads."""
     agreement = {
         compared.title: Agreement(99999, -4.321 if " A:" in compared.title else -1.2345, 0.1, 0.1, 1.234, 0.0)
         for compared in COMPARED
@@ -72,7 +72,7 @@ def test_no_figure_is_cut(width: int) -> None:
     assert max(map(len, lines)) <= width
 
 
-def test_a_terminal_of_80_by_24_shows_all_of_it() -> None:
+def test_a_terminal_of_80_by_24_shows_the_whole_table() -> None:
     assert len(rendered(80)) < 24
 
 

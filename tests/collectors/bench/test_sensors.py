@@ -1,4 +1,4 @@
-"""Sensors do what their numbers say, and agreement finds those numbers again."""
+"""Simulated sensors apply their gain, offset, noise and resolution; the agreement table estimates them again."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def test_noise_has_its_size_and_repeats_with_its_seed() -> None:
     assert np.std(seen[0]) == pytest.approx(0.5, rel=0.1)
 
 
-def test_no_value_stays_no_value_and_unknown_quantities_are_exact() -> None:
+def test_missing_values_stay_missing_and_unknown_quantities_are_exact() -> None:
     assert View(MPPT, 1).see({"battery.voltage_v": None, "solar.power_w": 1 / 3}) == {
         "battery.voltage_v": None,
         "solar.power_w": 1 / 3,
     }
 
 
-def test_the_benchs_instruments_have_their_data_sheets_steps() -> None:
+def test_the_instruments_of_the_bench_have_the_resolutions_of_their_data_sheets() -> None:
     assert LOAD.sensors["load.voltage_v"].resolution == 0.00625
     assert MPPT.sensors["battery.current_a"].resolution == 0.01
     assert T7.sensors["battery.current_a"].gain == 0.959
 
 
-def test_agreement_finds_gain_offset_and_noise_again() -> None:
+def test_agreement_estimates_gain_offset_and_noise() -> None:
     rng = np.random.default_rng(1)
     true = np.repeat(rng.uniform(-5, 5, 30), 40)
     mine = course(true + 0.01 * rng.standard_normal(len(true)))
@@ -66,7 +66,7 @@ def test_agreement_finds_gain_offset_and_noise_again() -> None:
     assert found.residual_mean == pytest.approx(float(np.mean(0.03 * true + 0.2)), abs=0.005)
 
 
-def test_a_constant_quantity_says_nothing_about_the_gain() -> None:
+def test_a_constant_quantity_gives_no_gain() -> None:
     found = agreement(course(np.full(100, 12.8)), course(np.full(100, 12.9)), SECOND)
     assert found
     assert (found.pairs, found.gain, found.offset) == (100, None, None)
@@ -75,7 +75,7 @@ def test_a_constant_quantity_says_nothing_about_the_gain() -> None:
     assert found.residual_median == pytest.approx(0.1)
 
 
-def test_samples_of_other_instants_are_no_pair() -> None:
+def test_samples_at_different_times_are_not_paired() -> None:
     assert agreement(course(range(10)), course(range(10), start_ns=100 * SECOND), SECOND) is None
     assert agreement(course([]), course(range(10)), SECOND) is None
 

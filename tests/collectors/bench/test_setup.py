@@ -1,4 +1,4 @@
-"""What the bench writes for collectors and shipper is what they read."""
+"""The configurations that the bench writes are read by collectors and shipper."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_tables_come_back_from_toml(tables: dict[str, dict[str, object]]) -> Non
     assert tomllib.loads(toml(tables)) == tables
 
 
-def test_every_instrument_sees_its_own_part_of_the_truth() -> None:
+def test_every_instrument_measures_its_own_part_of_the_simulation() -> None:
     source = Simulated()
     seen = {name: set(source.world(place)(10.0)) for name, place in PLACES.items()}
     assert seen["t7"] == {"battery.voltage_v", "battery.current_a"}
@@ -66,7 +66,7 @@ def test_every_instrument_sees_its_own_part_of_the_truth() -> None:
 
 
 @pytest.mark.parametrize("kind", devices.KINDS)
-def test_every_kind_has_a_place(kind: str) -> None:
+def test_every_kind_has_a_position(kind: str) -> None:
     loaded: Device = devices.load(kind)
     assert Simulated().world(place_of(loaded.kind))(1.0)["load.voltage_v" if "ea_" in kind else "battery.voltage_v"]
 

@@ -1,4 +1,4 @@
-"""What a user gets wrong, end to end: a clear message that names the thing, the right exit code, nothing stored."""
+"""User mistakes, end to end: a clear message that names the cause, the right exit code, and no row stored."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PAIRS = [(served, asked) for served in devices.KINDS for asked in devices.KINDS 
 
 @dataclass
 class FakeLink:
-    """A fake instrument on a link whose time is the clock's."""
+    """A fake instrument on a link that takes its time from the clock."""
 
     fake: Fake
     clock: FakeClock
@@ -61,7 +61,7 @@ class FakeLink:
         self.due = [out for out in self.due if out.at_s > self.clock.monotonic_s()]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Close nothing: no resource is held."""
 
 
 @dataclass
@@ -106,7 +106,7 @@ def test_a_device_of_another_kind_is_never_taken_for_the_expected_one(served: st
 
 
 @pytest.mark.parametrize(("served", "asked"), PAIRS)
-def test_a_collector_on_the_wrong_port_stores_no_reading_and_says_so_once(
+def test_a_collector_on_the_wrong_port_stores_no_reading_and_reports_it_once(
     served: str, asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = config.load(config_of(asked, tmp_path))
@@ -120,12 +120,12 @@ def test_a_collector_on_the_wrong_port_stores_no_reading_and_says_so_once(
         assert loaded.collector.link in str(error)
     else:
         losses = [item for item in kept.items if isinstance(item, Event) and item.kind == "link_down"]
-        assert 1 <= len(losses) <= 2  # silence, and rubbish
+        assert 1 <= len(losses) <= 2  # no reply, and noise bytes
         assert loaded.device.title in losses[0].detail
     assert not [item for item in kept.items if isinstance(item, Reading)]
 
 
-def test_what_a_stranger_says_is_shown(tmp_path: Path) -> None:
+def test_bytes_of_an_unknown_device_are_shown(tmp_path: Path) -> None:
     loaded = config.load(config_of("ea_el3000a", tmp_path))
     clock = FakeClock()
     link = plugged("libresolar_mppt", clock)
@@ -148,7 +148,7 @@ CAPTURES = {
 @pytest.mark.parametrize("raw", [[], ["--raw"]])
 @pytest.mark.parametrize("capture", CAPTURES)
 @pytest.mark.parametrize("kind", devices.KINDS)
-def test_decode_makes_no_reading_of_any_rubbish(kind: str, capture: str, raw: list[str]) -> None:
+def test_decode_makes_no_reading_of_random_bytes(kind: str, capture: str, raw: list[str]) -> None:
     result = CliRunner().invoke(cli, ["decode", kind, *raw], input=CAPTURES[capture])
     assert result.exception is None or isinstance(result.exception, SystemExit | CollectorError), result.exception
     found = [json.loads(line) for line in result.stdout.splitlines()]
@@ -189,17 +189,17 @@ def test_decode_takes_the_frames_of_its_own_kind(kind: str) -> None:
     assert any("values" in json.loads(line) for line in result.stdout.splitlines())
 
 
-def test_decode_says_when_only_text_of_no_kind_came() -> None:
+def test_decode_reports_text_that_belongs_to_no_kind() -> None:
     result = CliRunner().invoke(cli, ["decode", "libresolar_mppt"], input=b"[00:00:01] <inf> main: up\n")
     assert (result.exit_code, result.stderr) == (76, "there is no frame of a libresolar_mppt in it\n")
 
 
-def test_decode_says_when_a_capture_holds_nothing() -> None:
+def test_decode_reports_an_empty_capture() -> None:
     result = CliRunner().invoke(cli, ["decode", "ea_el3000a"], input=b"# only a comment\n")
     assert (result.exit_code, result.stderr) == (0, "there is no frame of a ea_el3000a in it\n")
 
 
-def test_rubbish_on_a_line_without_checksum_is_an_error_not_an_answer() -> None:
+def test_random_bytes_on_a_link_without_checksum_are_an_error_and_no_reply() -> None:
     result = CliRunner().invoke(cli, ["decode", "ea_el3000b"], input=b"MEAS:ARR?\n\x00\x9f\x13\n")
     assert result.exit_code == 76
     assert "wrong baud rate" in json.loads(result.stdout)["message"]
@@ -231,7 +231,7 @@ def test_output_that_cannot_be_written_is_one_line_not_a_trace() -> None:
     assert (done.returncode, done.stderr) == (74, "collectors: the output: No space left on device\n")
 
 
-def test_a_reader_that_goes_away_ends_it_quietly() -> None:
+def test_a_closed_output_pipe_ends_the_command_quietly() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = run_command("devices", "--markdown", stdout=writer)
@@ -239,7 +239,7 @@ def test_a_reader_that_goes_away_ends_it_quietly() -> None:
     assert done.stderr == ""
 
 
-def test_a_bug_has_an_exit_code_of_its_own_and_its_trace(
+def test_a_bug_has_its_own_exit_code_and_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(**_: object) -> None:
@@ -263,7 +263,7 @@ def test_ctrl_c_ends_a_command_without_a_trace(tmp_path: Path) -> None:
         assert process.stdout
         process.stdin.write(b"# {}\n")
         process.stdin.flush()
-        process.stdout.readline()  # it is at work
+        process.stdout.readline()  # the command is running
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
         assert process.stderr
@@ -271,7 +271,7 @@ def test_ctrl_c_ends_a_command_without_a_trace(tmp_path: Path) -> None:
 
 
 class Portal(BaseHTTPRequestHandler):
-    """Says 200 and a page to everything, as a hotel's network does."""
+    """An HTTP server that answers every request with 200 and a page, as a hotel's network does."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -285,7 +285,7 @@ class Portal(BaseHTTPRequestHandler):
         self.wfile.write(page)
 
     def log_message(self, *_: object) -> None:
-        """Be quiet."""
+        """Log nothing."""
 
 
 def test_a_captive_portal_is_not_taken_for_a_database(tmp_path: Path) -> None:

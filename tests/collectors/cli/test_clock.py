@@ -1,4 +1,4 @@
-"""A person's time reaches everything of its boot, also what begins later; what cannot be read stops nothing else."""
+"""A manually set time applies to the whole boot, also to later journals; an unreadable journal stops no other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETTINGS = JournalSettings(ballast_mib=0.0)
 
 @pytest.fixture
 def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine whose clock nobody vouches for."""
+    """A machine whose clock no time service has set."""
     path = tmp_path / "clock.json"
     write_clock_file(path, 10**18, state=UNSYNCHRONISED)
     monkeypatch.setenv("COLLECTORS_CLOCK", str(path))
@@ -72,7 +72,7 @@ def failure(result: Result) -> CollectorError:
 
 
 def spoil(reader: JournalReader) -> None:
-    """Make the journal one of a newer version."""
+    """Give the journal a newer format version."""
     with sqlite3.connect(journal_files(reader.directory)[-1]) as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
@@ -101,7 +101,9 @@ def test_it_can_be_set_before_anything_has_begun(told: Path, state: Path) -> Non
     assert abs(found_s - SET_S) < 60
 
 
-def test_the_newest_word_counts_and_a_word_about_one_journal_stays_with_that_one(told: Path, state: Path) -> None:
+def test_the_newest_clock_setting_applies_and_one_for_a_journal_stays_with_that_journal(
+    told: Path, state: Path
+) -> None:
     one, other = collect(state, "one"), collect(state, "other")
     set_clock(state)
     CliRunner().invoke(cli, ["clock", "--state", str(state), "set", "2027-01-01", "--yes", "one"])
@@ -114,7 +116,7 @@ def test_the_newest_word_counts_and_a_word_about_one_journal_stays_with_that_one
     assert all(abs(t - SET_S) < 60 for t in times_s(other))
 
 
-def test_a_time_service_knows_better_and_the_words_of_another_boot_are_not_taken(told: Path, state: Path) -> None:
+def test_a_time_service_takes_precedence_and_settings_of_another_boot_are_ignored(told: Path, state: Path) -> None:
     set_clock(state)
     look = system_clock().look()
     write_clock_file(told, 1_780_000_000 * SECOND - look.boottime_ns, state=SYNCHRONISED)
@@ -127,14 +129,14 @@ def test_a_time_service_knows_better_and_the_words_of_another_boot_are_not_taken
     assert times_s(collect(state, "latest")) == []
 
 
-def test_nothing_is_left_for_later_where_a_time_service_has_set_the_clock(told: Path, state: Path) -> None:
+def test_no_clock_file_is_written_where_a_time_service_has_set_the_clock(told: Path, state: Path) -> None:
     write_clock_file(told, 10**18, state=SYNCHRONISED)
     collect(state)
     assert set_clock(state).exit_code == 0
     assert not (state / clock_request.NAME).exists()
 
 
-def test_a_running_collector_takes_a_word_said_to_the_host(told: Path, state: Path) -> None:
+def test_a_running_collector_applies_a_clock_setting_of_the_host(told: Path, state: Path) -> None:
     clock = FileClock(told)
     writer = JournalWriter(state / "load", {}, SETTINGS, clock, lambda *_: None)
     writer.commit(rows({"voltage_v": 1.0}, clock.boottime_ns()))
@@ -148,7 +150,7 @@ def test_a_running_collector_takes_a_word_said_to_the_host(told: Path, state: Pa
     assert len(times_s(JournalReader(state / "load"))) == 2
 
 
-def test_export_says_why_there_is_nothing_when_no_time_is_known(told: Path, state: Path) -> None:
+def test_export_explains_an_empty_result_when_no_time_is_known(told: Path, state: Path) -> None:
     notes.write(state, "b", "deploy", "early", {}, system_clock())
     for arguments in (["notes"], ["notes", "--measurement", "event"]):
         error = failure(run("export", state, *arguments))
@@ -172,7 +174,7 @@ def test_a_journal_of_a_newer_version_stops_no_command_for_the_others(told: Path
     assert run("note", state, "deploy", "x").exit_code == 0
 
 
-def test_where_no_journal_can_be_read_the_reason_is_said(told: Path, state: Path) -> None:
+def test_the_reason_is_reported_where_no_journal_can_be_read(told: Path, state: Path) -> None:
     spoil(collect(state, "newer"))
     for arguments in (("export",), ("tail",), ("clock",), ("note", "deploy", "x"), ("export", "newer")):
         error = failure(run(arguments[0], state, *arguments[1:]))

@@ -1,4 +1,4 @@
-"""`collectors dead`: refused lines are listed, shown, sent again and deleted, and only the ones that were meant."""
+"""`collectors dead`: rejected lines are listed, shown, resent and deleted, and only the selected ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOW_NS = time.time_ns()
 
 @pytest.fixture
 def config(influx: Influx, tmp_path: Path) -> Path:
-    """A shipper with two refused lines, of which the database would take one now, and an expired one."""
+    """A shipper with two rejected lines, of which the database would accept one now, and an expired one."""
     database = influx.create_database(retention="1d")
     (tmp_path / "password").write_text(influx.password)
     path = tmp_path / "ship.toml"
@@ -71,7 +71,7 @@ def test_letters_are_listed_and_chosen(config: Path) -> None:
     assert json.loads(run("show", config, "1", "--json").output)["seq"] == 1
 
 
-def test_a_resend_forgets_what_is_stored_and_keeps_what_is_refused_again(config: Path, influx: Influx) -> None:
+def test_a_resend_removes_stored_lines_and_keeps_those_rejected_again(config: Path, influx: Influx) -> None:
     result = run("resend", config, "--json")
     assert json.loads(result.output) == {"stored": 1, "refused": 2}
     assert result.exit_code == 76
@@ -90,7 +90,7 @@ def test_a_resend_without_a_server_keeps_everything(config: Path) -> None:
     assert ids(config) == [1, 2, 3]
 
 
-def test_nothing_is_deleted_without_a_yes(config: Path) -> None:
+def test_nothing_is_deleted_without_confirmation(config: Path) -> None:
     assert run("delete", config, answer="n\n").exit_code == 1
     assert run("delete", config, "--json").exit_code == 2
     assert ids(config) == [1, 2, 3]
@@ -119,7 +119,7 @@ def test_tls_trusts_the_given_authority_and_no_other(tmp_path: Path) -> None:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Stores) as server:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

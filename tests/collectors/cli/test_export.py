@@ -1,4 +1,4 @@
-"""What goes out by `export`, `tail` and `clock` is what the journal holds, and nothing else."""
+"""`export`, `tail` and `clock` print the rows of the journal, complete and unchanged."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     assert Path("/dev/null").is_char_device()
 
 
-def test_damaged_rows_are_left_out_and_named_and_the_exit_code_tells(tmp_path: Path) -> None:
+def test_damaged_rows_are_left_out_named_and_change_the_exit_code(tmp_path: Path) -> None:
     fill(tmp_path)
     with sqlite3.connect(tmp_path / "load" / "j-00000001.db") as connection:
         connection.execute("UPDATE hot SET crc=crc+1 WHERE seq=9")
@@ -141,7 +141,7 @@ def test_damaged_rows_are_left_out_and_named_and_the_exit_code_tells(tmp_path: P
     assert len(table(output.read_text())) == 10
 
 
-def test_what_has_no_time_is_left_out_and_said(tmp_path: Path) -> None:
+def test_rows_without_a_known_time_are_left_out_and_reported(tmp_path: Path) -> None:
     fill(tmp_path, state_of_clock=UNSYNCHRONISED)
     result = run("export", state=tmp_path)
     assert table(result.stdout) == []
@@ -159,13 +159,13 @@ def test_what_has_no_time_is_left_out_and_said(tmp_path: Path) -> None:
         (["tail", "nobody"], "no journal of nobody"),
     ],
 )
-def test_a_mistake_is_named(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_a_wrong_option_is_named(tmp_path: Path, arguments: list[str], message: str) -> None:
     fill(tmp_path)
     with pytest.raises(ConfigError, match=message):
         run(*arguments, state=tmp_path)
 
 
-def test_a_folder_without_journals_is_said_with_what_to_do(tmp_path: Path) -> None:
+def test_a_folder_without_journals_is_reported_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no journal here; name the folder with --state, or start: collectors run"):
         run("tail", state=tmp_path)
     fill(tmp_path / "state")
@@ -173,7 +173,7 @@ def test_a_folder_without_journals_is_said_with_what_to_do(tmp_path: Path) -> No
         run("tail", state=tmp_path)
 
 
-def test_points_in_time_are_read_as_people_write_them() -> None:
+def test_points_in_time_are_read_in_common_notations() -> None:
     now = 1_000_000 * SECOND
     assert timestamps.parse("now", now) == now
     assert timestamps.parse("-1.5h", now) == now - 5400 * SECOND
@@ -200,7 +200,7 @@ def test_tail_shows_time_since_boot_where_no_time_is_known(tmp_path: Path) -> No
     assert run("tail", "--measurement", "battery", state=tmp_path).output.startswith("boot +9.000 s  load  battery")
 
 
-def test_tail_follows_what_comes(tmp_path: Path) -> None:
+def test_tail_follows_new_rows(tmp_path: Path) -> None:
     fill(tmp_path)
     command = [sys.executable, "-m", "collectors", "tail", "--state", str(tmp_path), "-n", "0", "--for", "60", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tail:
@@ -208,7 +208,7 @@ def test_tail_follows_what_comes(tmp_path: Path) -> None:
         clock = FakeClock(100 * SECOND, START_S * SECOND)
         writer = JournalWriter(tmp_path / "load", {}, JournalSettings(ballast_mib=0.0), clock, lambda *_: None)
         said = None
-        for i in range(600):  # it may not have begun to listen yet
+        for i in range(600):  # the command may not be following yet
             writer.commit(Work({("battery", "{}"): [Row((200 + i) * SECOND, {"voltage_v": 1.0})]}))
             SystemClock().sleep_s(0.05)
             import select
@@ -253,7 +253,7 @@ def test_clock_set_does_not_touch_a_known_boot_and_names_an_unknown_one(tmp_path
 
 
 def report(state: Path, name: str = "load") -> None:
-    """Add a report of the collector on itself to a journal that `fill` has made."""
+    """Add a self-report of the collector to a journal that `fill` has written."""
     clock = FakeClock(100 * SECOND, START_S * SECOND, SYNCHRONISED)
     settings = JournalSettings(ballast_mib=0.0, min_free_mib=0.0)
     writer = JournalWriter(state / name, {"device": name}, settings, clock, lambda *_: None)
@@ -263,7 +263,7 @@ def report(state: Path, name: str = "load") -> None:
 
 
 @pytest.mark.parametrize("command", [("tail",), ("export",), ("export", "--format", "lp")])
-def test_readings_are_shown_and_reports_on_oneself_when_asked_for(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_readings_are_shown_and_self_reports_on_request(tmp_path: Path, command: tuple[str, ...]) -> None:
     fill(tmp_path)
     report(tmp_path)
     plain, asked = run(*command, state=tmp_path).output, run(*command, "--self-metrics", state=tmp_path).output
@@ -292,7 +292,7 @@ def test_the_shell_completes_names_that_are_not_given_yet(
     assert completed(f"collectors {command} load mppt ") == []
 
 
-def test_run_says_where_it_stores(tmp_path: Path) -> None:
+def test_run_prints_where_it_stores(tmp_path: Path) -> None:
     config = tmp_path / "mppt.toml"
     config.write_text(
         '[collector]\nname = "mppt"\nbench = "b"\nkind = "libresolar_mppt"\nlink = "serial:/dev/no-such-port"\n'

@@ -1,4 +1,4 @@
-"""`collectors fake` serves what it says it serves, and refuses by name what it cannot."""
+"""`collectors fake` serves the named instrument and rejects by name what it cannot serve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Written configurations: complete when everything is given, with named blanks otherwise, and never over a file."""
+"""Written configurations are complete when every value is given, have named blanks otherwise, and replace no file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_default_that_is_shown_is_the_default(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", devices.KINDS)
-def test_blanks_are_named_and_are_all_that_is_missing(kind: str) -> None:
+def test_blanks_are_named_and_nothing_else_is_missing(kind: str) -> None:
     said = call("init", kind, "--bench", "bench-1").output
     blanks = re.findall(r"fill in: \[+([\w.]+)\]+ (\w+)", said)
     problems = problems_of(Path(f"{kind}.toml"))
@@ -70,7 +70,7 @@ def test_blanks_are_named_and_are_all_that_is_missing(kind: str) -> None:
     assert problems_of(Path(f"{kind}.toml")) == []
 
 
-def test_nothing_is_written_over(tmp_path: Path) -> None:
+def test_no_file_is_overwritten(tmp_path: Path) -> None:
     Path("mppt.toml").write_text("mine")
     result = CliRunner().invoke(cli, ["init", "libresolar_mppt", "--name", "mppt"])
     assert "mppt.toml: is there already" in str(result.exception)

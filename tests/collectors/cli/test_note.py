@@ -1,4 +1,4 @@
-"""What a person writes down is kept as samples are: by commits, through kills, in order, with the true time."""
+"""Notes are stored as samples are: committed, through kills, in order, with the true time."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def events(state: Path) -> list[EventRecord]:
 
 
 def collect(state: Path, name: str = "mppt", bench: str = "bench-1") -> None:
-    """Leave a collector's journal behind."""
+    """Write a collector's journal."""
     tags = {"bench": bench, "device": name}
     writer = JournalWriter(state / name, tags, JournalSettings(ballast_mib=0.0), FakeClock(), lambda *_: None)
     writer.commit(Work({("battery", json.dumps(tags)): [Row(1, {"voltage_v": 13.0})]}))
@@ -87,12 +87,12 @@ def test_a_note_is_an_event_of_the_bench_whose_journals_are_here(tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", HUMAN_EVENTS)
-def test_every_kind_that_people_write_is_taken(tmp_path: Path, kind: str) -> None:
+def test_every_manual_event_kind_is_accepted(tmp_path: Path, kind: str) -> None:
     note(tmp_path, kind, "x", "--bench", "b")
     assert [event.kind for event in events(tmp_path)] == [kind]
 
 
-def test_its_device_and_another_bench_are_tags_of_that_note_alone(tmp_path: Path) -> None:
+def test_device_and_bench_options_are_tags_of_that_note_alone(tmp_path: Path) -> None:
     note(tmp_path, "calibration", "one", "--bench", "b", "--device", "t7")
     note(tmp_path, "calibration", "two")
     note(tmp_path, "calibration", "three", "--bench", "renamed")
@@ -111,14 +111,14 @@ def test_its_device_and_another_bench_are_tags_of_that_note_alone(tmp_path: Path
     ],
     ids=["unknown kind", "nothing", "too much", "control character", "not UTF-8", "no name"],
 )
-def test_what_is_no_note_is_refused_and_nothing_is_made(tmp_path: Path, arguments: list[str], words: str) -> None:
+def test_an_invalid_note_is_rejected_and_no_file_is_created(tmp_path: Path, arguments: list[str], words: str) -> None:
     result = note(tmp_path, *arguments, "--bench", "b")
     assert result.exit_code == 2
     assert words in " ".join(result.output.replace("│", " ").split())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_does_not_tell_its_bench_asks_for_it(tmp_path: Path) -> None:
+def test_a_folder_without_a_known_bench_needs_the_bench_option(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the journals here are of no bench; say --bench NAME"):
         note(tmp_path, "deploy", "x")
     collect(tmp_path, "a", "one")
@@ -133,7 +133,7 @@ def test_no_instrument_takes_the_name_of_a_journal_that_every_host_has() -> None
     assert set(TAKEN) == {notes.NAME, OWN_NAME}
 
 
-def test_it_waits_for_another_but_not_for_ever(tmp_path: Path) -> None:
+def test_it_waits_for_another_writer_for_a_limited_time(tmp_path: Path) -> None:
     held = lock(tmp_path / notes.NAME)
     try:
         with pytest.raises(JournalLocked, match=r"other notes were being written for 0\.1 s; try again"):
@@ -158,7 +158,7 @@ def test_notes_written_at_once_are_all_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_kill_9_tears_nothing_and_loses_no_note_that_was_said_to_be_kept(tmp_path: Path) -> None:
+def test_kill_9_tears_no_row_and_loses_no_acknowledged_note(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     note(tmp_path, "deploy", "first", "--bench", "b")
     began_s = time.monotonic()
@@ -200,7 +200,7 @@ def test_a_note_of_an_unknown_time_gets_it_when_a_collector_sees_the_clock_set(t
     assert abs(span.wall_ns[0] - (START_S + 100) * SECOND) < 1000
 
 
-def test_following_makes_no_journal_and_minds_no_trouble(tmp_path: Path) -> None:
+def test_following_creates_no_journal_and_survives_read_errors(tmp_path: Path) -> None:
     notes.TailingReader(tmp_path, FakeClock())(SYNCHRONISED)
     assert list(tmp_path.iterdir()) == []
     notes.write(tmp_path, "b", "deploy", "x", {}, FakeClock())
@@ -212,13 +212,13 @@ def test_following_makes_no_journal_and_minds_no_trouble(tmp_path: Path) -> None
     notes.TailingReader(tmp_path, FakeClock())(SYNCHRONISED)
 
 
-def test_a_damaged_journal_is_put_aside_and_its_notes_come_back_with_their_tags(tmp_path: Path) -> None:
+def test_a_damaged_journal_is_quarantined_and_its_notes_are_recovered_with_their_tags(tmp_path: Path) -> None:
     for n in range(3):
         notes.write(tmp_path, "b", "flash", f"number {n}", {"device": f"d{n}"}, FakeClock())
     writer = JournalWriter(tmp_path / notes.NAME, {"bench": "b"}, notes.SETTINGS, FakeClock(), lambda *_: None)
     writer.replace_live(FileSuspect("the disk failed"))
     writer.close()
-    for n in range(6):  # each brings a slice of what the file still gives
+    for n in range(6):  # each recovers a part of what the file still holds
         notes.write(tmp_path, "b", "deploy", f"after {n}", {}, FakeClock())
     found = [(event.detail, dict(event.tags)) for event in events(tmp_path) if event.kind == "flash"]
     assert found == [(f"number {n}", {"device": f"d{n}"}) for n in range(3)]
@@ -266,7 +266,7 @@ def test_notes_are_exported_to_parquet(tmp_path: Path) -> None:
     assert parquet.read_table(tmp_path / "x.parquet").column("detail").to_pylist() == ["x"]
 
 
-def test_tail_tells_what_a_note_is_about(tmp_path: Path) -> None:
+def test_tail_shows_the_device_of_a_note(tmp_path: Path) -> None:
     from collectors.cli.tail import event_object
 
     notes.write(tmp_path, "b", "flash", "x", {"device": "mppt"}, FakeClock(0, START_S * SECOND))
@@ -315,7 +315,7 @@ def test_notes_reach_the_database_and_one_without_a_time_when_its_time_is_known(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who may become another")
-def test_root_writes_as_the_owner_of_the_folder_even_where_only_root_may_go(tmp_path: Path) -> None:
+def test_root_writes_as_the_owner_of_the_folder_even_below_a_folder_of_root_alone(tmp_path: Path) -> None:
     private, user = tmp_path / "private", 61234
     private.mkdir(mode=0o700)
     state = private / "collectors"

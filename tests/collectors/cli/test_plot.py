@@ -1,4 +1,4 @@
-"""`plot` draws what the journals hold: gaps stay empty, each series is a line, a long range keeps its extremes."""
+"""`plot` draws the rows of the journals: gaps stay empty, each series is a line, a long range keeps its extremes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_nothing_is_drawn_in_a_gap() -> None:
 
 
 @given(st.lists(st.integers(1, 10**12), min_size=1, max_size=50))
-def test_pieces_together_are_the_series(steps: list[int]) -> None:
+def test_concatenated_pieces_are_the_series(steps: list[int]) -> None:
     stamps = np.cumsum(np.array(steps, np.int64))
     values = np.arange(len(stamps), dtype=np.float64)
     parts = list(pieces(stamps, values))
@@ -86,7 +86,7 @@ def test_thinning_keeps_the_extremes_and_the_order(seed: int, count: int, column
         (["battery.voltage_v", "--device", "none"], "no values of"),
     ],
 )
-def test_what_cannot_be_drawn_is_said_with_what_there_is(arguments: list[str], says: str, tmp_path: Path) -> None:
+def test_an_unknown_signal_is_reported_with_the_available_ones(arguments: list[str], says: str, tmp_path: Path) -> None:
     fill(tmp_path)
     with pytest.raises(ConfigError, match=says):
         plot(*arguments, state=tmp_path)

@@ -1,4 +1,4 @@
-"""`collectors sink`: what is missing is made, once; what is wrong is said, with what to do."""
+"""`collectors sink` creates what is missing, once, and reports what is wrong with a remedy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def steps(result: Result) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def old(influx: Influx, tmp_path: Path) -> Path:
-    """A configuration for the real 1.6; nothing of it is there yet."""
+    """A configuration for the real 1.6; nothing of it exists on the server yet."""
     (tmp_path / "admin").write_text(influx.password)
     (tmp_path / "ship.toml").write_text(f"""
         [ship]
@@ -54,7 +54,7 @@ def set_up(path: Path, *more: str) -> Result:
     return run("setup", path, "--admin-secret-file", path.parent / "admin", *more)
 
 
-def test_influxdb1_is_made_once_and_then_left_alone(old: Path, influx: Influx) -> None:
+def test_influxdb1_is_provisioned_once_and_then_left_unchanged(old: Path, influx: Influx) -> None:
     checked = run("check", old)
     assert checked.exit_code == 69
     assert "secret file" in checked.output
@@ -73,7 +73,7 @@ def test_influxdb1_is_made_once_and_then_left_alone(old: Path, influx: Influx) -
     assert [row[:2] for row in policies["values"]] == [["raw", "720h0m0s"]]
 
 
-def test_influxdb1_is_put_right_where_it_is_wrong(old: Path) -> None:
+def test_influxdb1_is_corrected_where_it_differs(old: Path) -> None:
     steps(set_up(old, "--json"))
     (old.parent / "writer-password").write_text("another one\n")
     checked = run("check", old)
@@ -94,14 +94,14 @@ def test_a_missing_policy_is_found_by_the_check(old: Path) -> None:
     assert run("check", old).exit_code == 0
 
 
-def test_a_wrong_administrator_is_told_the_servers_words(old: Path) -> None:
+def test_a_wrong_administrator_gets_the_servers_message(old: Path) -> None:
     (old.parent / "admin").write_text("wrong")
     result = set_up(old)
     assert "authorization failed" in str(result.exception)
     assert getattr(result.exception, "exit_code", None) == 76
 
 
-def test_nobody_there_is_said_so(old: Path) -> None:
+def test_an_absent_server_is_reported(old: Path) -> None:
     old.write_text(old.read_text().replace("url = ", 'url = "http://127.0.0.1:9" #'))
     (old.parent / "writer-password").write_text("x")
     checked = run("check", old)
@@ -131,7 +131,7 @@ def new(tmp_path: Path) -> Iterator[tuple[Path, Api]]:
 
 
 def made(server: Api) -> dict[str, tuple[str, bool]]:
-    """Return policy to bucket's name and whether it is the default, of the mappings that were made in database bat."""
+    """Map each policy to its bucket's name and whether it is the default, for the mappings created in database bat."""
     names = {bucket["id"]: bucket["name"] for bucket in server.buckets}
     found = [mapping for mapping in server.mappings() if not mapping["virtual"] and mapping["database"] == "bat"]
     return {d["retention_policy"]: (names[d["bucketID"]], d["default"]) for d in found}
@@ -142,14 +142,14 @@ def changes(result: Result) -> list[str]:
 
 
 def ask(server: Api, method: str, path: str, **content: Any) -> Any:
-    """Change something as another administrator would; return the server's answer."""
+    """Change something as another administrator would; return the server's response."""
     return server.handle(method, path, {}, f"Token {server.token}", json.dumps(content).encode())[1]
 
 
 TOKEN = "token 'battfleet: bench-1 writes to bat/raw' in "
 
 
-def test_influxdb2_is_made_once_and_then_left_alone(new: tuple[Path, Api]) -> None:
+def test_influxdb2_is_provisioned_once_and_then_left_unchanged(new: tuple[Path, Api]) -> None:
     path, server = new
     first = steps(set_up(path, "--keep", "52w", "--json"))
     assert [step["changed"] for step in first] == [True] * 4
@@ -222,7 +222,7 @@ def test_influxdb2_an_inactive_token_is_active_again(new: tuple[Path, Api]) -> N
     assert changes(set_up(path, "--json")) == []
 
 
-def test_influxdb2_never_writes_over_a_token_that_it_did_not_make(new: tuple[Path, Api]) -> None:
+def test_influxdb2_never_overwrites_a_token_that_it_did_not_create(new: tuple[Path, Api]) -> None:
     path, server = new
     (path.parent / "token").write_text("somebody's own")
     result = set_up(path)
@@ -232,7 +232,7 @@ def test_influxdb2_never_writes_over_a_token_that_it_did_not_make(new: tuple[Pat
 
 
 @pytest.mark.parametrize("of", ["another server", "another bucket of this server"])
-def test_influxdb2_never_writes_over_a_token_that_another_put_there(new: tuple[Path, Api], of: str) -> None:
+def test_influxdb2_never_overwrites_a_token_of_another_writer(new: tuple[Path, Api], of: str) -> None:
     path, server = new
     steps(set_up(path, "--json"))
     org, first = server.buckets[0]["orgID"], server.buckets[0]["id"]
@@ -318,14 +318,14 @@ def test_influxdb2_refuses_a_wrong_operator_token(new: tuple[Path, Api]) -> None
     assert "unauthorized" in str(result.exception)
 
 
-def test_influxdb2_wants_an_operator_token(new: tuple[Path, Api]) -> None:
+def test_influxdb2_requires_an_operator_token(new: tuple[Path, Api]) -> None:
     path, _ = new
     result = run("setup", path)
     assert getattr(result.exception, "exit_code", None) == 78
     assert "--admin-secret-file" in str(result.exception)
 
 
-def test_influxdb2_without_a_first_user_is_said_so(new: tuple[Path, Api]) -> None:
+def test_influxdb2_without_a_first_user_is_reported(new: tuple[Path, Api]) -> None:
     path, server = new
     server.token = ""
     result = set_up(path)
@@ -334,7 +334,7 @@ def test_influxdb2_without_a_first_user_is_said_so(new: tuple[Path, Api]) -> Non
 
 
 @pytest.mark.parametrize("secret", ["wrong", ""], ids=["known database", "no secret"])
-def test_influxdb1_dialect_on_a_2x_server_is_told_what_to_do(new: tuple[Path, Api], secret: str) -> None:
+def test_influxdb1_dialect_on_a_2x_server_is_reported_with_a_remedy(new: tuple[Path, Api], secret: str) -> None:
     path, server = new
     login = f'user = "bench-1"\npassword_file = "{path.parent}/password"' if secret else ""
     (path.parent / "password").write_text(secret or "x")
@@ -350,7 +350,7 @@ def test_influxdb1_dialect_on_a_2x_server_is_told_what_to_do(new: tuple[Path, Ap
     assert server.changes == []
 
 
-def test_influxdb2_dialect_on_a_1x_server_is_told_what_to_do(old: Path, influx: Influx) -> None:
+def test_influxdb2_dialect_on_a_1x_server_is_reported_with_a_remedy(old: Path, influx: Influx) -> None:
     (old.parent / "token").write_text("x")
     sink = f'[[sink]]\nname = "lab"\ndialect = "influxdb2"\nurl = "{influx.url}"\n'
     sink += 'org = "lab"\nbucket = "bat/raw"\ntoken_file = "token"\n'
@@ -364,7 +364,7 @@ def test_influxdb2_dialect_on_a_1x_server_is_told_what_to_do(old: Path, influx: 
     assert "expected influxdb1" in str(result.exception)
 
 
-def test_influxdb1_with_users_wants_the_administrators_password(old: Path) -> None:
+def test_influxdb1_with_users_requires_the_administrators_password(old: Path) -> None:
     result = run("setup", old)
     assert getattr(result.exception, "exit_code", None) == 78
     assert "--admin-secret-file" in str(result.exception)
@@ -393,7 +393,7 @@ def test_durations(text: str, seconds: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "30", "0d", "-1d", "1m", "1d "])
-def test_a_duration_that_is_none_is_refused(text: str, old: Path) -> None:
+def test_an_invalid_duration_is_rejected(text: str, old: Path) -> None:
     result = set_up(old, "--keep", text)
     assert result.exit_code == 2
     assert "--keep" in result.output
