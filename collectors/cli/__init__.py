@@ -1,8 +1,8 @@
-"""The `collectors` command. Each module here is one subcommand: a click command named COMMAND, found by looking.
+"""The `collectors` command. Each module here is one subcommand: a click command named COMMAND, which is discovered.
 
-Exit codes: 0 done; 2 wrong usage; 69 device or server absent; 70 a bug; 74 disk or journal; 75 held by someone
-else, try later; 76 the device answered wrongly or is another one; 78 configuration, or a library is not installed;
-130 Ctrl-C.
+Exit codes: 0 done; 2 wrong usage; 69 device or server absent; 70 a bug; 74 disk or journal; 75 held by another
+process, try later; 76 the device responded wrongly or is another one; 78 configuration, or a library is not
+installed; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collectors.errors import CollectorError
 
 
 class Commands(click.Group):
-    """Imports a subcommand only when it is asked for: a collector must stay small."""
+    """Imports a subcommand only when it is invoked: a collector must use little memory."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return every subcommand's name."""
@@ -54,7 +54,7 @@ DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUO
 
 
 def main() -> None:
-    """Run the command line; expected errors become one message and their exit code, a bug its trace and 70."""
+    """Run the command line; an expected error gives one message and its exit code, a bug its traceback and 70."""
     signal.signal(signal.SIGINT, lambda *_: sys.exit(128 + signal.SIGINT))
     try:
         cli.main(standalone_mode=True)
@@ -65,7 +65,7 @@ def main() -> None:
         if error.errno not in DISK_ERRORS:
             _die_of_a_bug()
         print(f"collectors: {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
-        # What is left in the buffer cannot be written either: the last flush goes nowhere, else Python exits with 120.
+        # The rest of the buffer cannot be written either: redirect the last flush to null, else Python exits with 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(os.EX_IOERR)
     except ImportError as error:
@@ -74,7 +74,7 @@ def main() -> None:
             _die_of_a_bug()
         print(f"collectors: {advised}", file=sys.stderr)
         sys.exit(os.EX_CONFIG)
-    except Exception:  # noqa: BLE001 - the one place: a bug ends the process, with its trace and its own exit code
+    except Exception:  # noqa: BLE001 - the only place: a bug ends the process with its traceback and its own exit code
         _die_of_a_bug()
 
 

@@ -1,4 +1,4 @@
-"""What commands that read journals share: the folder, names to complete, readings told from reports on oneself."""
+"""Shared by commands that read journals: the state directory, completion of names, filters for self-metrics."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from collectors.journal.reader import JournalReader
 from collectors.shipper.journal_source import collectors_of
 
 SELF = ("collector", throughput.MEASUREMENT)
-"""The measurements that collectors and shipper write, and no instrument."""
+"""The measurements that collectors and shipper write about themselves."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def state_option(command: Command) -> Command:
-    """Add --state, the folder of the journals."""
+    """Add --state, the directory of the journals."""
     return click.option(
         "--state",
         "state_dir",
@@ -35,19 +35,19 @@ def state_option(command: Command) -> Command:
 
 
 def self_option(command: Command) -> Command:
-    """Add --self-metrics, without which only readings are shown."""
+    """Add --self-metrics, without which only the instruments' readings are shown."""
     return click.option(
         "--self-metrics", is_flag=True, help="Also what collectors write of themselves: collector, throughput."
     )(command)
 
 
 def is_wanted(measurement: str, asked: str | None, self_metrics: bool) -> bool:
-    """Return whether rows of a measurement are asked for: the named one, else readings, else all."""
+    """Return whether rows of a measurement are requested: the named one, else readings, else all."""
     return measurement == asked if asked else self_metrics or measurement not in SELF
 
 
 def complete_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the journals that are there and not named yet, for the shell."""
+    """Return the existing journals that are not named yet, for the shell."""
     state_dir = ctx.params.get("state_dir")
     folder = Path(state_dir) if state_dir else config.state_dir_here()
     try:
@@ -59,20 +59,20 @@ def complete_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> l
 
 
 def names_argument(command: Command) -> Command:
-    """Add [COLLECTOR]..., completed by the shell."""
+    """Add [COLLECTOR]..., with shell completion."""
     return click.argument("names", nargs=-1, metavar="[COLLECTOR]...", shell_complete=complete_names)(command)
 
 
 def no_journal(state_dir: Path) -> str:
-    """Return what to say of a folder without journals: where they are, or how to begin one."""
-    below = state_dir / "state"  # where a virtual bench keeps them: its --state holds configurations and logs, too
+    """Return the message for a directory without journals: where they are, or how to begin one."""
+    below = state_dir / "state"  # where a virtual bench keeps them: its --state also holds configurations and logs
     if collectors_of(below):
         return f"{state_dir}: no journal here; there are some in its folder state: --state {shlex.quote(str(below))}"
     return f"{state_dir}: no journal here; name the folder with --state, or start: collectors run CONFIG"
 
 
 def chosen_readers(state_dir: Path, names: tuple[str, ...]) -> list[JournalReader]:
-    """Return readers of the named collectors, or of all; ConfigError naming what is not there."""
+    """Return readers of the named collectors, or of all; ConfigError naming those that do not exist."""
     there = collectors_of(state_dir)
     missing = [name for name in names if name not in there]
     if not there:
@@ -83,13 +83,13 @@ def chosen_readers(state_dir: Path, names: tuple[str, ...]) -> list[JournalReade
 
 
 class Unreadable:
-    """Journals that cannot be read, and why: the others are served, then the command ends with exit code 74."""
+    """Journals that cannot be read, and why: the others are processed, then the command ends with exit code 74."""
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
 
     def without(self, readers: Sequence[JournalReader]) -> list[JournalReader]:
-        """Return the readers whose newest file can be read; the others are remembered."""
+        """Return the readers whose newest file can be read; record the others."""
         found = []
         for reader in readers:
             with self.remembering(reader):
@@ -99,7 +99,7 @@ class Unreadable:
 
     @contextmanager
     def remembering(self, reader: JournalReader) -> Iterator[None]:
-        """Remember, instead of raising, what makes work with this journal impossible."""
+        """Record, instead of raising, an error that makes work with this journal impossible."""
         try:
             yield
         except JournalError as error:
@@ -108,11 +108,11 @@ class Unreadable:
             self.reasons.append(f"{reader.collector}: {unreadable(reader.directory, error)}")
 
     def warn(self) -> None:
-        """Name them on standard error now: a command that follows may not end by itself."""
+        """Name them on standard error now: a command with --follow may not end by itself."""
         for reason in self.reasons:
             click.echo(reason, err=True)
 
     def raise_if_any(self, others: str) -> None:
-        """Raise JournalError naming each; `others` says what came of the rest."""
+        """Raise JournalError naming each; `others` states what was done with the rest."""
         if self.reasons:
             raise JournalError("\n".join([*self.reasons, others]))

@@ -1,4 +1,4 @@
-"""`collectors bench`: the virtual bench, three collectors, shipper and database, in one live table."""
+"""`collectors bench`: the virtual bench with three collectors, shipper and database, shown in one live table."""
 
 from __future__ import annotations
 
@@ -119,9 +119,9 @@ def COMMAND(  # noqa: N802 - every module here offers COMMAND
 
 
 def _token(url: str, file: Path | None) -> str:
-    """Return the token from the file, from INFLUX_TOKEN, or from the person at the terminal; empty when there is none.
+    """Return the token from the file, from INFLUX_TOKEN, or typed at the terminal; empty when there is none.
 
-    It is never an argument: everybody on a machine can read those.
+    It is never an argument: all users of a host can read those.
     """
     if file is not None:
         try:
@@ -136,7 +136,7 @@ def _token(url: str, file: Path | None) -> str:
 
 
 def _source(replay: Path | None, rows: int | None, maps: tuple[str, ...], speed: float | None, seed: int) -> Source:
-    """Return where the truth comes from; ConfigError for a recording that cannot be used."""
+    """Return the source of the simulated or recorded values; ConfigError for a recording that cannot be used."""
     from collectors.bench.replay import COLUMNS, Recording, parse_map, read
     from collectors.bench.setup import Recorded, Simulated
 
@@ -151,7 +151,7 @@ def _source(replay: Path | None, rows: int | None, maps: tuple[str, ...], speed:
 
 
 def _on_signals() -> Callable[[], bool]:
-    """Return what tells whether somebody asked for the end: Ctrl-C, SIGTERM or a closed terminal."""
+    """Return a function that tells whether the end was requested: Ctrl-C, SIGTERM or a closed terminal."""
     asked: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -163,7 +163,7 @@ def _on_signals() -> Callable[[], bool]:
 
 
 def _show(bench: Bench, seconds: float | None, stop: Callable[[], bool], quiet: bool) -> None:
-    """Run it to its end, telling how it goes: a live table on a terminal, else a line every few seconds."""
+    """Run the bench to its end and show its progress: a live table on a terminal, else a line every few seconds."""
     from rich.console import Console
     from rich.live import Live
 
@@ -188,7 +188,7 @@ def _show(bench: Bench, seconds: float | None, stop: Callable[[], bool], quiet: 
 
 
 def _tell(summary: Summary, as_json: bool) -> None:
-    """Print what the run came to."""
+    """Print the result of the run."""
     if as_json:
         import orjson
 

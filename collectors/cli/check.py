@@ -1,4 +1,4 @@
-"""`collectors check CONFIG…`: every mistake at once, before anything runs."""
+"""`collectors check CONFIG…`: reports every mistake at once, before anything runs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def COMMAND(paths: tuple[Path, ...], as_json: bool) -> None:  # noqa: N802
 
 
 def _same_names(paths: tuple[Path, ...]) -> list[tuple[Path, Path]]:
-    """Return (file, earlier file) for each instrument name that an earlier file has, too."""
+    """Return (file, earlier file) for each instrument name that an earlier file also has."""
     first: dict[str, Path] = {}
     twice = []
     for path in dict.fromkeys(paths):

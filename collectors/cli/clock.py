@@ -1,4 +1,4 @@
-"""`collectors clock`: what is known about the time, and saying it by hand where no time service does."""
+"""`collectors clock`: shows the state of the clock, and sets it manually where no time service does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from collectors.shipper.journal_source import collectors_of
 
 WORDS = {0: "unknown", SYNCHRONISED: "synchronised", SET_BY_PERSON: "set by hand"}
 TAKEN_S = 10.0
-"""A running collector takes a request at its next commit; longer than this and it is not well."""
+"""Maximum wait in s for a running collector to apply a request, which it does at its next commit."""
 
 STATE = click.option(
     "--state", "state_dir", type=click.Path(path_type=Path, file_okay=False), default=config.state_dir_here,
@@ -54,7 +54,7 @@ def boot_object(boot: Boot, here: str) -> dict[str, Any]:
 
 
 def overview(state_dir: Path, clock: Clock) -> dict[str, Any]:
-    """Return the machine's clock and every journal's boots as plain data."""
+    """Return the host's clock and every journal's boots as plain data."""
     look = clock.look()
     unreadable = Unreadable()
     boots: dict[str, list[dict[str, Any]]] = {}
@@ -165,7 +165,7 @@ def set_(above: Path, time: str, names: tuple[str, ...], boot: str | None, yes: 
 def _set_one(
     reader: JournalReader, clock: Clock, look: ClockReading, said_ns: int, boot: str | None, yes: bool
 ) -> bool:
-    """Set the time of one journal's boot, if a person agrees; return whether there was anything to agree to."""
+    """Set the time of one journal's boot after confirmation; return whether there was anything to set."""
     known = _boot(reader, boot or clock.boot_id, optional=boot is None)
     if known is None:
         click.echo(f"{reader.collector}: nothing of this boot in the journal; nothing to do")
@@ -183,7 +183,7 @@ def _set_one(
 
 
 def _set_host(state_dir: Path, clock: Clock, wanted: clock_request.ClockRequest, yes: bool) -> None:
-    """Keep the time for whatever begins to write a journal later in this boot."""
+    """Write the request for processes that begin to write a journal later in this boot."""
     now = timestamps.iso(clock.boottime_ns() + wanted.offset_ns, 3)
     click.echo(f"what begins later in this boot takes it, too: it is {now} now")
     if yes or click.confirm("Is that right?", abort=True):
@@ -191,7 +191,7 @@ def _set_host(state_dir: Path, clock: Clock, wanted: clock_request.ClockRequest,
 
 
 def _boot(reader: JournalReader, prefix: str, optional: bool) -> Boot | None:
-    """Return the one boot whose id begins so; None if there is none and that may be."""
+    """Return the one boot whose id has this prefix; None if there is none and `optional` is true."""
     found = [boot for boot in reader.boots() if boot.boot_id.startswith(prefix)]
     if len(found) == 1:
         return found[0]
@@ -202,7 +202,7 @@ def _boot(reader: JournalReader, prefix: str, optional: bool) -> Boot | None:
 
 
 def take(reader: JournalReader, clock: Clock, wanted: clock_request.ClockRequest) -> None:
-    """Have the request taken: by the collector if it runs, else here under its lock."""
+    """Have the request applied: by the collector if it runs, else here under its lock."""
     clock_request.leave(reader.directory, wanted)
     try:
         told: list[str] = []

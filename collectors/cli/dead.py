@@ -1,4 +1,4 @@
-"""`collectors dead …`: the lines that a database refused for good."""
+"""`collectors dead …`: lists, shows, resends and deletes dead letters, the lines that a database rejected for good."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOWN = 100
 
 
 def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the arguments that choose letters."""
+    """Add the arguments that select dead letters."""
     for option in reversed(
         (
             click.argument("path", metavar="CONFIG", type=click.Path(path_type=Path, readable=False)),
@@ -123,7 +123,7 @@ def resend_letters(
 
 
 def _resend(loaded: ShipConfig, store: ShipStore, name: str, letters: Sequence[DeadLetter]) -> int:
-    """Return how many the sink has taken; CollectorError when it does not answer as a database would."""
+    """Return how many lines the sink has accepted; CollectorError when it does not respond as a database would."""
     from collectors.shipper.service import open_post
 
     stored = 0

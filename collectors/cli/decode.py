@@ -1,4 +1,4 @@
-"""`collectors decode KIND [FILE]`: somebody's capture in, JSON lines out."""
+"""`collectors decode KIND [FILE]`: decodes a capture of bytes to JSON lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from collectors.text import encodable
 
 
 def hex_chunks(lines: Iterable[str]) -> Iterator[bytes]:
-    """Return the bytes of each line of hex; blanks, colons, 0x, commas and #-comments are fine.
+    """Return the bytes of each line of hex; blanks, colons, 0x, commas and #-comments are accepted.
 
     Raises FrameError naming the line that is not hex.
     """
@@ -32,9 +32,9 @@ def hex_chunks(lines: Iterable[str]) -> Iterator[bytes]:
 
 
 PIECE_BYTES = 4096
-"""Longest chunk that a decoder is given: what it does with what is left over takes time for each byte of it."""
+"""Longest chunk that a decoder receives: its time for the remaining bytes grows with their number."""
 NO_FRAMES = ("noise", "empty")
-"""Types of objects for lines that are no frames and no errors either."""
+"""Object types of lines that are neither frames nor errors."""
 
 
 def _pieces(chunk: bytes) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""`collectors devices [KIND]`: the supported instruments, from their own modules."""
+"""`collectors devices [KIND]`: lists the supported instruments, from their own modules."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def table_of(options: type[Any]) -> list[dict[str, str]]:
 
 
 def option_tables(device: Device) -> dict[str, list[dict[str, str]]]:
-    """Return the rows of the [device] table and of every table in it, by the name with dots."""
+    """Return the rows of the [device] table and of every nested table, by dotted name."""
     tables: dict[str, list[dict[str, str]]] = {}
     waiting: list[tuple[str, type[Any]]] = [("device", device.options)]
     while waiting:
@@ -45,7 +45,7 @@ def option_tables(device: Device) -> dict[str, list[dict[str, str]]]:
 
 
 def _tables_in(hint: Any) -> list[type[Any]]:
-    """Return the dataclasses that a type hint is made of."""
+    """Return the dataclasses that a type hint contains."""
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return [hint]
     return [found for argument in typing.get_args(hint) for found in _tables_in(argument)]
@@ -57,7 +57,7 @@ def _default(spec: dataclasses.Field[Any]) -> Any:
 
 
 def _as_toml(value: Any) -> str:
-    """Return a default as one would write it in the configuration; of a table, that it is empty."""
+    """Return a default as it is written in the configuration; of a table, that it is empty."""
     if dataclasses.is_dataclass(value):
         return "{}"
     return "none" if value is None else json.dumps(value, default=str)

@@ -1,4 +1,4 @@
-"""`collectors export`: the journal as CSV, Parquet or line protocol."""
+"""`collectors export`: writes the journals as CSV, Parquet or line protocol."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def point(text: str, option: str) -> int:
 
 @contextmanager
 def _progress(shown: bool, start_ns: int, end_ns: int) -> Iterator[Callable[[RowRange], None]]:
-    """Give a function that takes each span; draws a bar on standard error, along the time that is exported."""
+    """Yield a function that receives each row range; draws a progress bar over the exported time on standard error."""
     if not shown:
         yield lambda _: None
         return
@@ -140,14 +140,14 @@ def COMMAND(  # noqa: N802
 
 
 def _has_rows(reader: JournalReader) -> bool:
-    """Return whether the journal holds readings, or has ever; one with notes only does not."""
+    """Return whether the journal holds readings, or ever held any; one with notes only does not."""
     return bool(reader.streams())
 
 
 def _nothing(
     state_dir: Path, readers: list[JournalReader], measurement: str | None, device: str | None
 ) -> CollectorError:
-    """Return the error that says why there is nothing to export."""
+    """Return the error that states why there is nothing to export."""
     waiting = waiting_for_clock(readers)
     if waiting and measurement in (None, EVENT):
         return ClockUnknown(
@@ -158,7 +158,7 @@ def _nothing(
 
 
 def waiting_for_clock(readers: list[JournalReader]) -> list[str]:
-    """Return the collectors some of whose samples have no known time yet."""
+    """Return the collectors that have samples without a known time."""
     return [r.collector for r in readers if any(_is_unknown(boot) for boot in r.boots()) and r.newest_seq()]
 
 
@@ -168,7 +168,7 @@ def _is_unknown(boot: Boot) -> bool:
 
 
 def _refuse_inside_a_journal(output: Path, state_dir: Path) -> None:
-    """Raise `ConfigError` if the output lies in the folder of a journal, where it could replace one of its files."""
+    """Raise `ConfigError` if the output lies in the directory of a journal, where it could replace one of its files."""
     folders = [folder for folder in state_dir.resolve().iterdir() if folder.is_dir()]
     inside = [folder for folder in folders if folder in output.resolve().parents]
     if inside:
@@ -182,7 +182,7 @@ def _events(readers: list[JournalReader], start_ns: int, end_ns: int, device: st
 
 
 def _warn(readers: list[JournalReader]) -> None:
-    """Say what is not in the export; JournalError if damage was the reason."""
+    """Report what is missing from the export; JournalError if corruption was the reason."""
     for reader in readers:
         unknown = [boot.boot_id for boot in reader.boots() if _is_unknown(boot)]
         for boot_id in unknown:

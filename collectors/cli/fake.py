@@ -1,4 +1,4 @@
-"""`collectors fake KIND`: an instrument without hardware, for trying a configuration."""
+"""`collectors fake KIND`: serves an instrument without hardware, for testing a configuration."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def COMMAND(  # noqa: N802 - every module here offers COMMAND
 
 
 def _options(cls: type[Any], texts: tuple[str, ...], where: str) -> Any:
-    """Return the fake's options with these over their defaults; ConfigError naming each that is wrong."""
+    """Return the fake's options, with these texts overriding the defaults; ConfigError naming each that is wrong."""
     hints = typing.get_type_hints(cls)
     table: dict[str, Any] = {}
     for text in texts:
@@ -82,7 +82,7 @@ def _options(cls: type[Any], texts: tuple[str, ...], where: str) -> Any:
 
 
 def option_value(text: str, hint: Any) -> Any:
-    """Return a value as TOML would read it; text where text is wanted (`serial=12` needs no quotes) and for no TOML."""
+    """Return a value as TOML would read it; text if text is required (`serial=12` needs no quotes) or not TOML."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
@@ -91,7 +91,7 @@ def option_value(text: str, hint: Any) -> Any:
 
 
 def _put_on_wire(server: Server, station: Station, kind: str, port: str | None) -> None:
-    """Serve it where it is wanted; ConfigError or LinkBusy when that cannot be."""
+    """Serve the fake at the requested port; ConfigError or LinkBusy when that is not possible."""
     channels: Mapping[str, int] = fakes.load(kind).channels or {"": 0}
     where = port or ("tcp" if fakes.load(kind).channels else f"tty-{kind}")
     scheme, _, number = where.partition(":")
@@ -111,7 +111,7 @@ def _put_on_wire(server: Server, station: Station, kind: str, port: str | None) 
 
 
 def _take_commands(server: Server, target: str) -> None:
-    """Plan the faults that are typed in, from now on."""
+    """Schedule the faults that are typed in, from now on."""
     from collectors.fakes.faults import parse_fault
 
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""`collectors init KIND`: a commented configuration for one instrument."""
+"""`collectors init KIND`: writes a commented configuration for one instrument."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ STDOUT = Path("-")
 
 
 def default_bench() -> str:
-    """Return this host's name, as far as it can be a tag; else nothing."""
+    """Return this host's name if it can be a tag, else an empty string."""
     name = socket.gethostname().partition(".")[0]
     return name if config.NAME.fullmatch(name) else ""
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a file that is not there yet; ConfigError when it is."""
+    """Write a new file; ConfigError if it exists."""
     if path == STDOUT:
         click.echo(text, nl=False)
         return
@@ -43,7 +43,7 @@ def write_new(path: Path, text: str) -> None:
 
 
 def problems_of(text: str, load: Callable[[Path], object]) -> list[str]:
-    """Return what is wrong with a configuration that is not written yet."""
+    """Return the problems of a configuration that is not written yet."""
     with TemporaryDirectory(prefix="battfleet-") as folder:
         path = Path(folder) / "new.toml"
         path.write_text(text, encoding="utf-8")
@@ -55,7 +55,7 @@ def problems_of(text: str, load: Callable[[Path], object]) -> list[str]:
 
 
 def unfilled(blanks: Sequence[str], problems: Sequence[str]) -> list[str]:
-    """Return the problems that have nothing to do with a blank."""
+    """Return the problems that do not concern a blank."""
     keys = [blank.rpartition(" ")[2] for blank in blanks]
     return [problem for problem in problems if not any(f"{key}:" in problem for key in keys)]
 
@@ -112,7 +112,7 @@ def COMMAND(  # noqa: N802 - every module here offers COMMAND
 
 
 def _table(options: Sequence[str]) -> dict[str, Any]:
-    """Return the [device] keys of KEY=VALUE texts; a value that is no TOML is text."""
+    """Return the [device] keys of KEY=VALUE texts; a value that is not TOML is text."""
     table: dict[str, Any] = {}
     for text in options:
         key, equals, value = text.partition("=")

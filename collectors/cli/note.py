@@ -1,4 +1,4 @@
-"""`collectors note`: an event that a person or a tool writes."""
+"""`collectors note`: writes an event on behalf of a person or a tool."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def COMMAND(kind: str, detail: str, device: str | None, bench: str | None, state
 
 
 def _one_line(detail: str) -> str:
-    """Return the text with single blanks between its words; BadParameter if there is none, or too much."""
+    """Return the text with single blanks between its words; BadParameter if it is empty or too long."""
     text = " ".join(detail.split())
     if not text or len(text) > MOST_LETTERS or not text.isprintable():
         raise click.BadParameter(f"expected 1 to {MOST_LETTERS} printable letters", param_hint="DETAIL")
@@ -65,9 +65,9 @@ def _one_line(detail: str) -> str:
 
 
 def bench_of(state_dir: Path) -> str:
-    """Return the one bench that the journals in this folder are of; ConfigError if there is none, or several.
+    """Return the bench to which all journals in this directory belong; ConfigError if there is none, or several.
 
-    JournalError if the journals that might say it cannot be read.
+    JournalError if the journals that might name it cannot be read.
     """
     unreadable, tags = Unreadable(), list[Mapping[str, str]]()
     for name in collectors_of(state_dir):

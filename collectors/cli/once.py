@@ -1,4 +1,4 @@
-"""`collectors once CONFIG`: one turn, printed, nothing stored."""
+"""`collectors once CONFIG`: runs poll cycles until one gives readings and prints them; nothing is stored."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TURNS = 20
 
 
 def one_turn(loaded: config.Config) -> tuple[Identity, list[Output]]:
-    """Return who answers and what its first turn that brings readings gives; NoReply when none does."""
+    """Return the identity and the outputs of the first poll cycle that gives readings; NoReply when none does."""
     link = transports.open_link(loaded.collector.link, loaded.device)
     try:
         conversation = Session(link, system_clock())
@@ -57,7 +57,7 @@ def COMMAND(path: Path, as_json: bool) -> None:  # noqa: N802
     loaded = config.load(path)
     try:
         identity, outputs = one_turn(loaded)
-    except (FrameError, NoReply, Refused, WrongDevice) as error:  # LinkDown names its port by itself
+    except (FrameError, NoReply, Refused, WrongDevice) as error:  # LinkDown names its port already
         click.echo(f"collectors: {loaded.collector.link}: {error}", err=True)
         sys.exit(error.exit_code)
     if as_json:

@@ -1,4 +1,4 @@
-"""`collectors plot SIGNAL`: a signal of the last hour, or of any range, drawn in the terminal."""
+"""`collectors plot SIGNAL`: plots a signal of the last hour, or of any range, in the terminal."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from collectors.journal.timestamps import iso
 from collectors.signals import VOCABULARY
 
 GAP_PERIODS = 2.5
-"""A longer time than this many usual periods between two samples is a gap, in which nothing is drawn."""
+"""A gap, in which nothing is drawn, is a time between two samples longer than this many usual periods."""
 BRAILLE_COLUMNS = 2
-"""Points beside each other in one character."""
+"""Number of points side by side in one character."""
 MIN_COLUMNS, MIN_LINES = 40, 10
 USUAL_COLUMNS, USUAL_LINES = 80, 24
 COLORS = ("blue", "orange", "green", "magenta", "red", "cyan")
@@ -128,7 +128,7 @@ def pieces(stamps: Int, values: Float) -> Iterator[tuple[Int, Float]]:
 
 
 def thinned(stamps: Int, values: Float, span_ns: tuple[int, int], columns: int) -> tuple[Int, Float]:
-    """Return the first, least, greatest and last sample of each column, in order of time: what a drawing can show."""
+    """Return the first, minimum, maximum and last sample of each column, in order of time: all that can be shown."""
     if len(stamps) <= 4 * columns:
         return stamps, values
     column = (stamps - span_ns[0]) * columns // (span_ns[1] - span_ns[0])
@@ -149,12 +149,12 @@ def drawing(
     *,
     is_colored: bool,
 ) -> str:
-    """Return the plot as text of so many columns and lines."""
+    """Return the plot as text of `columns` by `lines` characters."""
     import plotext
 
     start_ns, end_ns = span_ns
     plotext.clear_figure()
-    plotext.limit_size(False, False)  # the caller knows better than a terminal that is none
+    plotext.limit_size(False, False)  # the caller sets the size; there may be no terminal
     plotext.plotsize(*size)
     plotext.theme("clear")
     plotext.title(f"{signal}   {iso(start_ns, 0)} to {iso(end_ns, 0)}")
@@ -166,7 +166,7 @@ def drawing(
             seconds = ((shown_ns - start_ns) / 1e9).tolist()
             draw = plotext.plot if len(seconds) > 1 else plotext.scatter
             draw(seconds, shown.tolist(), marker="braille", color=color, label=name)
-            name = None  # one entry in the legend for all pieces
+            name = None  # one entry in the legend for all parts
     seconds_all = (end_ns - start_ns) / 1e9
     plotext.xlim(0, seconds_all)
     ticks = np.linspace(0, seconds_all, TICKS)
@@ -176,6 +176,6 @@ def drawing(
 
 
 def _clock(wall_ns: int, seconds: float) -> str:
-    """Return a time of day, or for more than two days the date with it."""
+    """Return a time of day, or the date with it for more than two days."""
     text = iso(wall_ns, 0).rstrip("Z")
     return text[5:16].replace("T", " ") if seconds > 2 * 86_400 else text[11:]

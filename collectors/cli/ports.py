@@ -1,4 +1,4 @@
-"""`collectors ports`: the serial ports of this host and what is known of them."""
+"""`collectors ports`: lists the serial ports of this host, their adapters and users."""
 
 from __future__ import annotations
 

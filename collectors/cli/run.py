@@ -1,4 +1,4 @@
-"""`collectors run CONFIG`: read one instrument for ever."""
+"""`collectors run CONFIG`: runs the collector of one instrument until it is stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`collectors ship CONFIG`: send every journal of this host to the databases, or compare them."""
+"""`collectors ship CONFIG`: sends every journal of this host to the databases, or compares them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collectors.shipper.verification import VerificationReport
 
 MOST_SERIES = 20
-"""So many series with something missing are listed for people; --json has all."""
+"""Maximum number of series with missing values in the text output; --json has all."""
 
 
 @click.command("ship")
@@ -68,7 +68,7 @@ def COMMAND(path: Path, once: bool, verified: str | None, name: str | None, rese
 
 
 def _verify(loaded: ShipConfig, words: str, name: str | None, *, resend: bool, as_json: bool) -> int:
-    """Return the exit code."""
+    """Verify the sinks and return the exit code."""
     from collectors.host.clock import system_clock
     from collectors.shipper.influxdb.query import NotReadable, QueryFailed
     from collectors.shipper.verification import clock_now, parse_range, verify
@@ -85,7 +85,7 @@ def _verify(loaded: ShipConfig, words: str, name: str | None, *, resend: bool, a
             report = verify(
                 loaded, sink, wanted, now_ns, lambda line: click.echo(line, err=True) if shown else None, resend=resend
             )
-        except (LinkDown, SinkHeld, NotReadable, QueryFailed) as error:  # the other sinks are compared all the same
+        except (LinkDown, SinkHeld, NotReadable, QueryFailed) as error:  # the other sinks are still compared
             click.echo(f"collectors: {error}", err=True)
             code = max(code, error.exit_code)
             continue

@@ -1,4 +1,4 @@
-"""`collectors sink …`: make databases ready for the shipper, and see whether they are."""
+"""`collectors sink …`: provisions databases for the shipper, and checks them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _detected(url: str, ca_file: str) -> Detected:
 
 
 def ship_toml(given: Mapping[str, str], dialect: str | None, path: str) -> tuple[str, list[str]]:
-    """Return the configuration's text and its blanks. Asks the server for what is not given."""
+    """Return the configuration's text and its blanks. Queries the server for what is not given."""
     sink = dict(given)
     ship = {"bench": sink.pop("bench")} if "bench" in sink else {}
     found = (

@@ -1,4 +1,4 @@
-"""`collectors status`: what is kept, sent and waiting on this host."""
+"""`collectors status`: shows what is stored, shipped and waiting on this host."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ CLOCK_WORDS = signals.VOCABULARY["collector"]["clock_state"].codes or {}
 
 
 def collector_status(directory: Path, sinks: list[sink_status.SinkState]) -> dict[str, Any]:
-    """Return what the journal of one collector tells about it, as plain data."""
+    """Return the status of one collector's journal as plain data."""
     reader = JournalReader(directory)
     clock = system_clock()
     newest_seq = reader.newest_seq()
     chunks = reader.tail(1)
     here = [c for c in chunks if c.boot_id == clock.boot_id]
-    is_shipper = reader.collector == OWN_NAME  # measures nothing but itself
+    is_shipper = reader.collector == OWN_NAME  # it has metrics of itself only
     measured = [c for c in here if is_shipper or c.stream.measurement != "collector"]
     newest_ns = max((int(c.boottime_ns[-1]) for c in measured), default=None)
     own = {
@@ -71,7 +71,7 @@ def collector_status(directory: Path, sinks: list[sink_status.SinkState]) -> dic
 
 
 def held_object(reader: JournalReader, clock: Clock) -> dict[str, Any] | None:
-    """Return what the disk did not take, as the collector noted it last; None while it takes everything."""
+    """Return the collector's latest record of what the disk did not accept; None while it accepts everything."""
     nothing: dict[str, Any] = {}
     try:
         record = held_losses.read(reader.directory)
@@ -91,7 +91,7 @@ def held_object(reader: JournalReader, clock: Clock) -> dict[str, Any] | None:
 
 
 def status(state_dir: Path) -> dict[str, Any]:
-    """Return the host's whole state as plain data; what cannot be read is named, and all the rest is there."""
+    """Return the host's whole status as plain data; what cannot be read is named, and the rest is included."""
     found: dict[str, Any] = {"collectors": [], "sinks": [], "unreadable": {}}
     sinks: list[sink_status.SinkState] = []
     try:
@@ -138,7 +138,7 @@ def COMMAND(state_dir: Path, as_json: bool) -> None:  # noqa: N802
 
 
 def is_notes(name: str) -> bool:
-    """Return whether this is the journal of what people wrote down: nobody waits for the next of these."""
+    """Return whether this is the journal of notes, which no one expects at regular times."""
     return name == notes.NAME
 
 

@@ -1,4 +1,4 @@
-"""`collectors tail`: the newest readings, and what comes next."""
+"""`collectors tail`: shows the newest readings, and with --follow each new one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from collectors.journal.records import Chunk, EventRecord
 from collectors.journal.timestamps import iso
 
 LOOK_S = 0.5
-"""Between looks for new rows: the collectors commit once a second."""
+"""Time in s between checks for new rows: the collectors commit once a second."""
 
 
 def row_objects(reader: JournalReader, chunk: Chunk) -> Iterator[dict[str, Any]]:
