@@ -1,4 +1,4 @@
-"""Configuration: TOML tables to frozen dataclasses. An unknown key is an error; all errors come at once.
+"""Configuration: TOML tables to frozen dataclasses. An unknown key is an error; all errors are reported at once.
 
 One file configures one instrument:
 
@@ -36,35 +36,35 @@ from collectors.errors import ConfigError
 T = TypeVar("T")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 TAKEN = ("notes", "shipper")
-"""Names of journals that are not an instrument's."""
+"""Journal names that are reserved: they are not those of an instrument."""
 MOST_NUMBER = 1e18
-"""A number of a configuration that is not below this (either sign) is a mistake, and none that can be computed with."""
+"""Limit for the absolute value of a configured number; a larger one is a mistake and would break computations."""
 MOST_BYTES, MOST_LINE = 262_144, 16_384
-"""Of a configuration file. It keeps reading fast: a parser's time may grow with the square of a line's length."""
+"""Maximum size of a configuration file in bytes. A parser's time may grow with the square of a line's length."""
 MOST_UNKNOWN = 20
-"""So many unknown keys of a table are named."""
+"""Maximum number of unknown keys of a table that are listed."""
 LONGEST_KEY = 64
-"""No close match is looked for to a longer one."""
+"""No close match is searched for a key longer than this."""
 HOST_STATE = Path("/var/lib/collectors")
-"""The state folder of a host that the playbooks set up."""
+"""The state directory of a host that the playbooks set up."""
 
 
 def load_dataclass(cls: type[T], table: Mapping[str, Any], where: str) -> tuple[T | None, list[str]]:
     """Return an instance of the dataclass made from a TOML table, and every problem found, one line each.
 
-    `where` opens each line, for example "mppt.toml: [device]". Handles str, bool, int, float (an int is taken),
+    `where` starts each line, for example "mppt.toml: [device]". Handles str, bool, int, float (an int is accepted),
     Path, Literal, unions, nested dataclasses, and lists, tuples and string mappings of all these. A class's
-    __post_init__ may raise ValueError("key: what was expected") or ConfigError with several such lines. It is asked
+    __post_init__ may raise ValueError("key: what was expected") or ConfigError with several such lines. It is called
     even when some keys could not be converted, with stand-ins for these, so that no mistake hides another.
 
-    Field metadata "number_is_text": a whole number is taken for its digits (a serial number that was not quoted).
+    Field metadata "number_is_text": a whole number is accepted as its digits (a serial number without quotes).
     """
     made, problems = _load(cls, table, where)
     return (None if problems else made), problems
 
 
 def _load(cls: type[T], table: Mapping[str, Any], where: str) -> tuple[T | None, list[str]]:
-    """Return an instance even where there are problems, if stand-ins for what is wrong make one, and the problems."""
+    """Return an instance, also one made with stand-ins for wrong values where that is possible, and the problems."""
     hints = typing.get_type_hints(cls)
     known = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     unknown = _unknown_keys(where, table, known)
@@ -97,17 +97,17 @@ def _load(cls: type[T], table: Mapping[str, Any], where: str) -> tuple[T | None,
 
 
 def _follows(line: str, wrong_paths: Sequence[str]) -> bool:
-    """Return whether a problem may only be there because of one that is known: it names a key that is wrong already."""
+    """Return whether a problem may only follow from a known one: it names a key that is wrong already."""
     words = set(re.findall(r"\w+", line))
     return any(line.startswith(path) or re.findall(r"\w+", path)[-1:][0] in words for path in wrong_paths if path)
 
 
 _NOTHING = object()
-"""Stands for a value that cannot be made."""
+"""Marks a value that cannot be made."""
 
 
 def _stand_in(hint: Any) -> Any:
-    """Return some value of the type, for checking the others; _NOTHING where there is no obvious one."""
+    """Return a value of the type, for checking the others; _NOTHING where there is no obvious one."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return arguments[0]
@@ -121,7 +121,7 @@ def _stand_in(hint: Any) -> Any:
 
 
 def _unknown_keys(where: str, table: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
-    """Return a line for each unknown key; beyond MOST_UNKNOWN one for the rest."""
+    """Return a line for each unknown key; beyond MOST_UNKNOWN one line for the rest."""
     keys = [key for key in table if key not in known]
     lines = [_unknown(where, key, known) for key in keys[:MOST_UNKNOWN]]
     left = len(keys) - len(lines)
@@ -133,13 +133,13 @@ def _unknown(where: str, key: str, known: Mapping[str, Any]) -> str:
 
 
 def _hint(key: str, known: Iterable[str]) -> str:
-    """Return what may have been meant, or what there is."""
+    """Return the key that may have been meant, or the known keys."""
     close = difflib.get_close_matches(key, known, n=1) if len(key) <= LONGEST_KEY else []
     return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known) or 'none'}"
 
 
 def _convert(hint: Any, value: Any, where: str) -> tuple[Any, list[str]]:
-    """Return the value as the type hint wants it, and the problems.
+    """Return the value as the type hint requires it, and the problems.
 
     With problems the value is a stand-in for checking others, or _NOTHING.
     """
@@ -164,12 +164,12 @@ def _convert(hint: Any, value: Any, where: str) -> tuple[Any, list[str]]:
 
 
 def is_valid(hint: Any, value: Any) -> bool:
-    """Return whether a value can be taken where this type is wanted."""
+    """Return whether a value is accepted for this type."""
     return not _convert(hint, value, "")[1]
 
 
 def _convert_literal(hint: Any, arguments: Sequence[Any], value: Any, where: str) -> tuple[Any, list[str]]:
-    """Return the value if it is one of the choices; a number is taken for the text that it is written as."""
+    """Return the value if it is one of the choices; a number is accepted as the text that it is written as."""
     if type(value) in (int, float) and abs(value) < MOST_NUMBER and repr(value) in arguments:
         return repr(value), []
     is_one = isinstance(value, str | int | float) and value in arguments and type(value) in {type(a) for a in arguments}
@@ -181,7 +181,7 @@ def _convert_union(arguments: Sequence[Any], value: Any, where: str, hint: Any) 
     for converted, problems in tries:
         if not problems:
             return converted, []
-    # A table was clearly meant for the dataclass among the choices: its own problems say more than "expected …".
+    # A table can only be meant for the dataclass among the choices: its own problems say more than "expected …".
     if isinstance(value, Mapping):
         detailed = [p for (_, p), a in zip(tries, arguments, strict=False) if dataclasses.is_dataclass(a)]
         if detailed:
@@ -214,7 +214,7 @@ def _convert_mapping(arguments: Sequence[Any], value: Any, where: str, hint: Any
 
 def _convert_scalar(hint: Any, value: Any, where: str) -> tuple[Any, list[str]]:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and not abs(value) < MOST_NUMBER:  # NaN is none either
+    if is_number and not abs(value) < MOST_NUMBER:  # NaN is rejected too
         return _NOTHING, [_expected(where, hint, value)]
     if hint is float and is_number:
         return float(value), []
@@ -253,10 +253,10 @@ def _expected(where: str, hint: Any, value: Any) -> str:
 
 
 class _Repr(reprlib.Repr):
-    """Writes values of any size and depth in little time and space."""
+    """Formats values of any size and depth in little time and space."""
 
     def repr_int(self, value: int, level: int) -> str:
-        """Return the number, or how long it is: Python refuses to write one of more than 4300 digits."""
+        """Return the number, or its length: Python refuses to format one of more than 4300 digits."""
         del level
         return repr(value) if value.bit_length() <= 128 else f"a number of {value.bit_length()} bits"
 
@@ -275,12 +275,12 @@ def _cut_short(text: str) -> str:
 
 
 def default_state_dir() -> Path:
-    """Return systemd's $STATE_DIRECTORY, or ./.state where there is none."""
+    """Return systemd's $STATE_DIRECTORY, or ./.state if it is not set."""
     return Path(os.environ.get("STATE_DIRECTORY", ".state").split(":")[0])
 
 
 def state_dir_here() -> Path:
-    """Return where a person at this host will mean: $STATE_DIRECTORY, ./.state, or what the playbooks set up."""
+    """Return the state directory for a user at this host: $STATE_DIRECTORY, ./.state, or that of the playbooks."""
     if "STATE_DIRECTORY" not in os.environ and not Path(".state").exists() and os.path.lexists(HOST_STATE):
         return HOST_STATE
     return default_state_dir()
@@ -303,7 +303,7 @@ class Collector:
     )
 
     def __post_init__(self) -> None:
-        """Refuse names that cannot be a folder and a tag, and periods that make no sense."""
+        """Reject names that cannot be a directory and a tag, and periods out of range."""
         problems = [
             f"{key}: expected letters, digits, '.', '_' or '-' (at most 63), got {value!r}"
             for key, value in (("name", self.name), ("bench", self.bench), ("battery", self.battery))
@@ -321,7 +321,7 @@ class Collector:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One instrument's whole configuration, checked."""
+    """One instrument's complete configuration, checked."""
 
     collector: Collector
     device: Device
@@ -336,7 +336,7 @@ class Config:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Return the file's tables; ConfigError naming file and line when it cannot be read, or is far too long."""
+    """Return the file's tables; ConfigError naming file and line when it cannot be read, or is too large."""
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
@@ -345,14 +345,14 @@ def read_toml(path: Path) -> dict[str, Any]:
         for number, line in enumerate(content.split(b"\n"), start=1):
             if len(line) > MOST_LINE:
                 raise ConfigError(f"{path}: line {number}: longer than {MOST_LINE} bytes, so it is no configuration")
-        return tomllib.loads(content.decode("utf-8-sig"))  # some editors begin with a mark
+        return tomllib.loads(content.decode("utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error
     except RecursionError as error:
         raise ConfigError(f"{path}: lists or tables nested too deep") from error
-    except ValueError as error:  # TOMLDecodeError; a number of very many digits; a path with NUL in it
+    except ValueError as error:  # TOMLDecodeError; a number with very many digits; a path with NUL in it
         raise ConfigError(f"{_cut_short(str(path))!r}: {error}" if "\0" in str(path) else f"{path}: {error}") from error
 
 
@@ -361,14 +361,14 @@ SHIPPER_TABLES = ("ship", "sink")
 
 
 def is_of_shipper(tables: Mapping[str, Any], path: Path) -> bool:
-    """Return whether these are a shipper's tables; a file without any that would show it goes by its name."""
+    """Return whether these are a shipper's tables; a file with no table that decides it is classified by its name."""
     if tables.keys() & set(SHIPPER_TABLES):
         return True
     return path.stem == "ship" and not tables.keys() & set(TABLES)
 
 
 def load(path: Path) -> Config:
-    """Return the checked configuration; ConfigError with every problem, file and key named."""
+    """Return the checked configuration; ConfigError with every problem, naming file and key."""
     from collectors.journal.settings import JournalSettings
 
     tables = read_toml(path)
@@ -403,9 +403,9 @@ def load(path: Path) -> Config:
 
 
 def _without_kind(path: Path, kind: Any, special: Mapping[str, Any], link: Any) -> list[str]:
-    """Return the problems that can be seen while it is not known which instrument is meant.
+    """Return the problems that can be found while the kind of instrument is not known.
 
-    Where the kind is close to a known one, that one is taken; else a key of [device] is wrong when no kind takes it.
+    If the kind is close to a known one, that one is assumed; else a key of [device] is wrong when no kind accepts it.
     """
     problems = []
     close: list[str] = []
@@ -428,7 +428,7 @@ def _without_kind(path: Path, kind: Any, special: Mapping[str, Any], link: Any) 
 
 
 def _wrong_for_all(classes: Sequence[type[Any]], table: Mapping[str, Any], where: str) -> list[str]:
-    """Return a line for each key that no class knows, or that every class which knows it refuses."""
+    """Return a line for each key that no class knows, or that every class which knows it rejects."""
     hints = [typing.get_type_hints(cls) for cls in classes]
     known = {name: None for of_one in hints for name in of_one}
     problems = _unknown_keys(where, table, known)

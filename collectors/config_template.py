@@ -2,8 +2,8 @@
 
     lines, blanks = table(Collector, "collector", {"name": "mppt", "kind": "libresolar_mppt"})
 
-A given key is set. A key with a default is a comment that shows it. A required key that was not given is a blank and
-marked FILL IN: set to "" where it is text, else a comment. Help comes from `metadata["help"]`.
+A given key is set. A key with a default becomes a comment that shows it. A required key that was not given is a blank,
+marked FILL IN: set to "" if it is text, else a comment. The help text comes from `metadata["help"]`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def table(
 ) -> tuple[list[str], list[str]]:
     """Return the lines of the TOML table `[name]` for this dataclass, and its blanks as "[name] key".
 
-    `name` is "[sink]" with brackets of its own for an array of tables. Keys in `leave_out` do not appear; those in
+    `name` has its own brackets, "[sink]", for an array of tables. Keys in `leave_out` do not appear; those in
     `required` are blanks although they have a default.
     """
     lines, blanks = [f"[{name}]"], []
@@ -62,14 +62,14 @@ def _is_required(spec: dataclasses.Field[Any]) -> bool:
 
 
 def _item_class(hint: Any) -> type[Any] | None:
-    """Return the dataclass of which this is a list, or None."""
+    """Return the dataclass if the hint is a list of one, else None."""
     arguments = typing.get_args(hint)
     is_list = typing.get_origin(hint) in (list, tuple, Sequence)
     return _dataclass(arguments[0]) if is_list and arguments else None
 
 
 def _table_class(hint: Any) -> type[Any] | None:
-    """Return the dataclass that this is, alone or as an alternative to none, or None."""
+    """Return the dataclass if the hint is one, alone or as an alternative to None, else None."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return next((found for a in typing.get_args(hint) if (found := _dataclass(a))), None)
     return _dataclass(hint)
@@ -88,7 +88,7 @@ def _key(
     is_shown: bool,
     is_required: bool = False,
 ) -> tuple[list[str], list[str]]:
-    """Return the lines of one key and its blanks. `is_shown`: a blank here is one that somebody must fill in."""
+    """Return the lines of one key and its blanks. `is_shown`: a blank here must be filled in."""
     inner = _table_class(hint)
     if inner:
         return _inner(inner, path, given.get(spec.name), is_shown=is_shown and _is_required(spec))
@@ -106,7 +106,7 @@ def _key(
 def _inner(
     cls: type[Any], path: str, given: Mapping[str, Any] | None, *, is_shown: bool
 ) -> tuple[list[str], list[str]]:
-    """Return the keys of a table in a table, dotted. None of them is a blank unless the table is there."""
+    """Return the keys of a nested table, dotted. None of them is a blank unless the table exists."""
     lines, blanks = [], []
     for spec, hint in _fields(cls):
         found, missing = _key(spec, hint, f"{path}.{spec.name}", given or {}, is_shown=is_shown or given is not None)
@@ -116,14 +116,14 @@ def _inner(
 
 
 def _help(spec: dataclasses.Field[Any], hint: Any) -> str:
-    """Return what the key means, and its type where the default does not show that."""
+    """Return what the key means, and its type if the default does not show it."""
     text = spec.metadata.get("help", "")
     is_plain = hint in (str, Path) or (hint in (bool, int, float) and not _is_required(spec))
     return text if text and is_plain else f"{text} ({describe_type(hint)})".strip()
 
 
 def value(found: Any) -> str:
-    """Return a plain value as TOML."""
+    """Return a plain value as TOML text."""
     if isinstance(found, Mapping):
         return "{ " + ", ".join(f"{key} = {value(inner)}" for key, inner in found.items()) + " }"
     if isinstance(found, list | tuple):

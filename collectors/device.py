@@ -1,7 +1,7 @@
-"""What a module in `collectors.devices` offers: a constant DEVICE of this form, found by looking.
+"""What a module in `collectors.devices` offers: a constant DEVICE of type `Device`, which is discovered.
 
-A device module is pure: bytes and field tables, no port, no clock, no log, no other device.
-Adding one is new files only: `devices/<kind>.py`, `fakes/<kind>.py`, `tests/frames/<kind>/*.toml`.
+A device module is pure: bytes and field tables, without ports, clocks, logging, or imports of other devices.
+Adding one means new files only: `devices/<kind>.py`, `fakes/<kind>.py`, `tests/frames/<kind>/*.toml`.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ Output = Reading | Event
 
 
 class Driver(Protocol):
-    """One connection's conversation with one instrument. Made anew after every reconnect."""
+    """The dialogues of one connection with one instrument. Made anew after every reconnect."""
 
     def open(self) -> Dialogue[Identity]:
-        """Find out who answers, and write the settings that the configuration asks for.
+        """Identify the instrument, and write the settings that the configuration requires.
 
-        Raises WrongDevice when something else answers, NoReply when nothing does.
+        Raises WrongDevice when another device responds, NoReply when none does.
         """
         ...
 
     def poll(self) -> Dialogue[list[Output]]:
-        """Return what one turn brings: one grid slot of a polled device, the next message(s) of a talking one."""
+        """Return the result of one poll cycle: one grid slot of a polled device, else the next unasked message(s)."""
         ...
 
     def close(self) -> Dialogue[None]:
-        """Put back what `open` changed for the session (for example publications that it switched on)."""
+        """Restore what `open` changed for the session (for example publications that it switched on)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """How a serial line is set; links that are not serial ignore it."""
+    """The settings of a serial line; links that are not serial ignore them."""
 
     baud: int = 9600
     bits: int = 8
@@ -47,41 +47,41 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Everything the rest of the program knows about one kind of instrument."""
+    """The description of one kind of instrument, for the rest of the program."""
 
     kind: str
     """The module's name; tag `kind` of every point."""
     title: str
     """Vendor and model, for people."""
     links: tuple[str, ...]
-    """Schemes of `collectors.transports` that reach it, the usual one first, for example ("serial", "tcp")."""
+    """Schemes of `collectors.transports` that it can be connected by, the usual one first: ("serial", "tcp")."""
     options: type[Any]
     """A frozen dataclass: the [device] table of the configuration. Field docs are in `metadata["help"]`.
 
-    Its __post_init__ may raise ValueError("key: what was expected") for values out of the device's limits.
+    Its __post_init__ may raise ValueError("key: what was expected") for values outside the device's limits.
     """
     driver: Callable[[Any], Driver]
-    """Makes a Driver from an instance of `options`."""
+    """Creates a Driver from an instance of `options`."""
     signals: Mapping[str, Sequence[str]]
-    """Which signals of which measurement it can give: for the device table, checks and dashboards."""
+    """The signals of each measurement that it can provide: for the device table, checks and dashboards."""
     decode: Callable[[Iterable[bytes]], Iterable[Mapping[str, Any]]]
-    """For `collectors decode KIND`: takes chunks of a capture, gives one JSON-able object per frame or error."""
+    """For `collectors decode KIND`: accepts chunks of a capture, yields one JSON-able object per frame or error."""
     check: Callable[[Any, str], list[str]] = lambda _options, _link: []
-    """What is wrong with these options on this link (its string), one line "key: …" each; nothing is opened."""
+    """Return the problems of these options on this link (its string), one line "key: …" each; opens nothing."""
     line: Line = field(default_factory=Line)
     channels: Mapping[str, int] = field(default_factory=dict)
     """Default port of each channel of a tcp link; "" is the main one."""
     paced_by: str = "grid"
-    """"grid": polled once per period. "device": it talks by itself; `poll` waits for its next message.
+    """"grid": polled once per period. "device": it sends unasked; `poll` waits for its next message.
 
-    Where that depends on the instrument, the driver has an attribute of this name, which wins once `open` is done."""
+    Where that depends on the instrument, the driver has an attribute of this name, which applies after `open`."""
     silence_s: float | None = None
-    """No good frame for this long: reopen the link. None: 5 periods."""
+    """Time in s without a valid frame after which the link is reopened. None: 5 periods."""
     checked: bool = True
     """Whether frames carry a checksum, so that a flipped bit can never become a reading."""
     text: bool = False
     """Whether a capture is text lines (decode reads lines) rather than hex."""
     examples: Sequence[tuple[str, str]] = ()
-    """What it is, and the [device] table for it in TOML; for the device table. Each can be loaded."""
+    """Description and [device] table in TOML, for the device table. Each can be loaded."""
     notes: str = ""
     """What a user must know, one or two sentences; goes into the device table."""

@@ -1,24 +1,24 @@
-"""What can go wrong; each class asks one thing of whoever catches it.
+"""Expected errors; each class requires one reaction of the code that catches it.
 
     CollectorError
     ├── ConfigError          stop before starting; names file and key, all problems at once     exit 78
-    ├── FrameError           drop what arrived, ask again at the next turn
+    ├── FrameError           drop the bytes, ask again in the next poll cycle
     │   └── BadChecksum
     ├── NoReply              ask again; after a few, reopen the link                             exit 69
-    │   └── NotUnderstood    bytes came, none of them a frame: another device, line speed, noise exit 76
-    ├── Refused              the device answered with an error of its own: count it, ask again
-    ├── WrongDevice          something else lives on this port: stop and say so                  exit 76
+    │   └── NotUnderstood    bytes arrived, none of them a frame: another device, line speed, noise exit 76
+    ├── Refused              the device responded with an error of its own: count it, ask again
+    ├── WrongDevice          another device is on this port: stop and say so                     exit 76
     ├── LinkDown             reopen, waiting longer each time                                    exit 69
-    │   └── LinkBusy         someone else holds the port                                         exit 75
-    ├── SinkHeld             a database takes nothing until a person has done something          exit 69
+    │   └── LinkBusy         another process holds the port                                      exit 75
+    ├── SinkHeld             a database accepts nothing until a person acts                      exit 69
     ├── ClockUnknown         samples cannot be shipped before their time is known                exit 69
     └── JournalError         the disk or the file: stop at the start, wait when running          exit 74
-        ├── JournalNewer     written by a newer version: stop, touch nothing
+        ├── JournalNewer     written by a newer version: stop, change nothing
         ├── JournalLocked    another process writes it: stop                                     exit 75
-        └── JournalReadOnly  the place cannot be written: stop
+        └── JournalReadOnly  the directory cannot be written: stop
 
-Every outcome is counted by the class's name. Anything else is a bug: full trace, exit 70, and the service
-manager starts us again. Exit codes are those of sysexits.h.
+Every outcome is counted by the class's name. Any other exception is a bug: full traceback, exit 70, and the service
+manager restarts the process. Exit codes are those of sysexits.h.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from collections.abc import Sequence
 
 
 class CollectorError(Exception):
-    """Anything that is expected to go wrong."""
+    """Base class of all expected errors."""
 
     exit_code = 70
 
 
 class ConfigError(CollectorError):
-    """The configuration cannot be used; `problems` has one line for each mistake, file and key named."""
+    """The configuration cannot be used; `problems` has one line for each mistake, naming file and key."""
 
     exit_code = 78
 
@@ -43,7 +43,7 @@ class ConfigError(CollectorError):
 
 
 class FrameError(CollectorError):
-    """The bytes are not a frame. `drop` says how many bytes of the buffer cannot start one."""
+    """The bytes are not a frame. `drop` is the number of bytes at the start of the buffer that cannot begin one."""
 
     exit_code = 76
 
@@ -53,23 +53,23 @@ class FrameError(CollectorError):
 
 
 class BadChecksum(FrameError):
-    """The frame's own check does not fit its content."""
+    """The frame's checksum does not match its content."""
 
 
 class NoReply(CollectorError):
-    """No whole frame came before the deadline."""
+    """No whole frame arrived before the deadline."""
 
     exit_code = 69
 
 
 class NotUnderstood(NoReply):
-    """Bytes came before the deadline, but none that this instrument says: another one, a wrong line speed, noise."""
+    """Bytes arrived before the deadline, but none of this instrument's: another one, a wrong line speed, noise."""
 
     exit_code = 76
 
 
 class Refused(CollectorError):
-    """The device answered, and its answer is an error of its own; `code` is the device's."""
+    """The device responded with an error of its own; `code` is the device's."""
 
     exit_code = 76
 
@@ -79,7 +79,7 @@ class Refused(CollectorError):
 
 
 class WrongDevice(CollectorError):
-    """A device of another kind, model or generation answers here."""
+    """A device of another kind, model or generation responds here."""
 
     exit_code = 76
 
@@ -97,13 +97,13 @@ class LinkBusy(LinkDown):
 
 
 class SinkHeld(CollectorError):
-    """A database takes nothing until a person has done something; all rows are still in the journal."""
+    """A database accepts nothing until a person acts; all rows are still in the journal."""
 
     exit_code = 69
 
 
 class ClockUnknown(CollectorError):
-    """Samples wait in the journal until a time service, or a person, has set the clock."""
+    """Samples wait in the journal until a time service sets the clock, or a person sets it manually."""
 
     exit_code = 69
 
@@ -115,7 +115,7 @@ class JournalError(CollectorError):
 
 
 class JournalNewer(JournalError):
-    """The file was written by a newer version of this program; nothing was touched."""
+    """The file was written by a newer version of this program; nothing was changed."""
 
 
 class JournalLocked(JournalError):
@@ -125,4 +125,4 @@ class JournalLocked(JournalError):
 
 
 class JournalReadOnly(JournalError):
-    """The folder or file system cannot be written."""
+    """The directory or file system cannot be written."""

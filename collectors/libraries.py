@@ -1,7 +1,7 @@
 """Libraries that an installation may lack, and the set-up that installs them.
 
-A host that only collects has the extra `collectors`; commands for people use more. Each name that can be missing is in
-LIBRARIES, so that a missing library is told from a bug.
+A host that only collects has the extra `collectors`; user commands need more. LIBRARIES lists every module that may be
+missing, so that a missing library is distinguished from a bug.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LIBRARIES: Mapping[str, str] = {
 
 
 def advice(error: ImportError) -> str | None:
-    """Return what is missing and how to install it; None when the error is not about one of LIBRARIES."""
+    """Return what is missing and how to install it; None when the error does not concern one of LIBRARIES."""
     library = LIBRARIES.get((error.name or "").partition(".")[0])
     if library is None:
         return None

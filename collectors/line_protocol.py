@@ -1,18 +1,18 @@
-r"""Rows to InfluxDB line protocol. Pure, and the same rows always give the same bytes.
+r"""Rows to InfluxDB line protocol. Pure and deterministic: the same rows always give the same bytes.
 
     measurement,tag=a,tag=b field=1.5,count=3i,on=t,text="x" 1700000000000000000
 
     order    tags by name, fields as the stream lists them, stamp in ns
     numbers  floats as `repr` writes them (shortest that reads back equal), integers with `i`, booleans t or f
     text     in double quotes, `"` and `\` escaped by `\`; line breaks stay inside the quotes
-    missing  None, NaN and infinity: the field is left out; a row without fields is no line; an empty tag is left out
+    missing  None, NaN and infinity: the field is omitted; a row without fields gives no line; an empty tag is omitted
     escapes  `,` and space in measurements; `,`, `=` and space in tags and field names
 
-Two encoders give equal bytes: `encode_plain`, one row after the other, which anyone can check, and `encode_columns`,
-which turns whole columns into text at once (a JSON encoder that reads numpy arrays) and joins them by one template
-for each set of present fields. A line is returned without its line break.
+Two encoders give equal bytes: `encode_plain`, row by row and easy to verify, and `encode_columns`, which formats
+whole columns at once (by a JSON encoder that reads numpy arrays) and joins them by one template for each set of
+present fields. A line is returned without its line break.
 
-Source: InfluxDB line protocol reference, and what a 1.6.7 server accepted when asked.
+Source: InfluxDB line protocol reference, and tests of what a 1.6.7 server accepts.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from collectors.errors import CollectorError
 from collectors.journal.records import Chunk, Column, EventRecord, FieldSpec, IntArray, event_stamp_ns
 
 FEW_ROWS = 8
-"""Below this, setting up the columns costs more than it saves."""
+"""Number of rows below which setting up the columns costs more than it saves."""
 
 BoolArray = npt.NDArray[np.bool_]
 
 LEAST_PLAIN, LEAST_EXPONENT = 1e-4, 1e16
-"""`repr` and the JSON encoder write a float alike from LEAST_PLAIN up to LEAST_EXPONENT, and zero."""
+"""`repr` and the JSON encoder format a float alike from LEAST_PLAIN up to LEAST_EXPONENT, and zero."""
 
 
 class Unencodable(CollectorError):
-    """A measurement, tag or field name that line protocol cannot carry."""
+    """A measurement, tag or field name that line protocol cannot represent."""
 
 
 def encode(chunk: Chunk, wall_ns: IntArray) -> list[str]:
-    """Return one line for each row that has a value, in order, stamped with `wall_ns`."""
+    """Return one line for each row that has a value, in order, with the time stamps `wall_ns`."""
     return encode_plain(chunk, wall_ns) if len(wall_ns) < FEW_ROWS else encode_columns(chunk, wall_ns)
 
 
@@ -69,7 +69,7 @@ def encode_columns(chunk: Chunk, wall_ns: IntArray) -> list[str]:
 
 
 def encode_plain(chunk: Chunk, wall_ns: IntArray) -> list[str]:
-    """Return the lines row by row; the oracle of `encode_columns` in the tests."""
+    """Return the lines row by row; the reference for `encode_columns` in the tests."""
     stream = chunk.stream
     head = series(stream.measurement, stream.tags)
     keys = field_keys(stream.fields)
@@ -98,14 +98,14 @@ def _series(measurement: str, tags: tuple[tuple[str, str], ...]) -> str:
 
 
 def series(measurement: str, tags: Mapping[str, str]) -> str:
-    """Return measurement and tags as a line starts with them; Unencodable when they cannot be."""
+    """Return measurement and tags as a line starts with them; Unencodable if they cannot be represented."""
     if measurement.startswith("#"):
         raise Unencodable(f"measurement {measurement!r}: a line that starts with '#' is a comment")
     return _series(measurement, tuple(sorted(tags.items())))
 
 
 def field_keys(fields: Sequence[FieldSpec]) -> list[str]:
-    """Return the escaped names of the fields; Unencodable when one cannot be."""
+    """Return the escaped names of the fields; Unencodable if one cannot be represented."""
     return [_name(spec.name, ",= ") for spec in fields]
 
 
@@ -115,7 +115,7 @@ def quote(text: str) -> str:
 
 
 def _name(name: str, special: str) -> str:
-    """Return the escaped name. Servers disagree on backslashes and quotes in names, so there are none."""
+    """Return the escaped name. Servers disagree on backslashes and quotes in names, so these are not allowed."""
     if not name or re.search(r'[\x00-\x1f\\"]', name):
         raise Unencodable(f"name {name!r}: expected text without control characters, backslashes and double quotes")
     return re.sub(f"([{special}])", r"\\\1", name)
@@ -156,7 +156,7 @@ def _column_text(spec: FieldSpec, column: Column) -> tuple[list[str], BoolArray 
 
 
 def _json_text(values: npt.NDArray[np.float64] | IntArray) -> list[str]:
-    """Return the numbers' text by one call for all; what is not a number comes out as "null"."""
+    """Return the numbers' text by one call for all; NaN and infinity become "null"."""
     dumped = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)
     return dumped[1:-1].decode("ascii").split(",")
 
@@ -175,7 +175,7 @@ def _patterns(present: Sequence[BoolArray | None], rows: int) -> tuple[list[tupl
 
 @lru_cache(maxsize=256)
 def _template(head: str, keys: tuple[str, ...]) -> Callable[[tuple[str, ...]], str]:
-    """Return a function that puts the texts of one row into its line."""
+    """Return a function that formats the texts of one row as its line."""
     pairs = ",".join(f"{key.replace('%', '%%')}=%s" for key in keys)
     return f"{head.replace('%', '%%')} {pairs} %s".__mod__
 

@@ -1,11 +1,11 @@
 """The vocabulary: every measurement and signal that a collector may write.
 
 InfluxDB: measurement = the thing measured, field = signal, all numbers float. Names end in their unit; pure
-ratios are 0 to 1 and have none. **Positive current charges the battery**; what flows into a load and what a
-panel delivers is positive, too. `low` and `high` are what is plausible for any bench: a value outside is an
+ratios are 0 to 1 and have none. **Positive current charges the battery**; the current into a load and the current
+from a panel are positive, too. `low` and `high` bound what is plausible for any bench: a value outside gives an
 event and a missing field, never a clipped value.
 
-This table is the one source for collectors, dashboards, alerts, downsampling and docs.
+Collectors, dashboards, alerts, downsampling and docs all use this table.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Signal:
     codes: Mapping[int, str] | None = None
     """For state codes: what each integer means."""
     is_increment: bool = False
-    """Whether it is the amount since the row before: then its sum over a range means something."""
+    """Whether it is an increment, the amount since the previous row: then its sum over a range is meaningful."""
 
 
 V, A, W = "V", "A", "W"
@@ -41,7 +41,7 @@ def _electrical(volts: str, amps: str, watts: str) -> list[Signal]:
 
 
 def _spread(name: str, unit: str, low: float, high: float, of: str) -> list[Signal]:
-    """Least, greatest and standard deviation within the bin of a decimated stream; the plain name is the mean."""
+    """Minimum, maximum and standard deviation within the bin of a decimated stream; the plain name is the mean."""
     stem, suffix = name.rsplit("_", 1)
     return [
         Signal(f"{stem}_min_{suffix}", unit, low, high, f"least {of} in the bin"),
@@ -64,7 +64,7 @@ LOAD_TEST_STATES = {
     7: "END TIME",
 }
 
-# State codes of the Libre Solar charge controller, firmware v20 and later (lab-instruments.md, section 1.7).
+# State codes of the Libre Solar charge controller, firmware v20 and later (docs/protocols/libresolar_mppt.md §6).
 _SWITCH = {0: "off", 1: "on"}
 _CHARGER_STATE = {0: "idle", 1: "bulk", 2: "topping", 3: "trickle", 4: "equalization", 5: "follower"}
 _DCDC_STATE = {
@@ -251,13 +251,13 @@ VOCABULARY: Mapping[str, Mapping[str, Signal]] = {
 
 
 def find(measurement: str, signal: str) -> Signal | None:
-    """Return the signal's row, or None when the vocabulary does not know it."""
+    """Return the signal's row, or None if the vocabulary does not contain it."""
     return VOCABULARY.get(measurement, {}).get(signal)
 
 
 @dataclass(frozen=True, slots=True)
 class EventKind:
-    """A kind of event: what it says, and whether it means that samples are missing."""
+    """A kind of event: its meaning, and whether it implies that samples are missing."""
 
     meaning: str
     is_loss: bool = False
@@ -330,4 +330,4 @@ HUMAN_EVENTS: Mapping[str, EventKind] = {
     "test_start": EventKind("a test of a battery began, and which"),
     "test_stop": EventKind("a test of a battery ended, and how"),
 }
-"""Kinds that people and their tools write, not collectors; dashboards draw them apart."""
+"""Kinds that are written by people and tools, not by collectors; dashboards draw them separately."""

@@ -1,7 +1,7 @@
-"""Spans to files that other programs read: CSV, Parquet, line protocol. Row by row, in bounded memory.
+"""Row ranges to files that other programs read: CSV, Parquet, line protocol. Row by row, in bounded memory.
 
 CSV and Parquet are one table: time, measurement, one column for each tag, one for each field (empty where missing).
-The file appears under its name when it is whole.
+The file appears under its name once it is complete.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ STDOUT = Path("-")
 
 
 class Output(Protocol):
-    """Takes spans one after the other."""
+    """Writes row ranges one after the other."""
 
     def write(self, span: RowRange) -> None:
-        """Append the span's rows."""
+        """Append the rows of the range."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns of a table that holds all of these streams."""
+    """The columns of a table that can hold all of these streams."""
 
     tags: tuple[str, ...]
     fields: tuple[str, ...]
     texts: frozenset[str]
-    """Those of the fields that are text."""
+    """The names of the text fields."""
 
     @classmethod
     def of(cls, streams: Sequence[Stream]) -> Layout:
@@ -59,7 +59,7 @@ class CsvOutput:
         self._writer.writerow(["time", "measurement", *layout.tags, *layout.fields])
 
     def write(self, span: RowRange) -> None:
-        """Append the span's rows."""
+        """Append the rows of the range."""
         head = [span.stream.measurement, *(span.stream.tags.get(tag, "") for tag in self._layout.tags)]
         columns = by_name(span)
         nothing = [""] * len(span.wall_ns)
@@ -75,7 +75,7 @@ class LineOutput:
         self._file = file
 
     def write(self, span: RowRange) -> None:
-        """Append the span's rows."""
+        """Append the rows of the range."""
         chunk = Chunk(0, 0, span.stream, "", span.wall_ns, span.columns)
         self._file.writelines(f"{line}\n" for line in line_protocol.encode(chunk, span.wall_ns))
 
@@ -84,7 +84,7 @@ class ParquetOutput:
     """Parquet: time as timestamp[ns, UTC], tags as text, fields as float64 or text, null where missing."""
 
     def __init__(self, path: Path, layout: Layout) -> None:
-        """Raise ConfigError where pyarrow is not installed."""
+        """Raise ConfigError if pyarrow is not installed."""
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
@@ -98,7 +98,7 @@ class ParquetOutput:
         self._writer = pq.ParquetWriter(path, self._schema, compression="zstd")
 
     def write(self, span: RowRange) -> None:
-        """Append the span's rows as one row group."""
+        """Append the rows of the range as one row group."""
         pa, n = self._pa, len(span.wall_ns)
         columns = by_name(span)
         texts = [span.stream.measurement, *(span.stream.tags.get(tag) for tag in self._layout.tags)]
@@ -110,12 +110,12 @@ class ParquetOutput:
         self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
 
     def close(self) -> None:
-        """Write the file's end: without it the file is none."""
+        """Write the footer: without it the file is not valid."""
         self._writer.close()
 
 
 def by_name(span: RowRange) -> dict[str, Column]:
-    """Return the span's columns by field name."""
+    """Return the columns of the range by field name."""
     return {field.name: column for field, column in zip(span.stream.fields, span.columns, strict=True)}
 
 
@@ -128,14 +128,14 @@ def _texts(column: Column) -> list[str]:
 
 @contextmanager
 def opened(path: Path, form: str, layout: Layout) -> Iterator[Output]:
-    """Give an output of `form` "csv", "parquet" or "lp"; `path` appears when it is whole. "-" is standard output."""
+    """Yield an output of `form` "csv", "parquet" or "lp"; `path` appears once complete. "-" is standard output."""
     if path == STDOUT:
         if form == "parquet":
             raise ConfigError("Parquet is not text: name a file with --output")
         yield LineOutput(sys.stdout) if form == "lp" else CsvOutput(sys.stdout, layout)
         return
-    path = path.resolve()  # a symbolic link stays one: the file behind it is replaced
-    is_special = path.exists() and not path.is_file()  # a device or a pipe is written to, never replaced
+    path = path.resolve()  # a symbolic link stays one: the file it points to is replaced
+    is_special = path.exists() and not path.is_file()  # a device or a pipe is written to, not replaced
     part = path if is_special else path.with_name(f".{path.name}.part")
     try:
         if form == "parquet":

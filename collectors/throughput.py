@@ -1,17 +1,17 @@
-"""Charge and energy that flow into and out of a battery, integrated where the samples are.
+"""Charge and energy that flow into and out of a battery, integrated at the full sample rate.
 
-A mean over a minute sets what flowed in against what flowed out, so sums of means are too small where the current
-changes its sign. Here the two are kept apart, by this rule:
+A mean over a minute offsets inflow against outflow, so sums of means are too small where the current changes its sign.
+Here the two are integrated separately, by this rule:
 
     between samples   The current is a straight line from one sample to the next. Its area above zero is charge in, the
-                      area below zero is charge out; where the line crosses zero it is divided exactly there.
+                      area below zero is charge out; the area is divided exactly at a zero crossing.
     energy            The same with the power, voltage times current of each sample (or the sample's own `power_w`).
-    gaps              Neighbouring samples more than `gap_s` apart have nothing between them: what was not measured is
-                      not guessed. The poller takes 5 periods, or the time after which it calls the instrument silent
-                      where that is longer. A sample without a plausible current is no sample.
+    gaps              Between neighbouring samples more than `gap_s` apart nothing is integrated: what was not measured
+                      is not estimated. The poller uses 5 periods, or the time after which the instrument counts as
+                      silent if that is longer. A sample without a plausible current is ignored.
     rows              At the first sample at least ROW_S after the last row, before a gap, and at the end of a session:
-                      the amounts since the row before, stamped with the last sample they include. So rows add up over
-                      any range, restarts included. A crash or a power cut loses the amounts of ROW_S at most.
+                      the amounts since the previous row, stamped with the last sample they include. So rows add up
+                      over any range, restarts included. A crash or a power cut loses the amounts of at most ROW_S.
 
 Charge in Ah, energy in Wh, all amounts positive. A row leaves out what was never measured, so a battery without voltage
 has no energy.
@@ -43,7 +43,7 @@ def areas(before: float, after: float, seconds: float) -> tuple[float, float]:
 
 @dataclass(slots=True)
 class _Amount:
-    """One integrand: its newest sample, and what flowed since the last row."""
+    """One integrand: its newest sample, and the amounts since the last row."""
 
     boottime_ns: int = 0
     value: float | None = None
@@ -62,7 +62,7 @@ class _Amount:
         self.boottime_ns, self.value = boottime_ns, value
 
     def take(self) -> tuple[float, float]:
-        """Return the amounts in and out, and begin anew."""
+        """Return the amounts in and out, and reset them."""
         amounts = self.flowed_in, self.flowed_out
         self.flowed_in, self.flowed_out, self.is_measured = 0.0, 0.0, False
         return amounts
@@ -79,15 +79,15 @@ class _Battery:
 
 
 class Integrator:
-    """Turns one instrument's readings into rows of what flowed through its batteries. Keeps a few numbers each."""
+    """Converts one instrument's readings to rows of the throughput of its batteries. Memory: a few numbers each."""
 
     def __init__(self, gap_s: float) -> None:
-        """`gap_s`: samples further apart than this have nothing between them."""
+        """`gap_s`: between samples further apart than this, in s, nothing is integrated."""
         self._gap_s = gap_s
         self._batteries: dict[tuple[tuple[str, str], ...], _Battery] = {}
 
     def add(self, reading: Reading) -> Iterable[Reading]:
-        """Take a reading in; yield the rows that are due now: none, one, or two around a gap that ends."""
+        """Add a reading; yield the rows that are due now: none, one, or two around a gap that ends."""
         current_a = reading.values.get("current_a")
         if reading.measurement != SOURCE or current_a is None:
             return
@@ -106,7 +106,7 @@ class Integrator:
             yield from self._row(battery)
 
     def flush(self) -> Iterable[Reading]:
-        """Yield the rows of what has no row yet; the samples stay, so that a short loss of the link is no gap."""
+        """Yield the rows of amounts without a row yet; the samples stay, so that a short loss of the link is no gap."""
         for battery in self._batteries.values():
             yield from self._row(battery)
 
