@@ -3,7 +3,7 @@
 One file configures one instrument:
 
     [collector]
-    name = "mppt"                       # tag `device` of every point, folder of the journal
+    name = "mppt"                       # tag `device` of every point, directory of the journal
     bench = "bench-1"
     battery = "lfp-1"                   # optional
     kind = "libresolar_mppt"            # `collectors devices` lists them

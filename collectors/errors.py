@@ -7,7 +7,7 @@
     ├── NoReply              ask again; after a few, reopen the link                             exit 69
     │   └── NotUnderstood    bytes arrived, none of them a frame: another device, line speed, noise exit 76
     ├── Refused              the device responded with an error of its own: count it, ask again
-    ├── WrongDevice          another device is on this port: stop and say so                     exit 76
+    ├── WrongDevice          another device is on this port: stop and report it                  exit 76
     ├── LinkDown             reopen, waiting longer each time                                    exit 69
     │   └── LinkBusy         another process holds the port                                      exit 75
     ├── SinkHeld             a database accepts nothing until a person acts                      exit 69

@@ -71,7 +71,7 @@ class ClockStep:
     boottime_ns: int
     offset_ns: int
     state: int
-    """0 unsynchronised, 1 synchronised, 2 set by a person."""
+    """0 unsynchronised, 1 synchronised, 2 set manually."""
     frozen: bool
     """Whether rows were shipped with this offset: it never changes again."""
 
