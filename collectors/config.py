@@ -38,7 +38,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 TAKEN = ("notes", "shipper")
 """Journal names that are reserved: they are not those of an instrument."""
 MOST_NUMBER = 1e18
-"""Limit for the absolute value of a configured number; a larger one is a mistake and would break computations."""
+"""Configured numbers must be below this in absolute value; others are mistakes and would break computations."""
 MOST_BYTES, MOST_LINE = 262_144, 16_384
 """Maximum size of a configuration file in bytes. A parser's time may grow with the square of a line's length."""
 MOST_UNKNOWN = 20

@@ -54,7 +54,7 @@ class Device:
     title: str
     """Vendor and model, for people."""
     links: tuple[str, ...]
-    """Schemes of `collectors.transports` that it can be connected by, the usual one first: ("serial", "tcp")."""
+    """Schemes of `collectors.transports` that reach it, the usual one first, for example ("serial", "tcp")."""
     options: type[Any]
     """A frozen dataclass: the [device] table of the configuration. Field docs are in `metadata["help"]`.
 

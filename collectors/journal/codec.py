@@ -3,7 +3,7 @@
 Hot payload (one commit of one stream, n rows, m fields; fast to write):
 
     flags    u8        bit 0: some values are missing
-        stamps   i64[n-1]  boottime in ns minus the first row's, which is stored beside the payload
+    stamps   i64[n-1]  boottime in ns minus the first row's, which is stored beside the payload
     values   f64[m*n]  field by field; a missing value is any NaN
     missing  bits[m*n] rounded up to bytes, only with bit 0
 
@@ -15,7 +15,7 @@ Block payload, codec 1 (up to some thousand rows; compact): a zstd frame around
     form     u8        0..9: integers over 10^form; 15: raw floats; +16: some values are missing
     missing  bits[n]   only with +16
     base     i64       the first integer                                               (form 0..9)
-        step     u64       greatest common divisor of all differences of the integers       (form 0..9)
+    step     u64       greatest common divisor of all differences of the integers      (form 0..9)
     values   planes32  zig-zag differences of (integer - base) / step                  (form 0..9)
              planes64  the floats' own bits                                            (form 15)
 

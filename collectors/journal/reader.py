@@ -4,10 +4,10 @@ Every call opens the files it needs, takes one snapshot of each, fetches, and cl
 writer's WAL from shrinking. Nothing is written, so a sealed file needs no write access. Files may be rolled over,
 sealed, thinned or quarantined between two calls; a file that vanishes during a call is looked for again.
 
-        cursor     a seq. `after` and `chunks_after` return what is after it, whole blocks first, in order of `hi`;
-                   the first chunk may reach back before the cursor (sending that part again does no harm)
-        time       `to_wall` and `states` use the boot's clock table, overridden by the offsets that the shipper froze
-        damage     rows with a wrong checksum are left out; `take_damage` returns a record of each
+    cursor     a seq. `after` and `chunks_after` return what is after it, whole blocks first, in order of `hi`;
+               the first chunk may reach back before the cursor (sending that part again does no harm)
+    time       `to_wall` and `states` use the boot's clock table, overridden by the offsets that the shipper froze
+    damage     rows with a wrong checksum are left out; `take_damage` returns a record of each
 """
 
 from __future__ import annotations

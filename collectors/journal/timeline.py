@@ -6,13 +6,13 @@ When a time service stops later, no row is written: BOOTTIME continues, so a cor
 
 The wall time of a segment's rows:
 
-        synchronised      its own offset
-        frozen            its own offset, whatever is found later: rows were shipped with it
-        unsynchronised    the offset of the next synchronised or frozen segment of the boot, if there is one later;
-                          else that of the next one that was set manually; else none yet: the rows must not be shipped
-        set manually      the same, but else its own
+    synchronised      its own offset
+    frozen            its own offset, whatever is found later: rows were shipped with it
+    unsynchronised    the offset of the next synchronised or frozen segment of the boot, if there is one later;
+                      else that of the next one that was set manually; else none yet: the rows must not be shipped
+    set manually      the same, but else its own
 
-    So an offset applies to everything unsynchronised before it, back to the last segment that had a time of its own.
+So an offset applies to everything unsynchronised before it, back to the last segment that had a time of its own.
 """
 
 from __future__ import annotations
