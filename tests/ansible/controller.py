@@ -52,7 +52,9 @@ class Controller:
     def try_play(self, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run ansible-playbook in the copy, whatever comes of it."""
         command = [str(Path(sys.executable).with_name("ansible-playbook")), f"ansible/{playbook}", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.checkout)
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd=self.checkout
+        )
 
 
 def recap(output: str) -> dict[str, dict[str, int]]:

@@ -102,7 +102,7 @@ def why_not() -> str | None:
 
 def shell(*command: str, text: str | None = None) -> str:
     """Return the standard output of a local command; its whole output is in the error when it fails."""
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, input=text or "", capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -249,7 +249,11 @@ class Host:
     def try_run(self, command: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a shell command as root on the host, whatever comes of it."""
         return subprocess.run(
-            self.ssh("sudo", "sh", "-c", shlex.quote(command)), input=text, capture_output=True, text=True, check=False
+            self.ssh("sudo", "sh", "-c", shlex.quote(command)),
+            input=text or "",  # never our own standard input: ssh would make it non-blocking, which Ansible refuses
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     def run(self, command: str, text: str | None = None) -> str:

@@ -27,7 +27,9 @@ def play(folder: Path, tasks: Sequence[dict[str, Any]], variables: dict[str, Any
     (folder / "play.yml").write_text(json.dumps([book | {"vars": variables}]))
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", str(folder / "play.yml")]
     environment = os.environ | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def tasks_of(name: str) -> list[dict[str, Any]]:

@@ -142,7 +142,7 @@ def inventory_of(folder: Path, benches: dict[str, dict[str, Any]]) -> Path:
 def play(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run ansible-playbook as a user does, in the checkout."""
     command = [str(Path(sys.executable).with_name("ansible-playbook")), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 @pytest.mark.parametrize("playbook", ["site.yml", "playbooks/collectors.yml", "playbooks/pi.yml"])
@@ -166,5 +166,5 @@ def test_a_limit_does_not_go_round_the_check(tmp_path: Path) -> None:
 
 def test_top_level_group_vars_are_found() -> None:
     command = [str(Path(sys.executable).with_name("ansible-inventory")), "--host", "bench-2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, cwd=ROOT)
     assert json.loads(done.stdout)["collectors_instruments"] == "{{ bench_instruments }}"

@@ -83,10 +83,12 @@ def test_a_bench_behind_a_router_is_reached_through_its_tunnel(site: WholeSite) 
     await_true("the tunnel", lambda: "SSH-" in gate.try_run(f'python3 -c "{probe}"').stdout, 40)
     key = pi.root / "etc/battfleet/tunnel/key"
     asked = ["ssh", *site.controller.lab.ssh_options, "-i", str(key), f"tunnel@{gate.address}", "id"]
-    assert subprocess.run(asked, capture_output=True, text=True, check=False).returncode != 0, "its key opens no shell"
+    assert (
+        subprocess.run(asked, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).returncode != 0
+    ), "its key opens no shell"
     assert "127.0.0.1:2201" in gate.run("ss -ltnH")
     beyond = ["ssh", *site.controller.lab.ssh_options, "-i", str(key), "-W", "127.0.0.1:22", f"tunnel@{gate.address}"]
-    refused = subprocess.run(beyond, capture_output=True, text=True, check=False)
+    refused = subprocess.run(beyond, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert "stdio forwarding failed" in refused.stderr and "SSH-" not in refused.stdout
     line = gate.run("cat /etc/ssh/battfleet-gate.keys")
     assert line.count("\n") == 1 and line.strip().endswith(" bench")
@@ -114,14 +116,14 @@ def test_nobody_comes_in_by_a_key_that_he_gave_himself_or_that_was_taken_away(si
     site.write(bench={"access_users": []})
     only = ("--limit", "bench", "--tags", "access_install,access_configure,access_run")
     site.play(PLAYBOOK, *only)
-    assert subprocess.run(enter, capture_output=True, check=False).returncode == 255
+    assert subprocess.run(enter, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 255
     assert pi.run("ls -A /etc/ssh/authorized_keys.d") == ""
     assert "ada" not in pi.run("cat /etc/sudoers.d/battfleet")
     site.write()
     site.play(PLAYBOOK, *only)
-    assert subprocess.run(enter, capture_output=True, check=False).returncode == 0
+    assert subprocess.run(enter, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
     pi.run("rm -r /home/ada/.ssh")
-    assert subprocess.run(enter, capture_output=True, check=False).returncode == 0
+    assert subprocess.run(enter, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
 
 
 def test_sudo_may_be_for_some_commands_alone(site: WholeSite) -> None:
@@ -138,7 +140,9 @@ def test_sudo_may_be_for_some_commands_alone(site: WholeSite) -> None:
     site.play(PLAYBOOK, *only)
     command = [word.replace("admin@", "ada@") for word in pi.ssh("sudo", "-n")]
     assert shell(*command, "id", "-un").strip() == "root"
-    assert subprocess.run([*command, "cat", "/etc/shadow"], capture_output=True, check=False).returncode != 0
+    assert (
+        subprocess.run([*command, "cat", "/etc/shadow"], stdin=subprocess.DEVNULL, capture_output=True).returncode != 0
+    )
     site.write()
     site.play(PLAYBOOK, *only)
 

@@ -95,7 +95,7 @@ def test_services_are_hardened(unit: str, tmp_path: Path) -> None:
     )
     (tmp_path / unit).write_text(text, encoding="utf-8")
     command = ["systemd-analyze", "security", "--offline=true", f"--threshold={MOST_EXPOSED}", str(tmp_path / unit)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ignoring" not in done.stderr, "a line that systemd does not understand protects nothing"
 
@@ -104,5 +104,5 @@ def test_services_are_hardened(unit: str, tmp_path: Path) -> None:
 def test_the_linter_finds_nothing(tmp_path: Path) -> None:
     linter = str(Path(sys.executable).with_name("ansible-lint"))
     command = [linter, "--offline", "--profile", "production", "--nocolor", "ansible"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr

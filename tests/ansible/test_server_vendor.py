@@ -68,7 +68,7 @@ def test_the_right_key_brings_exactly_the_held_version_and_a_database_that_is_se
     token = site.vault.values["vault_influxdb_admin_token"]
     (org,) = told_by_api(host, token, "/api/v2/orgs?org=lab")["orgs"]
     built = [path.read_text() for path in (site.controller.checkout / "build/grafana").rglob("*.flux")]
-    assert len(built) == 24
+    assert len(built) == 30
     for flux in built:
         name = quote(flux.partition('{name: "')[2].partition('"')[0])
         (task,) = told_by_api(host, token, f"/api/v2/tasks?orgID={org['id']}&name={name}")["tasks"]

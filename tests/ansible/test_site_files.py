@@ -36,7 +36,7 @@ def play(folder: Path, *arguments: str, **variables: Any) -> subprocess.Complete
         str(Path(sys.executable).with_name("ansible-playbook")), "ansible/playbooks/server.yml",
         "-i", str(folder / "hosts.yml"), "-e", f"@{folder / 'own.json'}", *arguments,
     ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -102,7 +102,7 @@ def test_a_site_gets_its_own_rules_each_time_the_same_and_in_a_rehearsal_too(tmp
 
 def test_what_is_built_is_nothing_that_git_would_see() -> None:
     command = ["git", "check-ignore", "build/grafana/server/alerting/rules.yaml"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, cwd=ROOT, capture_output=True, text=True, check=False)
     if "not a git repository" in done.stderr:
         pytest.skip("this copy of the sources is not a git checkout")
     assert done.returncode == 0
