@@ -1,4 +1,4 @@
-"""The commands that need no running collector: messages, exit codes, completeness."""
+"""Commands that need no running collector: messages, exit codes, completeness."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_command_explains_itself_with_an_example() -> None:
         assert "collectors " in text.split("\n", 3)[-1], f"{command.name}: no example in its help"
 
 
-def test_every_option_says_what_it_does() -> None:
+def test_every_option_has_a_help_text() -> None:
     for command in commands():
         leaves = command.commands.values() if isinstance(command, click.Group) else [command]
         for leaf in leaves:
@@ -66,7 +66,7 @@ def test_every_device_option_has_a_help_text() -> None:
         assert [o["name"] for o in device["options"] if not o["help"]] == [], device["kind"]
 
 
-def test_an_unknown_kind_is_a_configuration_error_that_lists_what_there_is() -> None:
+def test_an_unknown_kind_is_a_configuration_error_that_lists_the_kinds() -> None:
     with pytest.raises(CollectorError, match="there are: ea_el3000a"):
         CliRunner().invoke(cli, ["devices", "toaster"], catch_exceptions=False)
 
@@ -108,7 +108,7 @@ def test_decode_names_the_line_that_is_not_hex() -> None:
         CliRunner().invoke(cli, ["decode", "ea_el3000a"], input="85 01\nxyz\n", catch_exceptions=False)
 
 
-def test_once_with_an_absent_port_says_so(tmp_path: Path) -> None:
+def test_once_with_an_absent_port_reports_it(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text(CONFIG)
     with pytest.raises(CollectorError, match="no such port") as caught:

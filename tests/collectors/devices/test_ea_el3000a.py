@@ -1,4 +1,4 @@
-"""EA EL 3000 A: telegrams, errors, what `decode` says, and the fake's habits. Cases of polling: tests/frames."""
+"""EA EL 3000 A: telegrams, errors, output of `decode`, and the fake. Cases of polling: tests/frames."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def cut_all(cutter: Cutter, data: bytes) -> tuple[list[Telegram], list[str]]:
     return found, errors
 
 
-# telegrams (vectors: lab-instruments.md 2.6)
+# telegrams (docs/protocols/ea_el3000a.md, section 2)
 
 
 @pytest.mark.parametrize(
     ("frame", "obj", "length"),
     [("70 00 00 00 70", 0, 1), ("73 00 02 00 75", 2, 4), ("75 00 47 00 BC", 71, 6), ("73 00 45 00 B8", 69, 4)],
 )
-def test_queries_are_those_of_the_sheet(frame: str, obj: int, length: int) -> None:
+def test_queries_are_encoded_as_documented(frame: str, obj: int, length: int) -> None:
     assert query(obj, length) == bytes.fromhex(frame)
     assert take(bytes.fromhex(frame)) == Cut(Telegram(QUERY, True, 0, obj, length, b""), 5)
 
@@ -68,8 +68,8 @@ def test_a_start_byte_of_no_kind_is_an_error() -> None:
 
 
 @given(noise=st.binary(max_size=40), tail=st.binary(max_size=10))
-def test_after_any_noise_that_holds_no_answer_the_answer_is_found(noise: bytes, tail: bytes) -> None:
-    """Unless the noise itself begins an answer about object 71, which then must fail its sum or stay unfinished."""
+def test_the_reply_is_found_after_noise_that_holds_no_reply(noise: bytes, tail: bytes) -> None:
+    """Unless the noise itself begins a reply about object 71, which must then fail its sum or stay unfinished."""
     found, _ = cut_all(answer_to(71, 6), noise + ACTUAL + tail)
     if b"\x47" not in noise and b"\xff" not in noise:
         assert found[0].data == ACTUAL[3:9]
@@ -78,13 +78,13 @@ def test_after_any_noise_that_holds_no_answer_the_answer_is_found(noise: bytes, 
 @pytest.mark.parametrize(
     "stale",
     [
-        ASK_ACTUAL,  # our own question, echoed
-        bytes.fromhex("83 01 45 41 48 00 00 01 52"),  # a late answer about another object
+        ASK_ACTUAL,  # the request, echoed
+        bytes.fromhex("83 01 45 41 48 00 00 01 52"),  # a late reply about another object
         bytes.fromhex("83 01 47 00 00 00 00 00 CB"),  # of another length
-        bytes.fromhex("C5 01 47 08 40 0A 00 13 CD 02 3F"),  # an event, not an answer
+        bytes.fromhex("C5 01 47 08 40 0A 00 13 CD 02 3F"),  # an event, not a reply
     ],
 )
-def test_what_is_no_answer_to_the_question_is_skipped(stale: bytes) -> None:
+def test_telegrams_that_do_not_answer_the_request_are_skipped(stale: bytes) -> None:
     found, errors = cut_all(answer_to(71, 6), stale + ACTUAL)
     assert [telegram.data for telegram in found] == [ACTUAL[3:9]]
     assert set(errors) == {"FrameError"}
@@ -96,7 +96,7 @@ def test_errors_come_with_either_start_byte(frame: str) -> None:
     assert cut and cut.payload.obj == 0xFF
 
 
-def test_a_question_that_arrived_garbled_is_asked_again() -> None:
+def test_a_request_that_arrived_garbled_is_sent_again() -> None:
     hand = Hand(
         [
             Exchange(ASK_ACTUAL, (bytes.fromhex("C0 01 FF 03 01 C3"),)),
@@ -110,7 +110,7 @@ def test_a_question_that_arrived_garbled_is_asked_again() -> None:
 # opening
 
 
-def test_silence_names_line_settings_and_the_other_generation() -> None:
+def test_no_reply_names_line_settings_and_the_other_generation() -> None:
     with pytest.raises(NoReply, match=r"57600 baud, 8 data bits, odd parity, 1 stop bit.*ea_el3000b"):
         Hand([]).carry(El3000ADriver(LoadOptions()).open())
 
@@ -137,7 +137,7 @@ def decode(*frames: str) -> list[Mapping[str, Any]]:
     return list(DEVICE.decode([bytes.fromhex(frame) for frame in frames]))
 
 
-def test_decode_scales_once_the_nominal_values_went_by() -> None:
+def test_decode_scales_after_the_nominal_values_were_seen() -> None:
     nominals = ("83 01 02 43 20 00 00 00 E9", "83 01 03 42 70 00 00 01 39", "83 01 04 43 C8 00 00 01 93")
     before, *_, after = decode(ACTUAL.hex(), *nominals, ACTUAL.hex())
     assert before["raw"] == after["raw"] == [2112, 2560, 5069]
@@ -155,7 +155,7 @@ def test_decode_does_not_take_a_power_supplys_values_for_a_loads() -> None:
     assert "measurement" not in actual
 
 
-def test_decode_names_errors_and_rubbish_and_goes_on() -> None:
+def test_decode_names_errors_and_random_bytes_and_continues() -> None:
     records = decode("00 01", "80 00 FF 0F 01 8E", "55 01 45 00 9D", "80 00 FF 00 01 7F", "85 01")
     assert [record.get("error") for record in records] == ["FrameError", "Refused", "BadChecksum", None, "FrameError"]
     assert records[0]["hex"] == "00 01"
@@ -163,7 +163,7 @@ def test_decode_names_errors_and_rubbish_and_goes_on() -> None:
     assert "ends within a telegram" in records[4]["message"]
 
 
-def test_decode_tells_queries_and_sends() -> None:
+def test_decode_distinguishes_queries_and_sends() -> None:
     asked, sent = decode("70 00 00 00 70", "F1 00 36 10 10 01 47")
     assert (asked["type"], asked["name"]) == ("query", "device type")
     assert (sent["type"], sent["object"], sent["data"]) == ("send", 54, "10 10")
@@ -178,7 +178,7 @@ def bench_of(options: FakeEl3000AOptions, world: Mapping[str, float | None] | No
 
 
 @given(voltage_v=st.floats(0.0, 160.0), current_a=st.floats(0.0, 2.5))
-def test_what_the_fake_shows_is_read_to_half_a_step(voltage_v: float, current_a: float) -> None:
+def test_values_of_the_fake_are_read_to_half_a_step(voltage_v: float, current_a: float) -> None:
     bench = bench_of(FakeEl3000AOptions(), {"load.voltage_v": voltage_v, "load.current_a": current_a})
     driver = El3000ADriver(LoadOptions())
     bench.carry(driver.open())
@@ -203,7 +203,7 @@ def test_the_fake_counts_ampere_hours_over_its_own_time() -> None:
     assert steps[2:] == pytest.approx([1.0, 1.0], rel=0.01)
 
 
-def test_no_value_is_silence_and_the_load_still_says_who_it_is() -> None:
+def test_without_a_value_the_fake_sends_no_reply_but_still_its_identity() -> None:
     bench = bench_of(FakeEl3000AOptions(), {"load.voltage_v": None, "load.current_a": 1.0})
     driver = El3000ADriver(LoadOptions())
     assert bench.carry(driver.open()).model == "EL 3160-60A"
@@ -214,14 +214,14 @@ def test_no_value_is_silence_and_the_load_still_says_who_it_is() -> None:
 @pytest.mark.parametrize(
     ("question", "code"),
     [
-        ("70 00 45 00 B5", 0x08),  # a number asked for with the wrong length
+        ("70 00 45 00 B5", 0x08),  # a number requested with the wrong length
         ("70 00 63 00 D3", 0x07),  # an unknown object
         ("75 00 47 00 BD", 0x03),  # a wrong sum
         ("05 00", 0x04),  # no start byte
-        ("F1 00 36 10 10 01 47", 0x0F),  # nobody may set it
+        ("F1 00 36 10 10 01 47", 0x0F),  # not writable
     ],
 )
-def test_the_fake_refuses_as_the_load_does(question: str, code: int) -> None:
+def test_the_fake_rejects_requests_as_the_load_does(question: str, code: int) -> None:
     fake = FAKE.make(lambda _: {"load.voltage_v": 1.0, "load.current_a": 1.0}, FakeEl3000AOptions())
     (out,) = fake.receive(bytes.fromhex(question), 0.0)
     cut = take(out.data)
@@ -229,14 +229,14 @@ def test_the_fake_refuses_as_the_load_does(question: str, code: int) -> None:
     assert out.data[0] == 0xC0
 
 
-def test_a_question_before_the_pause_is_over_is_lost() -> None:
+def test_a_request_within_the_pause_is_lost() -> None:
     fake = FAKE.make(lambda _: {"load.voltage_v": 1.0, "load.current_a": 1.0}, FakeEl3000AOptions(min_pause_s=0.05))
     assert fake.receive(ASK_ACTUAL, 1.0)
     assert not fake.receive(ASK_ACTUAL, 1.049)
     assert fake.receive(ASK_ACTUAL, 1.051)
 
 
-def test_a_question_in_pieces_is_answered_unless_it_stalls() -> None:
+def test_a_request_in_pieces_gets_a_reply_unless_it_stalls() -> None:
     fake = FAKE.make(lambda _: {"load.voltage_v": 1.0, "load.current_a": 1.0}, FakeEl3000AOptions())
     assert not fake.receive(ASK_ACTUAL[:3], 0.0)
     assert fake.receive(ASK_ACTUAL[3:], 0.1)
@@ -268,7 +268,7 @@ def test_the_driver_never_sends_anything_but_queries() -> None:
     assert kinds == {QUERY}
 
 
-def test_the_fakes_display_ends_where_its_words_do() -> None:
+def test_the_values_of_the_fake_end_at_the_range_of_its_words() -> None:
     load = FAKE.make(lambda _: {"load.voltage_v": 1e6, "load.current_a": 1e6}, FakeEl3000AOptions())
     bench, driver = Bench(load, [""]), DEVICE.driver(DEVICE.options())
     bench.carry(driver.open())

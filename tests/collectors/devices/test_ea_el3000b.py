@@ -1,4 +1,4 @@
-"""EA EL 3000 B: SCPI answers with units, what `decode` says, and the fake. Cases of polling: tests/frames."""
+"""EA EL 3000 B: SCPI replies with units, output of `decode`, and the fake. Cases of polling: tests/frames."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_values_carry_their_unit(line: str, values: tuple[float, ...]) -> None:
 @pytest.mark.parametrize(
     "line", ["12.5V, 33.3A", "12.5, 33.3, 420", "12.5V, 33.3A, 420WW", "12.5V, 1e3A, 4W", "", "-V, A, W"]
 )
-def test_what_has_not_the_form_is_named_with_its_question(line: str) -> None:
+def test_a_malformed_reply_is_named_with_its_request(line: str) -> None:
     with pytest.raises(FrameError, match=r"MEAS:ARR\? was answered") as caught:
         ACTUAL.cut(line.encode() + b"\nrest")
     assert caught.value.drop == len(line) + 1
@@ -45,7 +45,7 @@ def test_what_has_not_the_form_is_named_with_its_question(line: str) -> None:
     "line",
     ["12.34Ah, 160.2Wh, 01:02:03", "12.34;160.2;01:02:03", "12340mAh 0.1602kWh 01:02:03.0", "12.34,160.2,1:02:03"],
 )
-def test_the_counters_come_with_any_separator(line: str) -> None:
+def test_counters_are_read_with_any_separator(line: str) -> None:
     cut = TEST_COUNTERS.cut(line.encode() + b"\n")
     assert cut and cut.payload == pytest.approx({"charge_ah": 12.34, "energy_wh": 160.2, "test_time_s": 3723.0})
 
@@ -56,7 +56,7 @@ def test_a_line_that_never_ends_is_dropped() -> None:
         ACTUAL.cut(b"1" * (LINE_BYTES + 1))
 
 
-def test_silence_names_the_other_generation() -> None:
+def test_no_reply_names_the_other_generation() -> None:
     with pytest.raises(NoReply, match="kind ea_el3000a"):
         Hand([]).carry(El3000BDriver(El3000BOptions()).open())
 
@@ -77,7 +77,7 @@ def test_another_unit_is_named(unit: dict[str, str]) -> None:
 def test_the_fake_is_read_with_its_status_and_test() -> None:
     bench, driver = bench_of(), El3000BDriver(El3000BOptions())
     assert bench.carry(driver.open()).detail["nominal"] == "80 V, 60 A, 1200 W"
-    bench.carry(driver.poll())  # the fake's status is that of its last look at the world
+    bench.carry(driver.poll())  # the fake's status is that of its last read of the simulated values
     (reading,) = bench.carry(driver.poll())
     assert isinstance(reading, Reading)
     assert reading.values == {
@@ -96,7 +96,7 @@ def test_the_fake_is_read_with_its_status_and_test() -> None:
     }
 
 
-def test_what_the_load_does_not_know_is_told_once() -> None:
+def test_an_unsupported_query_is_reported_once() -> None:
     bench, driver = bench_of(has_battery_test=False), El3000BDriver(El3000BOptions())
     bench.carry(driver.open())
     first, *news = bench.carry(driver.poll())
@@ -108,7 +108,7 @@ def test_what_the_load_does_not_know_is_told_once() -> None:
     assert isinstance(first, Reading) and "charge_ah" not in first.values
 
 
-def test_it_only_asks_and_never_reads_the_error_queue() -> None:
+def test_the_driver_only_queries_and_never_reads_the_error_queue() -> None:
     driver = El3000BDriver(El3000BOptions())
     asked = [question.text for question in driver._questions]
     assert asked == ["STAT:QUES?", "MEAS:ARR?", "STAT:OPER?", "BATT:COND?", "BATT:TEST?"]
@@ -121,19 +121,19 @@ def decode(text: str) -> list[Mapping[str, Any]]:
     return list(DEVICE.decode(line.encode() for line in text.splitlines(keepends=True)))
 
 
-def test_decode_takes_pairs_questions_with_answers_and_answers_alone() -> None:
+def test_decode_reads_requests_with_replies_and_replies_alone() -> None:
     pair, follows, alone = decode("MEAS:VOLT? -> 43.50V\n\nSTAT:QUES?\n3072\n12.5V, 33.3A, 420W")
     assert pair["values"] == {"voltage_v": 43.5}
     assert follows["values"] == {"control": 1.0, "input_on": 1.0, "status": 3072.0}
     assert alone["values"] == {"voltage_v": 12.5, "current_a": 33.3, "power_w": 420.0}
 
 
-def test_decode_tells_who_it_is() -> None:
+def test_decode_reads_the_identity() -> None:
     (record,) = decode(f"*IDN? → {IDENTITY}\n")
     assert (record["model"], record["serial"]) == ("EL 9080-340", "1240210002")
 
 
-def test_decode_guesses_nothing_and_names_what_does_not_fit() -> None:
+def test_decode_names_what_does_not_fit_without_interpretation() -> None:
     bare, unknown, wrong = decode('3072\nSYST:ERR? -> 0,"No error"\nMEAS:POW? -> 12V\n')
     assert bare == {"answer": "3072"}
     assert unknown == {"query": "SYST:ERR?", "answer": '0,"No error"'}
@@ -216,7 +216,7 @@ def test_a_line_longer_than_any_answer_is_never_matched(form: Any, filler: str) 
     assert form.fullmatch(line[:LINE_BYTES]) is None
 
 
-def test_the_fake_answers_what_other_programs_ask() -> None:
+def test_the_fake_replies_to_queries_of_other_programs() -> None:
     def world(_: float) -> Mapping[str, float | None]:
         return {"load.voltage_v": 12.8, "load.current_a": 3.0, "load.control": 1.0}
 

@@ -1,4 +1,4 @@
-"""Faults are what they say, act together, and repeat with the same seed."""
+"""Faults change messages as described, combine, and repeat with the same seed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_flip_changes_one_bit_of_a_byte() -> None:
     assert [(a ^ b).bit_count() for a, b in zip(changed, MESSAGE, strict=True)] == [1] * len(MESSAGE)
 
 
-def test_noise_and_debug_text_leave_the_message_itself_alone() -> None:
+def test_noise_and_debug_text_leave_the_message_unchanged() -> None:
     noisy = spoilt(mischief(Fault("noise", 0, 10, 1.0)))
     assert noisy.endswith(MESSAGE)
     assert 1 <= len(noisy) - len(MESSAGE) <= 16
@@ -68,7 +68,7 @@ def test_delay_and_split_add_up() -> None:
     assert pieces == [(b"a", 2.0), (b"b", 2.5)]
 
 
-def test_the_same_seed_does_the_same_harm() -> None:
+def test_the_same_seed_gives_the_same_faults() -> None:
     assert spoilt(mischief(Fault("garble", 0, 10, 0.1), seed=7)) == spoilt(
         mischief(Fault("garble", 0, 10, 0.1), seed=7)
     )
@@ -88,7 +88,7 @@ def test_a_fault_is_read_from_one_word() -> None:
 @pytest.mark.parametrize(
     ("text", "names"), [("mppt", "TARGET:KIND@START"), ("mppt:melt@1", "melt"), ("mppt:garble@x", "expected")]
 )
-def test_what_is_no_fault_is_named(text: str, names: str) -> None:
+def test_an_invalid_fault_is_named(text: str, names: str) -> None:
     with pytest.raises(ConfigError, match=names):
         parse_fault(text)
 
@@ -96,6 +96,6 @@ def test_what_is_no_fault_is_named(text: str, names: str) -> None:
 @pytest.mark.parametrize(
     "text", [f"mppt:unplug@{'9' * 400}", f"mppt:unplug@1+{'9' * 5000}", f"mppt:delay@1={'9' * 400}"]
 )
-def test_a_time_that_no_clock_reaches_is_refused(text: str) -> None:
+def test_a_time_out_of_range_is_rejected(text: str) -> None:
     with pytest.raises(ConfigError, match="expected"):
         parse_fault(text)

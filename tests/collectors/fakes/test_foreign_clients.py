@@ -1,4 +1,4 @@
-"""Clients that others wrote read our fakes: what the drivers are tested against speaks as the instruments do."""
+"""Third-party clients read the fakes: the protocol that the drivers are tested against is the instruments' own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fake charge controller has the habits of the real ones."""
+"""The fake charge controller behaves as the real firmware does."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.testing.mppt import WORLD, Rig
 
 
 @pytest.mark.parametrize(("generation", "answered"), [("0.3", True), ("0.5", False)])
-def test_what_comes_while_it_works_is_lost(generation: Any, answered: bool) -> None:
-    """Up to 0.4 the rest of a line is taken for a line of its own; from 0.5 on the whole line goes."""
+def test_bytes_that_arrive_during_processing_are_lost(generation: Any, answered: bool) -> None:
+    """Up to 0.4 the rest of a line is taken for a line of its own; from 0.5 on the whole line is lost."""
     fake = FakeMppt(lambda _: WORLD, FakeOptions(generation=generation))
     group = "Battery" if generation == "0.5" else "output"
     (first,) = fake.receive(f"?{group}/\n".encode(), 0.0)
@@ -42,7 +42,7 @@ def test_what_comes_while_it_works_is_lost(generation: Any, answered: bool) -> N
         ("0.6", '?Battery ["rVoltage_V"]', ":85 [12.85]\n"),
     ],
 )
-def test_the_fake_answers_as_the_generation_does(generation: Any, request_: str, answer: str) -> None:
+def test_the_fake_replies_as_its_generation_does(generation: Any, request_: str, answer: str) -> None:
     fake = FakeMppt(lambda _: WORLD, FakeOptions(generation=generation, debug_text=False))
     (out,) = fake.receive(request_.encode() + b"\r\n", 0.0)
     assert out.data.decode() == answer
@@ -67,7 +67,7 @@ def test_a_reset_forgets_switch_and_uptime(generation: Any, request_: bytes) -> 
     assert not fake.tick(2.5)
 
 
-def test_nothing_is_said_before_it_is_due() -> None:
+def test_nothing_is_published_before_it_is_due() -> None:
     fake = FakeMppt(lambda _: WORLD, FakeOptions())
     fake.connected(0.0)
     assert not fake.tick(0.5)

@@ -1,4 +1,4 @@
-"""Fakes on real pseudo-terminals and sockets: reached, misbehaving, gone and back."""
+"""Fakes on real pseudo-terminals and sockets: connection, faults, disconnection and return."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Habits:
 
 
 class Parrot:
-    """Answers `v` with the world's voltage, anything else with itself; says the voltage by itself every period."""
+    """Replies to `v` with the simulated voltage, to anything else with an echo; sends the voltage every period."""
 
     def __init__(self, world: World, habits: Habits) -> None:
         self.world, self.period_s, self.next_s = world, habits.period_s, 0.0
@@ -60,7 +60,7 @@ class Parrot:
 
 
 class Flood(Parrot):
-    """Says 64 KiB at every opportunity."""
+    """Sends 64 KiB at every opportunity."""
 
     def tick(self, now_s: float) -> Sequence[Out]:
         return [Out(bytes(65536))]
@@ -146,7 +146,7 @@ def test_the_link_string_opens_it_with_the_real_transport(server: Server, tmp_pa
         link.close()
 
 
-def test_every_opening_is_told_to_the_fake(server: Server, tmp_path: Path) -> None:
+def test_the_fake_is_notified_of_every_opening(server: Server, tmp_path: Path) -> None:
     station = put_on_pty(server, tmp_path / "ttyP")
     for count in (1, 2):
         with opened(tmp_path / "ttyP"):
@@ -154,7 +154,7 @@ def test_every_opening_is_told_to_the_fake(server: Server, tmp_path: Path) -> No
         await_that(lambda: not station.wire.is_open())
 
 
-def test_a_message_takes_the_time_of_its_line(server: Server, tmp_path: Path) -> None:
+def test_a_message_takes_its_transmission_time(server: Server, tmp_path: Path) -> None:
     slow = Line(baud=300)
     on_server(server, lambda: server.add_pty(Station("p", PARROT, world, Habits()), tmp_path / "ttyP", slow))
     with opened(tmp_path / "ttyP", termios.B300) as fd:
@@ -164,7 +164,7 @@ def test_a_message_takes_the_time_of_its_line(server: Server, tmp_path: Path) ->
         assert time.monotonic() - began > 0.9 * 11 * 10 / 300
 
 
-def test_another_speed_gives_rubbish(server: Server, tmp_path: Path) -> None:
+def test_another_baud_rate_gives_random_bytes(server: Server, tmp_path: Path) -> None:
     put_on_pty(server, tmp_path / "ttyP")
     with opened(tmp_path / "ttyP", termios.B9600) as fd:
         os.write(fd, b"hello, is anybody there?")
@@ -172,7 +172,7 @@ def test_another_speed_gives_rubbish(server: Server, tmp_path: Path) -> None:
         assert b"hello" not in os.read(fd, 4096)
 
 
-def test_what_nobody_hears_is_not_counted_as_sent(server: Server, tmp_path: Path) -> None:
+def test_output_without_a_reader_is_not_counted_as_sent(server: Server, tmp_path: Path) -> None:
     station = put_on_pty(server, tmp_path / "ttyP", Habits(period_s=0.01))
     time.sleep(0.1)
     assert not station.sent.boottime_ns
@@ -181,7 +181,7 @@ def test_what_nobody_hears_is_not_counted_as_sent(server: Server, tmp_path: Path
     assert station.sent.boottime_ns
 
 
-def test_what_was_on_its_way_when_the_line_was_opened_counts_from_then(server: Server, tmp_path: Path) -> None:
+def test_a_message_under_way_at_the_opening_counts_from_the_opening(server: Server, tmp_path: Path) -> None:
     slow = Line(baud=300)  # a message takes 0.17 s of every 0.2
     station = on_server(
         server, lambda: server.add_pty(Station("p", PARROT, world, Habits(period_s=0.2)), tmp_path / "ttyP", slow)
@@ -207,7 +207,7 @@ def test_sent_samples_are_those_with_values(server: Server, tmp_path: Path) -> N
     assert not any(station.sent.harmed)
 
 
-def test_a_fault_harms_its_message_and_the_next(server: Server, tmp_path: Path) -> None:
+def test_a_fault_changes_its_message_and_the_next(server: Server, tmp_path: Path) -> None:
     station = put_on_pty(server, tmp_path / "ttyP")
     with opened(tmp_path / "ttyP") as fd:
         for number in range(4):
@@ -220,7 +220,7 @@ def test_a_fault_harms_its_message_and_the_next(server: Server, tmp_path: Path) 
     await_that(lambda: list(station.sent.harmed) == [0, 1, 1, 0])
 
 
-def test_unplugged_it_is_gone_and_afterwards_back_under_its_name(server: Server, tmp_path: Path) -> None:
+def test_an_unplugged_port_disappears_and_returns_under_its_name(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "ttyP"
     put_on_pty(server, path)
     with opened(path) as fd:
@@ -236,7 +236,7 @@ def test_unplugged_it_is_gone_and_afterwards_back_under_its_name(server: Server,
         assert read_until(fd, b"\n") == b"12.8\n"
 
 
-def test_held_by_another_it_is_busy_and_free_afterwards(server: Server, tmp_path: Path) -> None:
+def test_a_port_held_by_another_process_is_busy_and_free_afterwards(server: Server, tmp_path: Path) -> None:
     from collectors import transports
     from collectors.device import Device
 
@@ -306,7 +306,7 @@ def test_a_new_connection_replaces_the_one_before(server: Server) -> None:
             assert first.recv(10) == b""
 
 
-def test_unplugged_nobody_listens_and_afterwards_on_the_same_port(server: Server) -> None:
+def test_an_unplugged_network_device_does_not_listen_and_returns_on_the_same_port(server: Server) -> None:
     port = ports(put_on_tcp(server))[""]
     with connect(port) as link:
         link.sendall(b"a")
@@ -353,7 +353,7 @@ def test_more_than_the_kernel_takes_waits_and_arrives_whole(server: Server) -> N
     assert got == sent
 
 
-def test_what_breaks_a_fake_is_not_swallowed(tmp_path: Path) -> None:
+def test_an_exception_in_a_fake_is_not_swallowed(tmp_path: Path) -> None:
     def broken(_: float) -> Mapping[str, float | None]:
         raise RuntimeError("this fake is broken")
 
@@ -362,8 +362,8 @@ def test_what_breaks_a_fake_is_not_swallowed(tmp_path: Path) -> None:
         time.sleep(0.2)
 
 
-def test_a_fake_whose_words_nobody_fetches_holds_back(server: Server) -> None:
-    """The collector is connected and does not read: what waits for it stays bounded."""
+def test_a_fake_whose_output_is_not_read_stops_sending(server: Server) -> None:
+    """The collector is connected and does not read: the waiting output stays bounded."""
     big = FakeKind("big", Habits, Flood)
     station = on_server(server, lambda: server.add_tcp(Station("b", big, world, Habits()), {"": 0}))
     with connect(ports(station)[""]):

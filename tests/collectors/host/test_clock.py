@@ -1,4 +1,4 @@
-"""The machine's clocks as the kernel gives them, and clocks that do as they are told."""
+"""The machine's clocks as the kernel reports them, and fake clocks set by tests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_stamps_rise_and_carry_the_kernels_boot_id() -> None:
     assert clock.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def test_timesyncd_vouches_only_with_a_mark_that_is_newer_than_the_boot(tmp_path: Path) -> None:
+def test_timesyncd_counts_as_synchronised_only_with_a_mark_newer_than_the_boot(tmp_path: Path) -> None:
     mark = tmp_path / "synchronized"
     clock = SystemClock(timesyncd_mark=mark)
     kernel_says = clock.look().state
@@ -46,7 +46,7 @@ def test_timesyncd_vouches_only_with_a_mark_that_is_newer_than_the_boot(tmp_path
     assert clock.look().state == kernel_says
 
 
-def test_the_step_descriptor_is_silent_while_nobody_sets_the_clock() -> None:
+def test_the_step_descriptor_reports_nothing_while_the_clock_is_not_set() -> None:
     clock = SystemClock()
     fd = clock.step_fd()
     assert fd is not None
@@ -55,7 +55,7 @@ def test_the_step_descriptor_is_silent_while_nobody_sets_the_clock() -> None:
     assert select.select([fd], [], [], 0.01)[0] == []
 
 
-def test_a_fake_clock_does_what_it_is_told() -> None:
+def test_a_fake_clock_returns_the_set_values() -> None:
     clock = FakeClock(boottime_ns=5, offset_ns=10, state=UNSYNCHRONISED)
     clock.sleep_s(1.5)
     assert (clock.boottime_ns(), clock.monotonic_s()) == (1_500_000_005, 1.500000005)
@@ -68,7 +68,7 @@ def test_a_fake_clock_does_what_it_is_told() -> None:
     assert clock.step_fd() is None
 
 
-def test_another_process_is_told_by_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_process_reads_the_clock_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "clock.json"
     monkeypatch.setenv(MANUAL_CLOCK_SOURCE, str(path))
     clock = system_clock()

@@ -1,4 +1,4 @@
-"""What the kernel tells of Wi-Fi, from recorded text."""
+"""Wi-Fi metrics of the kernel, read from recorded text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ IN_PARTS_OF_100 = " wlan1: 0000   86.   86.    0.       0      0      0      0  
     ],
     ids=["connected", "strong", "not connected", "no dBm", "the second", "no interface", "garbage"],
 )
-def test_what_wifi_hears(rows: str, expected: dict[str, float]) -> None:
+def test_wifi_signal_and_quality_are_read(rows: str, expected: dict[str, float]) -> None:
     found = metrics.parse_wireless(HEAD + rows)
     assert found == expected
     for name, value in found.items():
@@ -42,7 +42,7 @@ def test_what_wifi_hears(rows: str, expected: dict[str, float]) -> None:
         assert signal.low <= value <= signal.high
 
 
-def test_a_host_without_wifi_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_host_without_wifi_has_no_wifi_metrics(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(metrics, "WIRELESS", tmp_path / "wireless")
     assert metrics.wifi() == {}
     (tmp_path / "wireless").write_text(HEAD + CONNECTED, encoding="ascii")

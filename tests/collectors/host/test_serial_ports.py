@@ -1,4 +1,4 @@
-"""Serial ports, from a copy of what /sys, /dev and /proc look like with two adapters and a UART that is none."""
+"""Serial ports, from a copy of /sys, /dev and /proc with two adapters and a UART that has no device."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_only_ports_with_something_behind_them_are_listed(host: Path) -> None:
     assert list(found(host)) == ["ttyAMA0", "ttyUSB0", "ttyUSB1"]
 
 
-def test_the_link_is_the_name_that_lasts(host: Path) -> None:
+def test_the_link_is_the_persistent_name(host: Path) -> None:
     there = found(host)
     assert there["ttyUSB0"].link == f"serial:{host}/dev/{BY_ID}"
     assert there["ttyUSB1"].link == f"serial:{host}/dev/{BY_PATH}"
@@ -90,7 +90,7 @@ def test_the_facts_of_usb_are_those_of_the_adapter(host: Path) -> None:
     assert (bare.vendor_id, bare.vendor, bare.serial) == ("1a86", "", "")
 
 
-def test_who_has_a_port_open_is_told_by_command(host: Path) -> None:
+def test_the_process_that_has_a_port_open_is_named_by_command(host: Path) -> None:
     assert set(found(host)["ttyUSB0"].users) == {User(41, "collectors run mppt.toml"), User(42, "minicom")}
     assert found(host)["ttyUSB1"].users == ()
 
@@ -104,7 +104,7 @@ def test_a_host_without_any_of_it_has_no_ports(tmp_path: Path) -> None:
     assert ports(tmp_path / "dev", tmp_path / "sys", tmp_path / "proc") == []
 
 
-def test_a_process_that_ends_while_it_is_looked_at_is_left_out(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_ends_during_the_scan_is_left_out(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     iterdir = Path.iterdir
 
     def ended(path: Path) -> Iterator[Path]:

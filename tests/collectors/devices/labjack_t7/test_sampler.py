@@ -1,4 +1,4 @@
-"""Options are checked against the device's limits; sampling never passes on what is no measurement."""
+"""Options are checked against the device's limits; sampling never reports a value that is not a measurement."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def test_registers_do_not_overlap() -> None:
 
 
 @pytest.mark.parametrize("name", ["AIN250", "AIN", "AIN0_SPAN", "STREAM_SCANLIST_ADDRESS128"])
-def test_a_register_that_is_none_is_a_key_error(name: str) -> None:
+def test_an_unknown_register_is_a_key_error(name: str) -> None:
     with pytest.raises(KeyError):
         register(name)
 
 
-def test_a_walk_ends_at_the_first_unknown_register() -> None:
+def test_decoding_a_register_block_ends_at_the_first_unknown_register() -> None:
     assert [row.name for row in walk(60000, 6)] == ["PRODUCT_ID", "HARDWARE_VERSION", "FIRMWARE_VERSION"]
     assert [row.name for row in walk(43902, 4)] == [
         "AIN_ALL_NEGATIVE_CH",
@@ -112,7 +112,7 @@ def test_what_the_device_cannot_do_is_refused_before_it_is_opened(table: dict[st
     assert expected in found[0]
 
 
-def test_several_mistakes_come_at_once_each_with_its_place() -> None:
+def test_several_mistakes_are_reported_at_once_each_with_its_key() -> None:
     found = problems(channels=[{**VOLTAGE, "range_v": 2.0}, {**CURRENT, "input": "AIN99"}], mode="stream", bin_s=9.0)
     assert ["channels[0] range_v" in found[0], "channels[1] input" in found[1], "bin_s" in found[2]] == [True] * 3
     assert len(found) == 3
@@ -131,7 +131,7 @@ def test_doubtful_wiring_is_an_event_once() -> None:
 # sampling
 
 
-def test_a_turn_gives_what_is_true_with_the_unit_of_its_name() -> None:
+def test_a_poll_returns_the_true_values_in_the_units_of_their_names() -> None:
     setup = Setup({"channels": [CURRENT, VOLTAGE], "device_temperature": True}).open()
     battery, converter = readings(setup.poll())
     assert battery.values == pytest.approx({"voltage_v": 13.2, "current_a": -4.5}, abs=1e-5)
@@ -172,7 +172,7 @@ def test_a_smaller_range_is_set_and_acts() -> None:
     assert readings(setup.poll())[0].values["current_a"] == pytest.approx(0.9, abs=1e-5)
 
 
-def test_silence_of_the_device_is_no_reply_and_the_next_turn_is_good() -> None:
+def test_a_device_without_reply_is_no_reply_and_the_next_poll_succeeds() -> None:
     setup = Setup({"channels": [VOLTAGE]}).open()
     setup.world["battery.voltage_v"] = None
     with pytest.raises(NoReply):
@@ -188,7 +188,7 @@ def test_after_a_power_cycle_no_value_passes_before_the_settings_are_back(uptime
     assert readings(setup.poll(uptime_s))
     setup.bench.now_s += outage_s
     setup.fake.power_cycle(setup.bench.now_s)
-    setup.world["battery.current_a"] = 20.0  # 2 V: fits the default range, not the configured one
+    setup.world["battery.current_a"] = 20.0  # 2 V: within the default range, outside the configured one
     assert (readings(outputs := setup.poll(0.5)), events(outputs)) == ([], ["settings_lost"])
     assert events(setup.poll()) == ["input_overrange"]
 
@@ -206,7 +206,7 @@ def test_settings_that_could_not_be_written_again_are_written_before_the_next_va
     assert events(setup.poll()) == ["settings_lost", "input_overrange"]
 
 
-def test_a_power_cycle_between_open_and_the_first_turn_is_noticed() -> None:
+def test_a_power_cycle_between_open_and_the_first_poll_is_noticed() -> None:
     setup = Setup({"channels": [VOLTAGE]})
     setup.bench.now_s = 60.0
     setup.open()
@@ -214,7 +214,7 @@ def test_a_power_cycle_between_open_and_the_first_turn_is_noticed() -> None:
     assert events(setup.poll()) == ["settings_lost"]
 
 
-def test_a_slow_turn_is_not_taken_for_a_power_cycle() -> None:
+def test_a_slow_poll_is_not_taken_for_a_power_cycle() -> None:
     setup = Setup({"channels": [VOLTAGE]}).open()
     for after_s in (0.01, 3600.0, 0.01, 1.0):
         assert events(setup.poll(after_s)) == []
@@ -286,14 +286,14 @@ def test_the_fake_is_as_noisy_as_its_resolution(index: int, rms_uv: float) -> No
     assert rms * 1e6 == pytest.approx(rms_uv, rel=0.15)
 
 
-# what a capture says
+# decoding of a capture
 
 
 def decode(*frames: str) -> list[Any]:
     return list(DEVICE.decode([bytes.fromhex(frame) for frame in frames]))
 
 
-def test_an_answer_without_its_question_is_not_guessed_at() -> None:
+def test_a_reply_without_its_request_is_not_interpreted() -> None:
     (found,) = decode("00 04 00 00 00 07 01 03 04 1C 03 D1 B9")
     assert found["data"] == "1c 03 d1 b9"
     assert "question" in found["note"]
@@ -302,13 +302,13 @@ def test_an_answer_without_its_question_is_not_guessed_at() -> None:
     assert found["values"] == [470012345]
 
 
-def test_an_answer_of_another_length_than_asked_is_not_guessed_at() -> None:
+def test_a_reply_of_another_length_than_requested_is_not_interpreted() -> None:
     _, found = decode("00 04 00 00 00 06 01 03 EA 7C 00 02", "00 04 00 00 00 0B 01 03 08 1C 03 D1 B9 00 00 00 00")
     assert "length" in found["note"]
     assert "values" not in found
 
 
-def test_stand_ins_for_no_value_are_marked_and_no_values() -> None:
+def test_placeholders_for_missing_values_are_marked_and_no_values() -> None:
     question = "00 02 00 00 00 06 01 03 00 00 00 06"
     dummy, nan, good = (struct.pack(">f", v).hex(" ") for v in (-9999.0, math.nan, 3.25))
     _, found = decode(question, f"00 02 00 00 00 0F 01 03 0C {dummy} {nan} {good}")
@@ -335,13 +335,13 @@ def test_the_default_of_the_test_register_is_a_value() -> None:
         ("00 00 00 00 00 12 01 4C 10 00 00 00 00 00 00 00 82 F3 C0 CB 82 F4 C0 D0", None),
     ],
 )
-def test_codes_that_are_no_voltage_say_why(frame: str, marks: list[str | None] | None) -> None:
+def test_codes_that_are_no_voltage_are_explained(frame: str, marks: list[str | None] | None) -> None:
     (found,) = decode(frame)
     assert found.get("marks") == marks
     assert [value is None for value in found["volts_nominal_10V"]] == [bool(mark) for mark in marks or [None] * 4]
 
 
-# sensors have ranges of their own
+# limits of sensors
 
 LEM: dict[str, Any] = {
     "input": "AIN1",

@@ -1,4 +1,4 @@
-"""Volts to what is measured, and back; numbers of the fact sheet's section 4."""
+"""Volts to the measured quantity, and back; formulas and limits of docs/protocols/labjack_t7.md, section 7."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_high_source_resistance_needs_settling_time() -> None:
         ({"calibrated_on": "May"}, "YYYY-MM-DD"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_its_key(table: dict[str, Any], problem: str) -> None:
+def test_an_invalid_scaling_is_rejected_by_key(table: dict[str, Any], problem: str) -> None:
     scaling, problems = load_dataclass(Scaling, table, "scaling")
     assert scaling is None
     assert problem in problems[0]
@@ -144,7 +144,7 @@ def test_without_limits_every_value_is_taken(volts: float) -> None:
         ({"range": [3]}, "range: expected a list of a number, 2 of them"),
     ],
 )
-def test_a_limit_that_is_none_is_refused(table: dict[str, Any], says: str) -> None:
+def test_an_invalid_limit_is_rejected(table: dict[str, Any], says: str) -> None:
     scaling, problems = load_dataclass(Scaling, table, "scaling")
     assert scaling is None
     assert any(says in problem for problem in problems), problems

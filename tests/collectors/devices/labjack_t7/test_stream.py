@@ -1,4 +1,4 @@
-"""A stream: every scan is counted, lost ones are gaps with a cause, whatever way the bytes arrive."""
+"""A T7 stream: every scan is counted and lost scans are gaps with a cause, however the bytes are split."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def track(data: bytes, channels: int) -> tuple[list[stream.StreamSegment], list[
 # packets
 
 
-def test_the_sheets_packets_are_scans_with_a_gap_of_137() -> None:
+def test_packets_become_scans_with_a_gap_of_137() -> None:
     segments, found, tracker = track(b"".join(SHEET), channels=2)
     scans = {s.first + i: codes for s in segments for i, codes in enumerate(s.codes.tolist())}
     assert scans == {0: [33523, 49355], 1: [33524, 49360], 2: [33500, 49300], 140: [33520, 49340]}
@@ -95,7 +95,7 @@ def test_however_the_bytes_are_split_the_scans_are_the_same(data: st.DataObject)
 
 @pytest.mark.parametrize("at", [2, 3, 6, 7, 8])
 @pytest.mark.parametrize("follows", [b"", SHEET[1]])
-def test_a_head_that_is_none_is_dropped_up_to_the_next_that_can_be_one(at: int, follows: bytes) -> None:
+def test_an_invalid_header_is_dropped_up_to_the_next_possible_one(at: int, follows: bytes) -> None:
     bad = bytearray(SHEET[0])
     bad[at] ^= 0x81
     with pytest.raises(FrameError, match="expected the head of a stream packet") as caught:
@@ -105,7 +105,7 @@ def test_a_head_that_is_none_is_dropped_up_to_the_next_that_can_be_one(at: int, 
 
 @given(st.binary(max_size=40))
 @modest
-def test_after_any_rubbish_the_next_packet_is_found(rubbish: bytes) -> None:
+def test_the_next_packet_is_found_after_random_bytes(rubbish: bytes) -> None:
     buffer, found = rubbish.replace(stream.MARK, b"") + SHEET[0], None
     while found is None:
         try:
@@ -131,7 +131,7 @@ def test_a_hole_in_the_numbers_is_lost_packets_and_moves_the_counter() -> None:
     assert tracker.lost == 15
 
 
-def test_a_hole_between_two_turns_is_seen_too() -> None:
+def test_a_hole_between_two_polls_is_detected_too() -> None:
     tracker = stream.Tracker(1)
     for first in (0, 2):
         cut = stream.cut_packets(stream.encode_many(first, codes_of(1, 4, 1)))
@@ -148,7 +148,7 @@ def test_a_gap_without_its_mark_lies_before_the_packet() -> None:
 
 
 @pytest.mark.parametrize("status", [2942, 2943, 2944, 2945, 7])
-def test_after_an_ending_nothing_counts(status: int) -> None:
+def test_packets_after_the_end_of_a_stream_are_ignored(status: int) -> None:
     good = np.array([5, 6], dtype=np.uint16)
     data = stream.encode(0, good) + stream.encode(1, good, status) + stream.encode(2, good)
     segments, found, tracker = track(data, channels=1)
@@ -175,7 +175,7 @@ def test_packets_of_another_stream_end_this_one(data: bytes) -> None:
 
 
 def plain_bins(scans: dict[int, Sequence[float]], per_bin: int, over: int) -> list[tuple[int, int, list[float]]]:
-    """Return number, samples and [mean, least, greatest, std of each column] of every bin, the slow way."""
+    """Return number, samples and [mean, minimum, maximum, std of each column] of every bin, by plain loops."""
     bins = []
     for number in sorted({counter // per_bin for counter in scans}):
         inside = [v for c, v in sorted(scans.items()) if c // per_bin == number]
@@ -213,7 +213,7 @@ def test_bins_do_not_depend_on_chunks_and_gaps_only_lower_their_samples(data: st
 
 
 @pytest.mark.parametrize("code", volts.OVERRANGE_CODES)
-def test_a_code_at_the_end_of_the_range_spoils_its_bin_and_only_its_channel(code: int) -> None:
+def test_a_code_at_the_end_of_the_range_invalidates_its_bin_of_its_channel_only(code: int) -> None:
     table = volts.table(volts.nominal(10.0), Scaling())
     binner = stream.Binner(3, [(0, table), (1, table)])
     codes = np.array([[33523, 33523], [code, 33523], [33523, 33523]] + [[33523, 33523]] * 3, dtype=np.uint16)
@@ -230,7 +230,7 @@ def test_volts_become_codes_and_volts_again(range_v: float) -> None:
     assert calibration.volts(calibration.codes(true)) == pytest.approx(true, rel=1e-9)
 
 
-def test_calibration_that_cannot_be_is_refused() -> None:
+def test_an_impossible_calibration_is_rejected() -> None:
     sets = {r: volts.nominal(r) for r in (10.0, 1.0, 0.1, 0.01)}
     assert volts.from_flash(volts.to_flash(sets))[1.0] == pytest.approx(sets[1.0], rel=1e-6)
     for data in (b"\xff" * volts.FLASH_BYTES, volts.to_flash({**sets, 0.1: sets[1.0]})):
@@ -288,7 +288,7 @@ def take(setup: Setup, bins: int) -> list[Output]:
     return outputs
 
 
-def test_bins_say_what_is_true_within_a_step_of_the_converter() -> None:
+def test_bins_are_true_within_a_step_of_the_converter() -> None:
     for reading in readings(take(stream_setup(), 5)):
         assert reading.values["voltage_v"] == pytest.approx(13.2, abs=0.0007)
         assert reading.values["current_a"] == pytest.approx(-4.5, abs=0.0017)
@@ -327,7 +327,7 @@ def test_an_overrun_is_a_gap_with_its_cause_and_fewer_samples() -> None:
 
 
 def missing(found: list[Reading]) -> int:
-    """Return how many bins are left out between these."""
+    """Return how many bins are missing between these."""
     steps = np.rint(np.diff([r.boottime_ns for r in found]) / 1e8)
     return int((steps - 1).sum())
 
@@ -338,11 +338,11 @@ def test_a_lost_packet_is_a_gap_with_its_cause() -> None:
     setup.fake.lose_packets(2)
     outputs = take(setup, 3)
     assert events(outputs) == ["stream_gap"]
-    assert missing(readings([*before, *outputs])) == 2  # a packet has 100 scans, a bin, too
+    assert missing(readings([*before, *outputs])) == 2  # a packet has 100 scans, as a bin has
 
 
 @pytest.mark.parametrize("status", [2943, 2945])
-def test_a_stream_that_ended_is_started_again_and_time_goes_on(status: int) -> None:
+def test_a_stream_that_ended_is_restarted_and_its_time_continues(status: int) -> None:
     setup = stream_setup()
     before = readings(take(setup, 3))
     setup.fake.end_stream(status)
@@ -361,7 +361,7 @@ def test_a_scan_overlap_names_the_setting_and_ends_the_connection() -> None:
         setup.poll()
 
 
-def test_a_gap_in_the_world_is_a_gap_in_the_stream() -> None:
+def test_a_gap_of_the_simulated_values_is_a_gap_in_the_stream() -> None:
     setup = stream_setup()
     take(setup, 2)
     setup.world["battery.current_a"] = None
@@ -394,11 +394,11 @@ def test_after_a_power_cycle_the_stream_is_silent_until_it_is_opened_again() -> 
     assert readings(take(stream_setup(), 1))
 
 
-def test_opening_again_throws_away_what_the_stream_before_left() -> None:
+def test_reopening_discards_packets_of_the_previous_stream() -> None:
     setup = stream_setup()
     take(setup, 1)
     setup.bench.now_s += 0.35
-    setup.fake.tick(setup.bench.now_s)  # packets that nobody took
+    setup.fake.tick(setup.bench.now_s)  # packets that no one read
     setup.world["battery.voltage_v"] = 12.0
     first = readings(take(setup.open(), 1))[0]
     assert first.values["voltage_max_v"] == pytest.approx(12.0, abs=0.0007)
@@ -411,14 +411,14 @@ def test_close_stops_the_stream() -> None:
     assert not setup.fake.stream.is_on
 
 
-def test_our_own_stream_is_no_one_elses_after_a_lost_link() -> None:
+def test_after_a_lost_link_the_own_stream_is_not_taken_for_another_programs() -> None:
     setup = stream_setup()
     take(setup, 2)
     setup.driver = DEVICE.driver(setup.driver._options)
     assert events(take(setup.open(), 2)) == []
 
 
-def test_a_stream_that_another_program_took_is_told_and_not_stopped() -> None:
+def test_a_stream_taken_over_by_another_program_is_reported_and_not_stopped() -> None:
     setup = stream_setup()
     take(setup, 2)
     setup.bench.now_s += 5.0
@@ -434,7 +434,7 @@ def test_a_stream_that_another_program_took_is_told_and_not_stopped() -> None:
     assert events(take(setup.open(), 2)) == ["stream_taken_over"]
 
 
-def test_over_wifi_a_stream_is_refused_with_what_to_do() -> None:
+def test_over_wifi_a_stream_is_rejected_with_a_remedy() -> None:
     setup = Setup({"channels": [VOLTAGE, CURRENT], **STREAM}, wifi=True).open()
     with pytest.raises(ConfigError, match=r"Wi-Fi .*cannot stream.* mode = 'sample'"):
         setup.poll()
@@ -444,7 +444,7 @@ def test_over_wifi_the_inputs_can_be_sampled() -> None:
     assert readings(Setup({"channels": [VOLTAGE]}, wifi=True).open().poll())
 
 
-def test_a_link_that_says_wifi_is_refused_for_a_stream_before_it_is_opened(tmp_path: Path) -> None:
+def test_a_link_that_names_wifi_is_rejected_for_a_stream_before_it_is_opened(tmp_path: Path) -> None:
     path = tmp_path / "t7.toml"
     channel = '[[device.channels]]\ninput = "AIN0"\nsignal = "battery.voltage_v"\n'
     link = "ljm:WIFI:470012345?tcp=192.0.2.7"
@@ -456,7 +456,7 @@ def test_a_link_that_says_wifi_is_refused_for_a_stream_before_it_is_opened(tmp_p
     assert config.load(path)
 
 
-def test_a_bin_beyond_its_sensor_is_missing_and_an_event_says_so() -> None:
+def test_a_bin_beyond_its_sensors_range_is_missing_and_an_event() -> None:
     lem = {**CURRENT, "scaling": {"hall": {"burden_ohm": 100, "range_a": 70.0}}}
     setup = stream_setup(channels=[VOLTAGE, lem])
     take(setup, 2)
@@ -469,7 +469,7 @@ def test_a_bin_beyond_its_sensor_is_missing_and_an_event_says_so() -> None:
     assert last["voltage_v"] == pytest.approx(13.2, abs=0.0007)
 
 
-def test_two_collectors_that_stream_from_one_device_do_not_fight(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_collectors_that_stream_from_one_device_do_not_stop_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Setup({"channels": [VOLTAGE], **STREAM})
     processes = [Streams(), Streams()]
     drivers: list[Any] = [None, None]

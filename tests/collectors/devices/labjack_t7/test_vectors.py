@@ -1,4 +1,4 @@
-"""The fact sheet's own vectors: every frame of its table decodes to what the table says."""
+"""Every frame of tests/frames/labjack_t7/vectors.toml decodes to the values listed there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def null(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: v["frame"][:23])
-def test_a_frame_of_the_sheet_decodes_to_what_the_sheet_says(vector: dict[str, Any]) -> None:
+def test_every_vector_decodes_to_its_listed_values(vector: dict[str, Any]) -> None:
     capture = [bytes.fromhex(vector.get("after", "")), bytes.fromhex(vector["frame"])]
     *_, found = labjack_t7.DEVICE.decode(capture)
     expected = {key: null(value) for key, value in vector["decoded"].items()}

@@ -1,4 +1,4 @@
-"""The charge controller: found without writing, read in all generations, captures explained."""
+"""The charge controller: identified without writing, read in all generations, captures decoded."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_generation_that_was_configured_wrongly_is_refused(build: Mapping[str,
             Rig({**build, "publications": on}, generation=fixed).open()
 
 
-def test_nobody_there_is_no_reply() -> None:
+def test_an_absent_device_is_no_reply() -> None:
     rig = Rig({"publications": False})
     rig.recorder.is_deaf = True
     with pytest.raises(NoReply):
@@ -135,7 +135,7 @@ def test_every_object_is_read_with_its_sign_and_unit(build: Mapping[str, Any], o
     assert values["load.state"] == 1.0
 
 
-def test_the_sun_is_positive_where_the_device_says_minus() -> None:
+def test_solar_power_is_positive_where_the_device_reports_it_negative() -> None:
     rig = Rig({}, {**WORLD, "battery.current_a": 2.0}).open()
     values = rig.values(4)
     assert values["solar.current_a"] == pytest.approx(12.85 * 2.0 / 18.05, abs=0.005)
@@ -157,7 +157,7 @@ def test_hundredths_come_back_exactly(centivolts: int, centiamps: int, build: Ma
     assert "power_imbalance" not in kinds(outputs)
 
 
-def test_a_gap_in_the_world_is_a_gap_in_the_readings() -> None:
+def test_a_gap_of_the_simulated_values_is_a_gap_in_the_readings() -> None:
     rig = Rig({}, extra_period_s=0.0).open()
     rig.poll()
     before_s = rig.bench.now_s
@@ -171,7 +171,7 @@ def test_a_gap_in_the_world_is_a_gap_in_the_readings() -> None:
 
 
 @pytest.mark.parametrize("build", [{"generation": "0.3"}, {"generation": "0.5"}], ids=["nan", "null"])
-def test_what_the_device_does_not_know_is_none(build: Mapping[str, Any]) -> None:
+def test_an_object_that_the_device_does_not_have_is_none(build: Mapping[str, Any]) -> None:
     values = Rig(build, {**WORLD, "battery.soc": None}).open().values()
     assert values["battery.soc"] is None
     assert values["battery.voltage_v"] == 12.85
@@ -222,7 +222,7 @@ ENDS = pytest.mark.parametrize("end", [LinkDown("pulled"), DialogueStopped()], i
 
 
 class Ends(Recorder):
-    """A fake whose line is lost, or whose collector is stopped, at the next request but so many."""
+    """A fake whose link is lost, or whose collector is stopped, after a given number of requests."""
 
     end: Exception | None = None
     after = 0
@@ -245,7 +245,7 @@ def ending(end: Exception, after: int) -> Rig:
 
 
 @ENDS
-def test_what_was_published_is_kept_when_the_asking_ends(end: Exception) -> None:
+def test_published_values_are_kept_when_polling_ends(end: Exception) -> None:
     poll = Rig({}, extra_period_s=10.0).open().driver.poll()
     assert next(poll).send.startswith(b"?"), "it has heard something, and asks for what is not published"
     assert poll.send(Reply(thingset.parse(b'# {"Bat_V":12.60}'), 10**12)).send == b"", "heard while it waits"
@@ -257,7 +257,7 @@ def test_what_was_published_is_kept_when_the_asking_ends(end: Exception) -> None
 
 
 @ENDS
-def test_what_a_slot_has_brought_is_kept_and_where_nothing_was_heard_the_end_is_raised(end: Exception) -> None:
+def test_values_received_in_a_slot_are_kept_and_an_end_without_any_is_raised(end: Exception) -> None:
     whole = sum(isinstance(output, Reading) for output in ending(end, -1).poll())
     part = sum(isinstance(output, Reading) for output in ending(end, 1).poll())
     assert 0 < part < whole
@@ -265,8 +265,8 @@ def test_what_a_slot_has_brought_is_kept_and_where_nothing_was_heard_the_end_is_
         ending(end, 0).poll()
 
 
-def test_after_a_lost_answer_it_asks_nothing_until_the_next_period() -> None:
-    """What comes late must not be taken for the answer to the next request."""
+def test_after_a_lost_reply_no_request_is_sent_until_the_next_period() -> None:
+    """A late reply must not be taken for the reply to the next request."""
     rig = Rig({}, extra_period_s=10.0).open()
     rig.recorder.is_deaf = True
     rig.poll(2)
@@ -282,14 +282,14 @@ def test_after_a_lost_answer_it_asks_nothing_until_the_next_period() -> None:
     [{b"?output/": b":85 Content. 1\n"}, {b"?output [": b":85 Content. [1]\n"}, {b"?output [": b":85 Content. null\n"}],
     ids=["names", "values", "nothing"],
 )
-def test_an_answer_of_another_form_is_no_reading(answers: Mapping[bytes, bytes]) -> None:
+def test_a_reply_of_another_form_is_no_reading(answers: Mapping[bytes, bytes]) -> None:
     rig = scripted(answers, [b'# {"Bat_V":12.80}\n'] * 3).open()
     outputs = rig.poll()
     assert kinds(outputs) == ["fetch_failed"]
     assert [o.values for o in outputs if isinstance(o, Reading)] == [{"voltage_v": 12.8}]
 
 
-def test_a_member_that_comes_twice_is_told_once() -> None:
+def test_a_duplicate_member_is_reported_once() -> None:
     rig = scripted({}, [b'# {"Bat_V":12.80,"Bat_V":12.90}\n'] * 3, generation="0.3", extra_period_s=0.0)
     outputs = rig.poll(2)
     assert kinds(outputs) == ["duplicate_member"]
@@ -305,7 +305,7 @@ def test_a_group_that_fails_leaves_the_others() -> None:
     assert any(isinstance(o, Reading) and o.measurement == "battery" for o in outputs)
 
 
-def test_an_ambiguous_publication_is_settled_by_asking() -> None:
+def test_an_ambiguous_publication_is_resolved_by_a_request() -> None:
     rig = scripted({}, [b'# {"Bat_V":12.80}\n'] * 9).open()
     assert rig.identity.detail["generation"] == "0.3"
     assert rig.recorder.asked[0] == b"?output/\n"
@@ -319,7 +319,7 @@ def test_another_thingset_device_is_refused() -> None:
         scripted({b"?": b":A4\n"}).open()
 
 
-def test_a_model_that_was_garbled_once_is_asked_again_at_the_next_opening() -> None:
+def test_a_model_that_was_garbled_once_is_requested_again_at_the_next_opening() -> None:
     rig = Rig({})
     rig.recorder = OnceGarbled(rig.fake)
     rig.bench = Bench(rig.recorder, [""])
@@ -328,7 +328,7 @@ def test_a_model_that_was_garbled_once_is_asked_again_at_the_next_opening() -> N
 
 
 class OnceGarbled(Recorder):
-    """Spoils the first answer about its model."""
+    """Corrupts the first reply about its model."""
 
     def receive(self, data: bytes, now_s: float, channel: str = "") -> Sequence[Out]:
         first = data not in self.asked
@@ -336,12 +336,12 @@ class OnceGarbled(Recorder):
         return [Out(out.data.replace(b"1210", b"1610"), out.at_s) if first else out for out in outs]
 
 
-def test_one_wrong_bit_in_a_name_makes_no_other_generation() -> None:
+def test_one_wrong_bit_in_a_name_is_not_taken_for_another_generation() -> None:
     rig = scripted({}, [b'#serial {"Bat_V":12.80,"S/lar_V":17.4,"Bat_A":0.1}\n'] * 9, extra_period_s=0.0)
     assert kinds(rig.poll()) == ["unknown_member"]
 
 
-def test_a_charger_whose_every_answer_is_an_error_is_tried_again() -> None:
+def test_a_charger_whose_every_reply_is_an_error_is_retried() -> None:
     with pytest.raises(Refused, match="nothing in 'info'"):
         scripted({b"?": b":C0 Internal Server Error.\n"}, [b'# {"SOC_pct":12}\n'] * 9).open()
 
@@ -352,7 +352,7 @@ def test_a_garbled_line_does_not_flood_the_journal() -> None:
     assert kinds(rig.poll(150)).count("unknown_member") == 100
 
 
-def test_a_device_that_cannot_be_switched_on_is_asked() -> None:
+def test_a_device_whose_publications_cannot_be_enabled_is_polled() -> None:
     rig = scripted({b"=": b":A4 Not Found.\n"}).open()
     assert rig.driver.paced_by == "grid"
     rig.bench.carry(rig.driver.close())
@@ -363,7 +363,7 @@ def test_a_device_that_cannot_be_switched_on_is_asked() -> None:
 
 
 @whether_on
-def test_a_restart_is_told_and_survived(on: bool) -> None:
+def test_a_restart_of_the_device_is_reported_and_reading_continues(on: bool) -> None:
     rig = Rig({"publications": on, "uptime_s": 1000}).open()
     rig.poll(5)
     rig.fake.restart(rig.bench.now_s)
@@ -396,10 +396,10 @@ def test_power_that_does_not_balance_is_one_event() -> None:
     assert kinds(rig.poll(3)) == ["power_imbalance"]
 
 
-# asking instead of listening
+# polling instead of listening
 
 
-def test_where_publications_stay_off_it_is_asked() -> None:
+def test_the_device_is_polled_where_publications_stay_off() -> None:
     rig = Rig({"publications": False}, publications="leave").open()
     assert rig.driver.paced_by == "grid"
     values = rig.values()
@@ -407,7 +407,7 @@ def test_where_publications_stay_off_it_is_asked() -> None:
     assert not any(b"Enable" in ask for ask in rig.recorder.asked)
 
 
-def test_publications_that_must_come_and_do_not_are_refused() -> None:
+def test_required_publications_that_do_not_arrive_are_an_error() -> None:
     with pytest.raises(Refused, match="publications"):
         Rig({"publications": False}, mode="publications", publications="leave").open()
 
@@ -478,7 +478,7 @@ def test_a_charger_behind_a_shell_is_read(build: dict[str, Any], log_lines: bool
     assert not [sent for sent in commands if b"=" in sent], "nothing is written while it is asked"
 
 
-def test_what_another_program_typed_into_the_shell_does_not_spoil_the_first_command() -> None:
+def test_text_of_another_program_in_the_shell_does_not_corrupt_the_first_command() -> None:
     rig = Rig({"generation": "0.6", "shell": True}, shell=True, generation="0.6")
     rig.recorder.fake.receive(b"thingset ?Bat", 0.0)
     assert rig.open().identity.serial == "FAKE0001"
@@ -576,13 +576,13 @@ def test_decode_reads_a_session_with_a_shell() -> None:
         ('?output ["Bat_V"]', ':85 Content. ["x"]', []),
     ],
 )
-def test_decode_knows_an_answers_values_by_the_request_before_it(
+def test_decode_names_the_values_of_a_reply_by_the_request_before_it(
     request_: str, answer: str, readings: list[dict[str, float]]
 ) -> None:
     _, _, *found = DEVICE.decode([f"{request_}\n{answer}\n".encode()])
     assert [record["values"] for record in found] == readings
 
 
-def test_decode_gives_a_late_answer_no_names() -> None:
+def test_decode_gives_the_values_of_a_late_reply_no_names() -> None:
     records = list(DEVICE.decode([b'?output ["Bat_V"]\n:85 Content. [14.1]\n:85 Content. [99.0]\n']))
     assert [record["values"] for record in records if "measurement" in record] == [{"voltage_v": 14.1}]

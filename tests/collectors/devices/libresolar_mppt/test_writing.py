@@ -1,4 +1,4 @@
-"""Writing to a charge controller: only when allowed, read back, never a function, never again and again."""
+"""Writing to a charge controller: only when allowed, read back, never a function, never repeated without need."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_functions_are_never_called(path: str) -> None:
     assert rig.recorder.asked == []
 
 
-def test_a_setting_is_kept_once_and_not_worn_out() -> None:
+def test_unchanged_and_too_frequent_settings_are_not_written() -> None:
     rig, writer = writing()
     assert rig.bench.carry(writer.write("conf/Topping_V", 14.25)) == 14.25
     rig.recorder.asked.clear()
@@ -57,7 +57,7 @@ def test_a_setting_is_kept_once_and_not_worn_out() -> None:
     assert rig.bench.carry(writer.write("conf/Topping_V", 14.3)) == 14.3
 
 
-def test_a_setting_that_is_put_back_in_silence_is_noticed() -> None:
+def test_a_setting_that_the_device_resets_without_an_error_is_noticed() -> None:
     rig, writer = writing()
     with pytest.raises(Refused, match=r"14\.4 is kept"):
         rig.bench.carry(writer.write("conf/Topping_V", 13.0))
@@ -69,7 +69,7 @@ def test_a_rounded_value_is_taken() -> None:
 
 
 @every_build
-def test_only_a_write_tells_a_wrong_password(build: Mapping[str, Any]) -> None:
+def test_a_wrong_password_shows_only_at_a_write(build: Mapping[str, Any]) -> None:
     right, wrong = secrets.token_hex(4), secrets.token_hex(4)
     rig, writer = writing({**build, "maker_password": right})
     path = "Battery/pFullChgCount" if build["generation"] in ("0.5", "0.6") else "rec/FullChgCount"
@@ -103,7 +103,7 @@ def test_a_password_is_never_shown() -> None:
 
 
 @every_build
-def test_settings_are_read_by_our_names(build: Mapping[str, Any]) -> None:
+def test_settings_are_read_by_the_names_of_the_project(build: Mapping[str, Any]) -> None:
     rig, writer = writing(build)
     found = rig.bench.carry(writer.read_settings())
     assert set(found) == {i.signal.split(".")[1] for i in SETTINGS if places(i, build["generation"])}
@@ -130,7 +130,7 @@ def test_a_password_that_a_shell_echoes_is_in_no_error() -> None:
 
 
 class Echo(Recorder):
-    """A shell that only echoes what is typed."""
+    """A shell that only echoes its input."""
 
     def receive(self, data: bytes, now_s: float, channel: str = "") -> Sequence[Out]:
         return [Out(b"uart:~$ " + data.replace(b"\n", b"\r\n"), now_s)]
