@@ -1,4 +1,4 @@
-"""Configuration: every mistake is named with its key, and all come at once."""
+"""Configuration: all mistakes are reported at once, each with its key."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_mistake_is_named_with_its_key_and_what_was_expected(table: dict[str, 
     assert any(p.startswith(says) for p in problems), problems
 
 
-def test_all_mistakes_come_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     _, problems = load(prot="p", mode="c", ratio="x")
     assert len(problems) == 4  # unknown key, missing port, mode, ratio
 
@@ -144,7 +144,7 @@ def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
     assert problems_of(tmp_path / "none.toml") == [f"{tmp_path}/none.toml: No such file or directory"]
 
 
-def test_people_at_a_host_that_was_set_up_need_not_say_where_its_journals_are(
+def test_commands_on_a_provisioned_host_find_its_journals_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -233,14 +233,14 @@ def test_a_mistake_that_follows_from_another_is_not_reported() -> None:
     ]
 
 
-def test_a_table_that_is_none_hides_nothing(tmp_path: Path) -> None:
+def test_an_invalid_table_hides_no_other_mistake(tmp_path: Path) -> None:
     path = write(tmp_path, 'collector = 3\njournal = []\nname = "x"\n[device]\nretries = "x"\n')
     found = heads(problems_of(path), path)
     assert {"[collector]", "[journal]", "[name]", "[device] retries"} <= set(found)
 
 
 @pytest.mark.parametrize(("name", "content"), [("ship.toml", ""), ("ship.toml", "# later\n"), ("x.toml", "[ship]\n")])
-def test_a_shippers_file_is_checked_as_one(tmp_path: Path, name: str, content: str) -> None:
+def test_a_shipper_file_is_checked_as_a_shipper_file(tmp_path: Path, name: str, content: str) -> None:
     path = tmp_path / name
     path.write_text(content)
     result = CliRunner().invoke(cli, ["check", str(path)])
@@ -252,13 +252,13 @@ def test_a_shippers_file_is_checked_as_one(tmp_path: Path, name: str, content: s
         config.load(path)
 
 
-def test_an_empty_file_is_called_so(tmp_path: Path) -> None:
+def test_an_empty_file_is_reported_as_empty(tmp_path: Path) -> None:
     assert problems_of(write(tmp_path, "# nothing yet\n")) == [
         f"{tmp_path}/c.toml: empty; expected [collector] and [device], or [ship] and [[sink]] of a shipper"
     ]
 
 
-def test_a_serial_number_needs_no_quotes_and_other_text_says_that_it_does(tmp_path: Path) -> None:
+def test_a_serial_number_needs_no_quotes_and_unquoted_other_text_is_explained(tmp_path: Path) -> None:
     channel = '[[device.channels]]\ninput = "AIN0"\nsignal = "battery.voltage_v"\n'
     t7 = GOOD.replace("ea_el3000a", "labjack_t7").replace("serial:/dev/ttyUSB0", "tcp:192.0.2.7")
     path = write(tmp_path, f"{t7}[device]\nserial_number = 470012345\n{channel}")

@@ -1,7 +1,7 @@
-"""Every instrument holds to the same promises, shown on its recorded and constructed exchanges.
+"""Every instrument keeps the same guarantees, checked on its recorded and constructed exchanges.
 
-A frame is whole and (where it carries a check) right, or it is an error, never a guess; how the bytes were split on
-their way changes nothing; names, units and signs are the vocabulary's.
+A frame is complete and (where it carries a checksum) valid, or it is an error. Readings do not depend on how the bytes
+were split in transit. Names, units and signs are those of the vocabulary.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ modest = settings(
 
 
 def assert_never_wrong(outcome: Outcome, truth: Outcome) -> None:
-    """Every reading is one that the undamaged exchanges give at that place, or a part of it."""
+    """Every reading is one that the undamaged exchanges give at that position, or a part of it."""
     assert len(outcome.readings) <= len(truth.readings)
     for reading, true in zip(outcome.readings, truth.readings, strict=False):
         assert reading.measurement == true.measurement
@@ -67,12 +67,12 @@ def test_every_kind_has_cases_of_polling_and_a_fake(kind: str) -> None:
     fakes.load(kind).options()
 
 
-def test_every_folder_of_frames_is_of_a_kind_and_says_where_it_comes_from() -> None:
+def test_every_folder_of_frames_is_of_a_kind_and_names_its_source() -> None:
     assert {case.kind for case in CASES} <= set(KINDS)
     assert all(len(case.origin) > 20 for case in CASES)
 
 
-def test_names_of_cases_tell_them_apart() -> None:
+def test_names_of_cases_are_unique() -> None:
     names = [str(case) for case in CASES]
     assert sorted(names) == sorted(set(names))
 
@@ -81,7 +81,7 @@ def test_names_of_cases_tell_them_apart() -> None:
 
 
 @every_case
-def test_the_case_gives_exactly_what_it_says(case: Case) -> None:
+def test_the_case_gives_exactly_its_listed_result(case: Case) -> None:
     outcome = play(case)
     assert outcome.error == (case.error or "")
     assert outcome.unused == 0, "exchanges were not asked for"
@@ -163,8 +163,8 @@ def test_two_frames_in_one_read_give_the_first_and_keep_or_drop_the_other(case: 
 
 
 @every_case
-def test_messages_that_came_together_are_all_there(case: Case) -> None:
-    """Of a device that talks by itself: all it said arrives in one read, and is taken turn by turn."""
+def test_messages_that_arrive_together_are_all_read(case: Case) -> None:
+    """For a device that publishes by itself: all messages arrive in one read and are taken poll by poll."""
     talk = [exchange.reply for exchange in case.exchanges if not exchange.ask and exchange.reply]
     if len(talk) < 2 or len(talk) < len(case.exchanges):
         return
@@ -228,7 +228,7 @@ def world(time_s: float) -> Mapping[str, float | None]:
 
 
 @pytest.mark.parametrize(("kind", "options", "fake_options"), list(round_trips()))
-def test_the_driver_reads_from_the_fake_what_is_true(
+def test_the_driver_reads_the_true_values_from_the_fake(
     kind: str, options: Mapping[str, Any], fake_options: Mapping[str, Any]
 ) -> None:
     device, fake_kind = devices.load(kind), fakes.load(kind)
@@ -251,7 +251,7 @@ def test_the_driver_reads_from_the_fake_what_is_true(
 
 
 @every_case
-def test_decode_says_the_same_of_the_replies(case: Case) -> None:
+def test_decode_reads_the_same_from_the_replies(case: Case) -> None:
     exchanges = [*case.opening, *case.exchanges]
     found = list(devices.load(case.kind).decode([exchange.reply for exchange in exchanges if exchange.reply]))
     json.dumps(found, allow_nan=False)

@@ -1,7 +1,6 @@
-"""Whatever stands in a capture, a link, a configuration or a recording: a message or a result, never a trace.
+"""Any content of a capture, a link, a configuration or a recording gives a result or a message, never a traceback.
 
-Time is bounded by what the parsers are given, not by a clock: lines and pieces have a greatest length, and the work on
-them is counted.
+Work is bounded without a clock: lines and pieces have a maximum length, and the bytes that the parsers read are counted.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ FRAMES_OF = {kind: frames_of(kind) for kind in devices.KINDS}
 
 
 def call(*arguments: str, stdin: bytes = b"") -> tuple[int, str]:
-    """Return exit code and standard output of a command; a trace is a failure."""
+    """Return exit code and standard output of a command; a traceback is a failure."""
     result = CliRunner().invoke(cli, arguments, input=stdin)
     if isinstance(result.exception, CollectorError):
         return result.exception.exit_code, result.stdout
@@ -172,7 +171,7 @@ def in_pieces(data: bytes) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("make", LONG.values(), ids=LONG.keys())
 @every_kind
-def test_work_grows_as_the_capture_does(kind: str, make: Callable[[int], bytes], looked_at: list[int]) -> None:
+def test_work_grows_linearly_with_the_capture(kind: str, make: Callable[[int], bytes], looked_at: list[int]) -> None:
     work = []
     for size in (20_000, 80_000):
         looked_at.clear()

@@ -1,4 +1,4 @@
-"""Line protocol: the fast encoder equals the plain one, and what is written reads back."""
+"""Line protocol: the fast encoder equals the plain one, and encoded lines are read back unchanged."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_both_encoders_give_the_same_bytes(rows: Chunk, start: int) -> None:
 
 @given(chunks())
 @settings(max_examples=300)
-def test_what_is_written_reads_back(rows: Chunk) -> None:
+def test_encoded_lines_are_read_back_unchanged(rows: Chunk) -> None:
     wall = rows.boottime_ns + 1_700_000_000_000_000_000
     expected = []
     for row, stamp in enumerate(wall.tolist()):
@@ -119,7 +119,7 @@ def test_a_measurement_that_would_be_a_comment_is_refused() -> None:
         series("#battery", {})
 
 
-def test_events_of_one_instant_get_stamps_of_their_own() -> None:
+def test_events_of_one_instant_get_distinct_stamps() -> None:
     first, second = (
         encode_event(EventRecord(n, "boot", 0, "out_of_range", 'a "b"\\'), 1_000_000_777, {}) for n in (41, 42)
     )

@@ -1,4 +1,4 @@
-"""Whatever an instrument sends as text is stored, sent and shown; what cannot be is replaced, and nothing stops."""
+"""Any text of an instrument is stored, sent and shown; unusable characters are replaced, and collection continues."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def world(_now_s: float) -> Mapping[str, float]:
 
 
 class Store:
-    """A journal that takes everything a driver gives, as the collector's does, and reads it back."""
+    """A journal that takes everything a driver returns, as the collector's does, and reads it back."""
 
     def __init__(self, directory: Path) -> None:
         self.clock = FakeClock(10**9, 10**18)
@@ -65,7 +65,7 @@ class Store:
         self._guard = RangeGuard()
 
     def keep(self, outputs: list[Output]) -> None:
-        """Store what was given, the way of `poller` and `committer`; then read, send and print it."""
+        """Store the values as `poller` and `committer` do; then read, send and print them."""
         before = self.reader.newest_seq()
         self.clock.sleep_s(10)
         for item in outputs:
@@ -92,7 +92,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @given(HOSTILE | st.text(st.characters(categories=["Cs"]), min_size=3, max_size=9))
-def test_one_line_can_be_encoded_and_shown_and_is_left_alone_the_second_time(text: str) -> None:
+def test_cleaned_text_is_encodable_and_unchanged_by_a_second_cleaning(text: str) -> None:
     fit = one_line(text)
     fit.encode()
     assert not any(character < " " or "\x7f" <= character < "\xa0" for character in fit)
@@ -101,7 +101,7 @@ def test_one_line_can_be_encoded_and_shown_and_is_left_alone_the_second_time(tex
     assert encodable(text).encode().count(b"\n") == text.count("\n")
 
 
-def test_fit_text_stays_as_it_is_and_what_is_too_long_says_so() -> None:
+def test_valid_text_is_unchanged_and_long_text_is_marked_as_cut() -> None:
     for text in ("", "EL 3160-60A", "25 °C, 12 V, naïve 电池 🔋", "\ufffd"):
         assert one_line(text) == text == encodable(text)
     assert one_line("a\nb\r\n\tc\x00\ud800d") == "a b c\ufffd\ufffdd"
@@ -110,7 +110,7 @@ def test_fit_text_stays_as_it_is_and_what_is_too_long_says_so() -> None:
     assert cut.endswith("x…")
 
 
-def test_readings_events_and_identities_are_made_fit_where_they_are_made() -> None:
+def test_readings_events_and_identities_clean_their_text_when_created() -> None:
     assert Event("link_down", "a\ud800\nb").detail == "a\ufffd b"
     assert Reading("cell", 1, {}, {"cell": "3\udc80"}).tags == {"cell": "3\ufffd"}
     who = Identity("m\ud800", "s\x00", "f\x1b", {"k\udfff": "v\n"})
@@ -121,7 +121,7 @@ def test_readings_events_and_identities_are_made_fit_where_they_are_made() -> No
 @fuzzed
 @given(data=st.data())
 def test_no_text_that_an_instrument_sends_stops_the_journal(kind: str, store: Store, data: st.DataObject) -> None:
-    """Each text that the fake can be told to send is hostile."""
+    """Each text that the fake can be configured to send is hostile."""
     fake_kind, device = fakes.load(kind), devices.load(kind)
     texts = [f.name for f in dataclasses.fields(fake_kind.options) if f.type in ("str", str)]
     told = {name: data.draw(HOSTILE | ESCAPES, name) for name in texts if data.draw(st.booleans(), f"change {name}")}

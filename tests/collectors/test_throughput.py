@@ -54,7 +54,7 @@ def test_a_line_is_divided_where_it_crosses_zero(
     assert areas(before, after, seconds) == pytest.approx((above, below))
 
 
-def test_a_swinging_current_is_not_cancelled() -> None:
+def test_an_alternating_current_is_not_cancelled() -> None:
     """+6 A and −4 A by turns of 10 s for 10 min: the minutes' means are +1 A, so they would show 600 As in, 0 out.
 
     By hand: a turn of ten seconds has nine at its level and one in which the current swings over by 10 A, crossing zero
@@ -68,7 +68,7 @@ def test_a_swinging_current_is_not_cancelled() -> None:
 
 
 def test_a_gap_adds_nothing() -> None:
-    """2 A for 10 s, silence for a minute, 2 A for 10 s: 40 As, not 160."""
+    """2 A for 10 s, no samples for a minute, 2 A for 10 s: 40 As, not 160."""
     before, after = [(float(s), 2.0) for s in range(11)], [(float(s), 2.0) for s in range(71, 82)]
     rows = rows_of([*before, *after])
     assert totals_as(rows) == pytest.approx((40.0, 0.0))
@@ -84,7 +84,7 @@ def test_a_missing_current_is_bridged_like_any_missing_sample() -> None:
     assert totals_as(rows_of([(0.0, 2.0), (1.0, None), (2.0, 4.0)])) == pytest.approx((6.0, 0.0))
 
 
-def test_rows_come_every_quarter_of_a_minute() -> None:
+def test_rows_are_written_every_quarter_of_a_minute() -> None:
     rows = rows_of([(float(s), 1.0) for s in range(61)])
     assert [row.boottime_ns // S for row in rows] == [15, 30, 45, 60]
     assert all(row.values["charge_in_ah"] == pytest.approx(ROW_S / 3600) for row in rows)
@@ -136,7 +136,7 @@ def test_in_minus_out_is_the_whole_area(values: list[float]) -> None:
 
 @given(currents, st.data())
 def test_rows_add_up_however_often_they_are_written(values: list[float], data: st.DataObject) -> None:
-    """A session that ends and goes on within the limit changes when rows are written, and no sum."""
+    """A session that ends and continues within the limit changes when rows are written, and no sum."""
     cuts = data.draw(st.sets(st.integers(0, len(values) - 1)))
     integrator, rows = Integrator(GAP_S), list[Reading]()
     for second, current_a in enumerate(values):

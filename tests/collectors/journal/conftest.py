@@ -1,4 +1,4 @@
-"""A journal and a small disk for one test."""
+"""Fixtures: a journal and a small disk for one test."""
 
 from __future__ import annotations
 

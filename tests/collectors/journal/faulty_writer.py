@@ -1,4 +1,4 @@
-"""A collector's committer on a disk that fails: takes rows, stops, prints what it took. Not a test by itself.
+"""A collector's committer on a disk that fails: accepts rows, stops, prints the accepted rows. Not a test by itself.
 
 Usage: faulty_writer.py STATE_DIR CONTROL FAULTS ROWS FIRST. The file CONTROL gets the text FAULTS once the journal is
 open (see tests/disk_faults/disk_faults.c). Row k has voltage_v = k. Ends with 74 and the reason when rows are lost.

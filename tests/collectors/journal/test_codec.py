@@ -1,4 +1,4 @@
-"""The codec is exact for every input, small for the usual one, and refuses what it did not write."""
+"""The codec is exact for every input, compact for the usual one, and rejects data of another format."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def same(found: tuple[IntArray, list[Column]], stamps: IntArray, columns: list[C
 
 @settings(max_examples=300, deadline=None)
 @given(rows())
-def test_a_block_gives_back_every_bit(case: tuple[IntArray, list[Column]]) -> None:
+def test_a_block_decodes_to_the_same_bits(case: tuple[IntArray, list[Column]]) -> None:
     stamps, columns = case
     same(decode_block(encode_block(stamps, columns), 1, len(stamps), len(columns)), stamps, columns)
 
 
 @settings(max_examples=150, deadline=None)
 @given(rows())
-def test_a_hot_payload_gives_back_every_bit(case: tuple[IntArray, list[Column]]) -> None:
+def test_a_hot_payload_decodes_to_the_same_bits(case: tuple[IntArray, list[Column]]) -> None:
     stamps, columns = case
     payload = encode_hot(stamps, columns)
     same(decode_hot(payload, int(stamps[0]), len(stamps), len(columns)), stamps, columns)
@@ -63,7 +63,7 @@ def test_a_hot_payload_gives_back_every_bit(case: tuple[IntArray, list[Column]])
 
 @settings(max_examples=150, deadline=None)
 @given(rows(), st.data())
-def test_what_was_not_written_here_is_refused_or_decoded_but_never_a_crash(
+def test_foreign_data_are_rejected_or_decoded_without_a_crash(
     case: tuple[IntArray, list[Column]], data: st.DataObject
 ) -> None:
     stamps, columns = case

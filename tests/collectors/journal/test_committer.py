@@ -1,4 +1,4 @@
-"""The runtime's door: never waits, loses only what it must, says so, and stops quickly."""
+"""The committer never blocks the sampler, bounds and reports losses, and stops quickly."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_stop_commits_everything(committers: Callable[..., Committer], tmp_pat
     assert committer.queue_rows == 0
 
 
-def test_much_waiting_is_committed_before_the_window_is_over(
+def test_a_large_queue_is_committed_before_the_window_is_over(
     committers: Callable[..., Committer], tmp_path: Path
 ) -> None:
     committer = committers(tmp_path, JournalSettings(commit_window_s=60.0, commit_bytes=1024, ballast_mib=0.0))
@@ -116,7 +116,7 @@ def test_a_stopped_journal_is_readable_without_write_access(
     connection.close()
 
 
-def test_what_cannot_be_opened_is_raised_at_the_start(
+def test_a_journal_that_cannot_be_opened_is_an_error_at_the_start(
     committers: Callable[..., Committer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = committers(tmp_path)
@@ -134,7 +134,7 @@ def test_what_cannot_be_opened_is_raised_at_the_start(
         committers(tmp_path / "file").start()
 
 
-def test_a_disk_that_cannot_be_written_for_a_while_is_waited_for(
+def test_commits_are_retried_while_the_disk_cannot_be_written(
     committers: Callable[..., Committer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("collectors.journal.committer.RETRY_S", 0.02)
@@ -155,7 +155,7 @@ def test_a_disk_that_cannot_be_written_for_a_while_is_waited_for(
 
 
 def raising(error: Exception) -> Callable[..., int]:
-    """Return a function that fails like this whatever it is given."""
+    """Return a function that raises this for any arguments."""
 
     def fail(*_: object) -> int:
         raise error
@@ -163,7 +163,7 @@ def raising(error: Exception) -> Callable[..., int]:
     return fail
 
 
-def test_a_bug_ends_the_thread_and_leaves_its_trace(
+def test_a_bug_ends_the_thread_with_a_traceback(
     committers: Callable[..., Committer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traces: list[threading.ExceptHookArgs] = []
@@ -233,7 +233,7 @@ def test_the_backlog_drops_the_oldest_of_the_largest_series() -> None:
     ]
 
 
-def test_what_a_failed_commit_gives_back_comes_first_and_is_never_dropped_while_in_work() -> None:
+def test_rows_of_a_failed_commit_come_first_and_are_never_dropped_during_a_commit() -> None:
     backlog = Backlog(limit_bytes=10 * 206)
     for i in range(8):
         backlog.put_row(("m", ""), Row(i, {"v": 1.0}))

@@ -1,4 +1,4 @@
-"""A disk that is full or fails: every row is committed or told as lost, and memory stays bounded."""
+"""A disk that is full or fails: every row is committed or reported as lost, and memory stays bounded."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def events(state: Path) -> list[EventRecord]:
 
 
 def told_lost(state: Path, measurement: str = "battery") -> int:
-    """Return how many rows the journal's events say are lost."""
+    """Return how many rows the journal's events report as lost."""
     return sum(
         int(e.detail.split()[0])
         for e in events(state)
@@ -64,7 +64,7 @@ def collect(state: Path, settings: JournalSettings = FAST) -> Committer:
 
 
 def restart(state: Path) -> None:
-    """Let another run of the collector tell what the one before left, and salvage what it can."""
+    """Let another run of the collector report what the run before left, and recover what it can."""
     committer = collect(state)
     committer.start()
     end_s = time.monotonic() + 60
@@ -77,7 +77,7 @@ def restart(state: Path) -> None:
 # the backlog
 
 
-def test_a_day_on_a_full_disk_is_one_loss_for_each_series_and_loses_no_rare_event() -> None:
+def test_a_day_on_a_full_disk_is_one_loss_per_series_and_loses_no_rare_event() -> None:
     series: list[Key] = [("battery", f'{{"battery":"{n}"}}') for n in range(4)]
     backlog, put = Backlog(4 * 20 * ROW_COST), 0
     backlog.put_event(EventAt(5, "link_down", "unplugged"))
@@ -134,7 +134,7 @@ def test_every_row_is_committed_waiting_or_lost_and_no_range_runs_backwards(step
         assert 0 <= first_ns <= last_ns == loss.boottime_ns
 
 
-def test_losses_of_more_series_than_are_told_apart_are_one_loss() -> None:
+def test_losses_of_more_series_than_are_kept_apart_are_one_loss() -> None:
     losses = Losses()
     for n in range(MOST_SERIES + 50):
         losses.add_rows(("cell", str(n)), Loss(2, n, n + 1))
@@ -143,7 +143,7 @@ def test_losses_of_more_series_than_are_told_apart_are_one_loss() -> None:
     assert losses.row_count == 2 * (MOST_SERIES + 50)
 
 
-# what the next start is told
+# the report of the next start
 
 LOSSES = st.builds(Loss, st.integers(1, 2**40), st.integers(0, 2**60), st.integers(0, 2**60))
 TEXTS = st.text(max_size=30)
@@ -156,7 +156,7 @@ TEXTS = st.text(max_size=30)
     st.lists(st.builds(EventAt, st.integers(0, 2**60), TEXTS, st.text(max_size=300), st.just(""), TEXTS), max_size=50),
     st.dictionaries(st.text("j-0123456789.db", min_size=14, max_size=14), st.integers(0, 2**62), max_size=99),
 )
-def test_a_record_has_one_size_and_tells_all_counts(
+def test_a_record_has_a_fixed_size_and_holds_all_counts(
     rows_lost: dict[Key, Loss], events_lost: dict[str, Loss], earlier: list[EventAt], uptos: dict[str, int]
 ) -> None:
     record = Held("boot", 1, 2, "disk full " * 99, Losses(rows_lost, events_lost), True, uptos, tuple(earlier))
@@ -169,7 +169,7 @@ def test_a_record_has_one_size_and_tells_all_counts(
     assert (read.id, read.is_final) == (record.id, True)
 
 
-def test_what_is_no_whole_record_is_none(tmp_path: Path) -> None:
+def test_an_incomplete_record_is_none(tmp_path: Path) -> None:
     record = Held("boot", 1, 2, "why", Losses({("battery", "{}"): Loss(3, 1, 2)}), True)
     assert held_losses.read(tmp_path) is None
     held_losses.reserve(tmp_path)
@@ -194,7 +194,7 @@ def test_what_is_no_whole_record_is_none(tmp_path: Path) -> None:
     assert held_losses.read(tmp_path) is None
 
 
-def test_a_run_that_was_cut_off_is_told_once_with_what_it_had_committed(bench: Bench) -> None:
+def test_a_killed_run_is_reported_once_with_its_committed_rows(bench: Bench) -> None:
     first = bench.open()
     first.begin_run()
     bench.write(first, 3)
@@ -214,7 +214,7 @@ def test_a_run_that_was_cut_off_is_told_once_with_what_it_had_committed(bench: B
     assert f"committed up to boottime {newest_ns + 1} ns" in told[0].detail
 
 
-def test_a_run_that_ended_well_tells_nothing_and_leaves_no_file(tmp_path: Path) -> None:
+def test_a_run_that_ended_cleanly_reports_nothing_and_leaves_no_file(tmp_path: Path) -> None:
     for _ in range(2):
         committer = collect(tmp_path)
         committer.start()
@@ -224,7 +224,7 @@ def test_a_run_that_ended_well_tells_nothing_and_leaves_no_file(tmp_path: Path) 
     assert sorted(p.name for p in (tmp_path / "load").iterdir()) == ["j-00000001.db", "lock"]
 
 
-def test_nobody_else_ends_the_run_of_a_collector_that_was_killed(bench: Bench) -> None:
+def test_no_other_process_ends_the_run_of_a_killed_collector(bench: Bench) -> None:
     first = bench.open()
     first.begin_run()
     bench.write(first)
@@ -239,7 +239,7 @@ def test_nobody_else_ends_the_run_of_a_collector_that_was_killed(bench: Bench) -
     assert [e.kind for e in bench.reader.events_after(0)] == ["x", "run_cut_off", "collector_start"]
 
 
-def test_the_mark_goes_along_when_the_file_is_rolled_over(bench: Bench) -> None:
+def test_the_run_record_is_carried_over_a_roll_over(bench: Bench) -> None:
     first = bench.open()
     first.begin_run()
     bench.write(first)
@@ -258,7 +258,7 @@ def test_the_mark_goes_along_when_the_file_is_rolled_over(bench: Bench) -> None:
 # a full disk
 
 
-def test_a_stop_on_a_full_disk_says_how_much_is_lost_and_the_next_start_records_it(small_disk: Path) -> None:
+def test_a_stop_on_a_full_disk_reports_the_loss_and_the_next_start_records_it(small_disk: Path) -> None:
     committer = collect(small_disk)
     committer.start()
     for k in range(100):
@@ -284,7 +284,7 @@ def test_a_stop_on_a_full_disk_says_how_much_is_lost_and_the_next_start_records_
     assert Counter(e.kind for e in events(small_disk)) == kinds, "it is told once"
 
 
-def test_a_journal_that_finds_no_room_to_begin_does_not_speak_of_memory(small_disk: Path) -> None:
+def test_a_journal_without_space_to_begin_is_not_reported_as_a_memory_error(small_disk: Path) -> None:
     fill(small_disk)
     with pytest.raises(JournalError, match=r"disk full .*; nothing is collected before there is space"):
         collect(small_disk).start()
@@ -297,7 +297,7 @@ def eventually_committed(committer: Committer) -> None:
         time.sleep(0.005)
 
 
-def test_the_ballast_is_enough_to_commit_what_waits_at_a_stop(small_disk: Path) -> None:
+def test_the_ballast_suffices_to_commit_the_queue_at_a_stop(small_disk: Path) -> None:
     committer = collect(small_disk, JournalSettings(commit_window_s=60.0, ballast_mib=0.25, min_free_mib=0.0))
     committer.start()
     filler = fill(small_disk)
@@ -309,7 +309,7 @@ def test_the_ballast_is_enough_to_commit_what_waits_at_a_stop(small_disk: Path) 
     assert "disk_full_over" in {e.kind for e in events(small_disk)}
 
 
-def test_a_collector_killed_on_a_full_disk_has_noted_what_waited(
+def test_a_collector_killed_on_a_full_disk_has_recorded_its_queue(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(committer_module, "NOTE_S", 0.0)
@@ -337,7 +337,7 @@ def test_a_collector_killed_on_a_full_disk_has_noted_what_waited(
     assert told_lost(small_disk) == 0, "what was committed at last is not told as lost"
 
 
-def test_losses_that_could_not_be_told_at_one_start_are_told_at_a_later_one(bench: Bench) -> None:
+def test_losses_that_could_not_be_reported_at_one_start_are_reported_at_a_later_one(bench: Bench) -> None:
     record = Held("boot-1", 1, 2, "full", Losses({("battery", "{}"): Loss(7, 1, 2)}), True)
     bench.close(bench.open())
     held_losses.write(bench.directory, record)
@@ -416,7 +416,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [(errno.EIO, 10), (errno.EIO, 100), (errno.ENOSPC, 30)],
     ids=["EIO 1 %", "EIO 10 %", "full"],
 )
-def test_every_row_is_committed_or_told_as_lost_when_system_calls_fail(
+def test_every_row_is_committed_or_reported_as_lost_when_system_calls_fail(
     library: Path, tmp_path: Path, number: int, per_mille: int, seed: int
 ) -> None:
     state, control = tmp_path / "state", tmp_path / "control"
@@ -436,7 +436,7 @@ def test_every_row_is_committed_or_told_as_lost_when_system_calls_fail(
         assert ended.returncode == 74
 
 
-def test_a_slice_that_the_disk_does_not_give_now_is_not_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slice_that_is_unreadable_for_a_while_is_not_lost(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = bench.open()
     bench.write(writer, 5)
     writer.replace_live(FileSuspect("disk I/O error"))
@@ -460,7 +460,7 @@ def test_a_slice_that_the_disk_does_not_give_now_is_not_lost(bench: Bench, monke
     ]
 
 
-def test_what_was_salvaged_is_salvaged_on_when_the_next_file_fails_too(bench: Bench) -> None:
+def test_recovered_rows_are_recovered_again_when_the_next_file_fails_too(bench: Bench) -> None:
     writer = bench.open()
     bench.write(writer, 5)
     writer.replace_live(FileSuspect("disk I/O error"))
@@ -472,7 +472,7 @@ def test_what_was_salvaged_is_salvaged_on_when_the_next_file_fails_too(bench: Be
     assert bad_files(bench.directory) == []
 
 
-def test_files_in_which_nothing_was_acknowledged_do_not_pile_up(bench: Bench) -> None:
+def test_files_without_an_acknowledged_row_do_not_accumulate(bench: Bench) -> None:
     writer = bench.open()
     bench.write(writer)
     for _ in range(10):
@@ -481,7 +481,7 @@ def test_files_in_which_nothing_was_acknowledged_do_not_pile_up(bench: Bench) ->
     assert len(list(bench.directory.glob("j-*.db"))) == 1
 
 
-def test_putting_aside_is_taken_up_where_it_was_broken_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_quarantine_is_resumed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = bench.open()
     bench.write(writer, 3)
     rename, renamed = Path.rename, Counter[str]()
@@ -512,7 +512,7 @@ class Unclosed:
         self._connection = connection
 
     def close(self) -> None:
-        """Do nothing."""
+        """Leave the connection open."""
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._connection, name)

@@ -1,7 +1,7 @@
-"""kill -9 at any moment: what was acknowledged is there, once, in order, and nothing is torn.
+"""kill -9 at any moment: every acknowledged row is stored once, in order, and no row is torn.
 
-BATTFLEET_KILLS=200 makes it a campaign. (That a killed process loses nothing says little about power cuts: the kernel
-still has what was written. synchronous=FULL is checked by `test_writer`.)
+BATTFLEET_KILLS=200 makes the test longer. (It proves little about power cuts, after which the kernel's buffers are lost
+too. synchronous=FULL is checked by `test_writer`.)
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def run_and_kill(state: Path, seed: int, delay_s: float) -> int:
 
 
 @pytest.mark.skipif(KILLS > 60 and "CI" in os.environ, reason="a campaign is not for every run")
-def test_no_acknowledged_row_is_lost_doubled_or_torn(tmp_path: Path) -> None:
+def test_no_acknowledged_row_is_lost_duplicated_or_torn(tmp_path: Path) -> None:
     choose = random.Random(1)
     reader = JournalReader(tmp_path / "load")
     for trial in range(KILLS):

@@ -1,4 +1,4 @@
-"""Random work, upkeep and crashes against a list: what was acknowledged is read back, once, in order."""
+"""Random commits, maintenance and crashes against a list: acknowledged rows are read back, once, in order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MEMORY = Path("/dev/shm")
 
 
 class JournalModel(RuleBasedStateMachine):
-    """`written` is the twin: what COMMIT returned for."""
+    """`written` is the reference: the rows whose COMMIT returned."""
 
     @initialize()
     def begin(self) -> None:
@@ -95,7 +95,7 @@ class JournalModel(RuleBasedStateMachine):
 
     @rule()
     def crash(self) -> None:
-        """The folder as it is now, WAL and all, is what the next process finds."""
+        """The folder as it is now, WAL included, is what the next process opens."""
         self.runs += 1
         shutil.copytree(self.root / str(self.runs - 1), self.root / str(self.runs))
         self.writer.close()

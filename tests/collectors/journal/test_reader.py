@@ -1,4 +1,4 @@
-"""Readers beside a busy writer: no error, nothing missing, nothing twice, and charts that agree with the rows."""
+"""Readers beside a busy writer: no error, every row exactly once, and charts that agree with the rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.testing.journal import QUIET, SECOND, Bench, column, read_all, rows
 START = 1_700_000_000 * SECOND
 
 
-def test_nothing_is_there_before_anything_was_written(tmp_path: Path) -> None:
+def test_an_unwritten_journal_is_empty(tmp_path: Path) -> None:
     reader = JournalReader(tmp_path / "nobody")
     assert (reader.newest_seq(), reader.boots(), reader.streams(), reader.tail()) == (0, [], [], [])
     assert (reader.after(0).hi, reader.chunks_after(0), reader.events_after(0)) == (0, [], [])
@@ -93,7 +93,7 @@ def values(span: RowRange) -> list[float]:
     return [float(v) for v in span.columns[0].values]
 
 
-def test_a_file_that_vanished_is_no_error(bench: Bench) -> None:
+def test_a_deleted_file_is_no_error(bench: Bench) -> None:
     writer = bench.open()
     bench.write(writer, 5)
     writer.roll()
@@ -124,7 +124,7 @@ def test_events_come_in_order_beside_the_rows(bench: Bench) -> None:
     assert (batch.hi, [c.hi for c in batch.chunks], [e.seq for e in batch.events]) == (3, [1, 3], [2])
 
 
-def test_roll_ups_are_what_the_rows_say(bench: Bench) -> None:
+def test_roll_ups_agree_with_the_rows(bench: Bench) -> None:
     writer = bench.open(JournalSettings(ballast_mib=0.0, min_free_mib=0.0))
     noise = np.random.default_rng(3)
     truth: list[tuple[int, float]] = []
@@ -154,9 +154,7 @@ def test_roll_ups_are_what_the_rows_say(bench: Bench) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 500), st.floats(-1e6, 1e6)), min_size=2, max_size=60), st.data())
-def test_bins_of_parts_put_together_are_the_bins_of_the_whole(
-    found: list[tuple[int, float]], data: st.DataObject
-) -> None:
+def test_merged_bins_of_parts_are_the_bins_of_the_whole(found: list[tuple[int, float]], data: st.DataObject) -> None:
     stamps = np.array([s * SECOND for s, _ in found], dtype=np.int64)
     numbers = np.array([v for _, v in found])
     cut = data.draw(st.integers(1, len(found) - 1))

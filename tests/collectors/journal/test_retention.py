@@ -1,4 +1,4 @@
-"""Only what every sink has is deleted freely; everything else goes last, in order, and with an event."""
+"""Confirmed rows are deleted freely; all other rows are deleted last, in order, and with an event."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def settings(**changes: object) -> JournalSettings:
 
 
 def four_files(bench: Bench, wanted: JournalSettings) -> JournalWriter:
-    """Three sealed files of 100 rows (seq 1, 2, 3) and an empty live one."""
+    """Three sealed files of 100 rows (seq 1, 2, 3) and an empty active one."""
     writer = bench.open(wanted)
     for number in range(3):
         stamps = [bench.clock.boottime_ns() + (i + 1) * SECOND for i in range(100)]
@@ -51,7 +51,7 @@ def test_without_a_reason_nothing_is_deleted(bench: Bench, tmp_path: Path) -> No
     assert bench.events == []
 
 
-def test_over_the_cap_only_what_every_sink_has_goes(bench: Bench, tmp_path: Path) -> None:
+def test_over_the_cap_only_rows_confirmed_by_every_sink_are_deleted(bench: Bench, tmp_path: Path) -> None:
     writer = four_files(bench, settings(sinks=("lab", "office"), cap_mib=0.2))
     shipped(tmp_path, lab=3, office=1)
     assert upkeep(bench, writer) == ALL[1:]
@@ -59,7 +59,9 @@ def test_over_the_cap_only_what_every_sink_has_goes(bench: Bench, tmp_path: Path
     assert "j-00000001.db: seq 1 to 1, 100 points: shipped" in bench.events[0][1]
 
 
-def test_over_the_cap_and_not_shipped_rows_go_before_files_and_both_are_told(bench: Bench, tmp_path: Path) -> None:
+def test_over_the_cap_unshipped_rows_are_thinned_before_files_are_deleted_with_events(
+    bench: Bench, tmp_path: Path
+) -> None:
     writer = four_files(bench, settings(sinks=("lab",), cap_mib=0.15))
     shipped(tmp_path, lab=0)
     bench.clock.state = SYNCHRONISED
@@ -83,7 +85,7 @@ def test_a_thinned_file_keeps_its_charts(bench: Bench) -> None:
     assert bench.values() == [1.0] * 100 + [2.0] * 100
 
 
-def test_without_sinks_the_journal_is_the_store_and_only_age_and_cap_delete(bench: Bench) -> None:
+def test_without_sinks_only_age_and_cap_delete(bench: Bench) -> None:
     writer = four_files(bench, settings(keep_days=1.0))
     assert upkeep(bench, writer) == ALL
     bench.clock.sleep_s(86_400 - 150)
@@ -93,14 +95,14 @@ def test_without_sinks_the_journal_is_the_store_and_only_age_and_cap_delete(benc
     assert upkeep(bench, writer) == ALL[2:], "nobody knows how old it is"
 
 
-def test_what_is_not_shipped_is_kept_beyond_its_age(bench: Bench, tmp_path: Path) -> None:
+def test_unshipped_rows_are_kept_beyond_their_age(bench: Bench, tmp_path: Path) -> None:
     writer = four_files(bench, settings(keep_days=0.0, keep_confirmed_days=0.0, sinks=("lab",)))
     shipped(tmp_path, lab=1)
     assert upkeep(bench, writer) == ALL[1:]
 
 
 def confirmed(state: Path, wall_ns: int, **cursors: int) -> None:
-    """Note, as the shipper does once a day, where the cursors stand."""
+    """Record the cursors' positions, as the shipper does once a day."""
     shipped(state, **cursors)
     with sqlite3.connect(state / "ship.db") as connection:
         connection.execute(
@@ -111,7 +113,7 @@ def confirmed(state: Path, wall_ns: int, **cursors: int) -> None:
     connection.close()
 
 
-def test_what_every_sink_has_is_kept_for_days_after_it_was_confirmed(bench: Bench, tmp_path: Path) -> None:
+def test_confirmed_rows_are_kept_for_days_after_their_confirmation(bench: Bench, tmp_path: Path) -> None:
     """A database can lose what it has acknowledged; a backlog that was confirmed just now may be old."""
     writer = four_files(bench, settings(keep_days=1.0, keep_confirmed_days=14.0, sinks=("lab", "office")))
     bench.clock.sleep_s(30 * 86_400)
@@ -123,14 +125,14 @@ def test_what_every_sink_has_is_kept_for_days_after_it_was_confirmed(bench: Benc
     assert bench.events[-1][1].endswith("older than keep_days")
 
 
-def test_a_full_disk_takes_no_more_confirmed_files_than_it_needs(bench: Bench, tmp_path: Path) -> None:
+def test_a_full_disk_deletes_no_more_confirmed_files_than_needed(bench: Bench, tmp_path: Path) -> None:
     writer = four_files(bench, settings(sinks=("lab",)))
     shipped(tmp_path, lab=3)
     writer.make_room()
     assert [p.name for p in journal_files(bench.directory)] == ALL[1:]
 
 
-def test_a_low_disk_frees_what_is_shipped_before_the_next_commit(bench: Bench, tmp_path: Path) -> None:
+def test_shipped_files_are_deleted_before_the_next_commit_when_the_disk_is_low(bench: Bench, tmp_path: Path) -> None:
     writer = four_files(bench, settings(sinks=("lab",), min_free_mib=2.0**40))
     shipped(tmp_path, lab=2)
     bench.write(writer)

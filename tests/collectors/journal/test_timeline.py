@@ -1,4 +1,4 @@
-"""Every sample gets its true time once that is known, nothing is shipped before, and what was shipped never moves."""
+"""Every sample gets its true time once it is known, none is shipped before, and shipped stamps never change."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_an_unsynchronised_boot_has_no_time() -> None:
     assert offsets([step(0, 7, UNSYNCHRONISED), step(10, 8, UNSYNCHRONISED)], 5, 15) == [None, None]
 
 
-def test_synchronisation_reaches_back_to_the_last_time_that_was_known() -> None:
+def test_synchronisation_applies_back_to_the_last_known_time() -> None:
     steps = [
         step(0, 1, UNSYNCHRONISED), step(10, 2, SYNCHRONISED), step(20, 3, UNSYNCHRONISED),
         step(30, 4, UNSYNCHRONISED), step(40, 5, SYNCHRONISED), step(50, 6, UNSYNCHRONISED),
@@ -46,14 +46,14 @@ def test_synchronisation_reaches_back_to_the_last_time_that_was_known() -> None:
     assert offsets(steps, 0, 9, 10, 19, 20, 35, 40, 49, 50, 99) == [2, 2, 2, 2, 5, 5, 5, 5, None, None]
 
 
-def test_a_person_is_believed_until_a_time_service_knows_better() -> None:
+def test_a_manually_set_clock_applies_until_a_time_service_synchronises() -> None:
     said = [step(0, 1, UNSYNCHRONISED), step(10, 2, SET_BY_PERSON)]
     assert offsets(said, 5, 15) == [2, 2]
     assert offsets([*said, step(20, 3, SET_BY_PERSON)], 5, 15, 25) == [3, 3, 3]
     assert offsets([*said, step(20, 3, SYNCHRONISED)], 5, 15, 25) == [3, 3, 3]
 
 
-def test_what_was_frozen_stays_and_the_rest_is_corrected() -> None:
+def test_frozen_offsets_stay_and_the_rest_is_corrected() -> None:
     steps = [step(0, 1, UNSYNCHRONISED), step(10, 2, SET_BY_PERSON), step(20, 3, SYNCHRONISED)]
     frozen = with_frozen(steps, [step(0, 2, SET_BY_PERSON, True)])
     assert offsets(frozen, 5, 15, 25) == [2, 3, 3]
@@ -84,7 +84,7 @@ def test_the_rules_hold_for_any_table(steps: list[ClockStep], stamp: int) -> Non
 
 @settings(max_examples=200, deadline=None)
 @given(STEPS, st.integers(-20, 60), st.integers(0, 40), st.lists(st.integers(0, 70), max_size=20))
-def test_intervals_are_the_inverse_of_the_way_to_wall(
+def test_intervals_are_the_inverse_of_the_wall_time_mapping(
     steps: list[ClockStep], start: int, width: int, stamps: list[int]
 ) -> None:
     timeline = resolve(steps)
@@ -95,7 +95,7 @@ def test_intervals_are_the_inverse_of_the_way_to_wall(
         assert inside == (k and start <= w < start + width)
 
 
-def test_a_step_is_a_row_jitter_and_silence_of_the_time_service_are_not() -> None:
+def test_a_step_adds_a_row_and_jitter_or_a_silent_time_service_adds_none() -> None:
     last = step(0, 10 * SECOND, SYNCHRONISED)
     assert step_after(None, ClockReading(5, 1, UNSYNCHRONISED)) == step(5, 1, UNSYNCHRONISED)
     assert step_after(last, ClockReading(5, 10 * SECOND + 900_000, SYNCHRONISED)) is None
@@ -121,7 +121,7 @@ def test_samples_before_synchronisation_wait_and_then_get_their_true_time(bench:
     assert bench.walls() == [TRUE_S + s for s in (11, 12, 13, 14, 15)]
 
 
-def test_late_synchronisation_reaches_back_over_blocks_files_and_restarts(bench: Bench) -> None:
+def test_late_synchronisation_applies_back_over_blocks_files_and_restarts(bench: Bench) -> None:
     wrong_at_boot(bench)
     writer = bench.open()
     bench.write(writer, 3)
@@ -137,7 +137,7 @@ def test_late_synchronisation_reaches_back_over_blocks_files_and_restarts(bench:
     assert [w for span in spans for w in span.wall_ns.tolist()] == [(TRUE_S + s) * SECOND for s in (12, 13, 14)]
 
 
-def test_a_backward_step_makes_no_two_rows_alike(bench: Bench) -> None:
+def test_a_backward_step_gives_no_two_rows_the_same_stamp(bench: Bench) -> None:
     writer = bench.open()
     bench.write(writer, 5)
     bench.clock.step_s(-3.0005)
@@ -148,7 +148,7 @@ def test_a_backward_step_makes_no_two_rows_alike(bench: Bench) -> None:
     assert [s.state for s in bench.reader.clock_steps("fake-boot")] == [SYNCHRONISED] * 2
 
 
-def test_rows_after_an_unvouched_step_wait_for_the_time_service(bench: Bench) -> None:
+def test_rows_after_an_unsynchronised_step_wait_for_the_time_service(bench: Bench) -> None:
     writer = bench.open()
     bench.write(writer, 2)
     bench.clock.lose_synchronisation()
@@ -162,7 +162,7 @@ def test_rows_after_an_unvouched_step_wait_for_the_time_service(bench: Bench) ->
     assert bench.walls() == [TRUE_S + s for s in range(11, 18)]
 
 
-def test_the_clock_is_looked_at_even_when_nothing_is_to_be_written(bench: Bench) -> None:
+def test_the_clock_is_read_even_when_no_row_is_to_be_written(bench: Bench) -> None:
     wrong_at_boot(bench)
     writer = bench.open()
     bench.write(writer, 1)
@@ -186,7 +186,7 @@ def ship_db(state: Path, cursor: int, *frozen: ClockStep) -> None:
     connection.close()
 
 
-def test_an_offset_that_was_shipped_holds_against_later_knowledge(bench: Bench, tmp_path: Path) -> None:
+def test_a_shipped_offset_is_not_changed_by_a_later_synchronisation(bench: Bench, tmp_path: Path) -> None:
     wrong_at_boot(bench)
     writer = bench.open()
     bench.write(writer, 2)
@@ -220,7 +220,7 @@ def test_a_boot_that_never_synchronised_can_be_set_afterwards(bench: Bench) -> N
     assert not clock_request.is_waiting(bench.directory)
 
 
-def test_a_known_clock_an_unknown_boot_and_nonsense_are_refused_with_an_event(bench: Bench) -> None:
+def test_requests_for_a_known_clock_an_unknown_boot_or_invalid_ones_are_rejected_with_an_event(bench: Bench) -> None:
     writer = bench.open()
     bench.write(writer, 1)
     for wanted in (clock_request.ClockRequest("fake-boot", 0, 1), clock_request.ClockRequest("no-such-boot", 0, 1)):
@@ -234,7 +234,7 @@ def test_a_known_clock_an_unknown_boot_and_nonsense_are_refused_with_an_event(be
     assert "no-such-boot" in bench.events[1][1]
 
 
-def test_a_request_that_is_taken_twice_changes_nothing(bench: Bench) -> None:
+def test_a_request_that_is_applied_twice_changes_nothing(bench: Bench) -> None:
     wrong_at_boot(bench)
     writer = bench.open()
     bench.write(writer, 1)
@@ -244,7 +244,7 @@ def test_a_request_that_is_taken_twice_changes_nothing(bench: Bench) -> None:
     assert [s.state for s in bench.reader.clock_steps("fake-boot")] == [UNSYNCHRONISED, SET_BY_PERSON]
 
 
-def test_not_knowing_what_was_shipped_is_nothing_shipped(tmp_path: Path) -> None:
+def test_an_unknown_shipper_state_counts_as_nothing_shipped(tmp_path: Path) -> None:
     path = tmp_path / "ship.db"
     assert (read_cursors(path, "load"), read_frozen(path, "load")) == ({}, {})
     sqlite3.connect(path).close()

@@ -1,4 +1,4 @@
-"""The writer keeps its promise or refuses to begin; damage and full disks cost as little as they can."""
+"""The writer keeps every acknowledged row or refuses to start; damage and full disks cost the least possible."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_second_writer_is_refused(bench: Bench) -> None:
         bench.open()
 
 
-def test_a_newer_journal_is_refused_and_not_touched(bench: Bench) -> None:
+def test_a_newer_journal_is_rejected_and_not_changed(bench: Bench) -> None:
     bench.close(bench.open())
     path = journal_files(bench.directory)[0]
     with sqlite3.connect(path) as connection:
@@ -59,7 +59,7 @@ def test_a_newer_journal_is_refused_and_not_touched(bench: Bench) -> None:
     assert {p.name: p.read_bytes() for p in bench.directory.iterdir()} == before
 
 
-def test_a_read_only_place_is_named(small_disk: Path) -> None:
+def test_a_read_only_folder_is_named(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(JournalReadOnly, match="cannot be written"):
         Bench(small_disk).open()
@@ -85,7 +85,7 @@ def test_a_full_disk_loses_nothing_and_commits_go_on_when_there_is_room(small_di
     bench.close(writer)
 
 
-def test_stamps_of_a_series_rise_whatever_comes(bench: Bench) -> None:
+def test_stamps_of_a_series_always_rise(bench: Bench) -> None:
     writer = bench.open()
     writer.commit(rows({"voltage_v": 1.0}, 5, 5, 5))
     writer.commit(rows({"voltage_v": 2.0}, 5, 9))
@@ -99,7 +99,7 @@ def test_stamps_of_a_series_rise_whatever_comes(bench: Bench) -> None:
     assert by_cell == {"": [5, 6, 7, 8, 9, 10], "1": [9]}
 
 
-def test_rows_that_come_much_too_late_are_an_event(bench: Bench) -> None:
+def test_rows_that_arrive_much_too_late_are_an_event(bench: Bench) -> None:
     writer = bench.open()
     writer.commit(rows({"voltage_v": 1.0}, 5 * SECOND))
     writer.commit(rows({"voltage_v": 2.0}, 3 * SECOND))
@@ -132,7 +132,7 @@ def test_a_new_field_makes_a_new_stream_that_has_all_fields(bench: Bench) -> Non
     assert [f.unit for f in bench.reader.streams()[1].fields] == ["V", "A"]
 
 
-def test_roll_over_seals_the_file_for_good(bench: Bench) -> None:
+def test_roll_over_seals_the_file_permanently(bench: Bench) -> None:
     writer = bench.open()
     bench.write(writer, 5)
     writer.roll()
@@ -187,7 +187,7 @@ def test_a_file_that_could_not_be_sealed_is_sealed_later(bench: Bench) -> None:
     assert bench.values() == [1.0, 2.0, 3.0]
 
 
-def test_numbers_go_on_after_every_sinks_cursor(bench: Bench, tmp_path: Path) -> None:
+def test_sequence_numbers_continue_after_every_sinks_cursor(bench: Bench, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "ship.db") as connection:
         connection.execute("CREATE TABLE cursor(sink TEXT, collector TEXT, seq INTEGER, live INTEGER)")
         connection.execute("INSERT INTO cursor VALUES ('lab', 'load', 5000, 5000)")
@@ -202,7 +202,7 @@ def spoil(path: Path, at: int, size: int) -> None:
         file.write(b"\xa5" * size)
 
 
-def test_a_file_damaged_at_its_head_is_put_aside_and_a_new_one_begun(bench: Bench) -> None:
+def test_a_file_damaged_at_its_head_is_quarantined_and_a_new_one_is_created(bench: Bench) -> None:
     writer = bench.open()
     bench.write(writer, 3)
     bench.close(writer)
@@ -218,7 +218,7 @@ def test_a_file_damaged_at_its_head_is_put_aside_and_a_new_one_begun(bench: Benc
     assert bad_files(bench.directory) == []
 
 
-def test_a_file_damaged_in_the_middle_gives_back_what_is_readable(bench: Bench) -> None:
+def test_the_readable_rows_of_a_file_damaged_in_the_middle_are_recovered(bench: Bench) -> None:
     writer = bench.open()
     values = np.random.default_rng(1).random(16_000).tolist()
     for start in range(0, 16_000, 3200):
@@ -242,7 +242,7 @@ def test_a_file_damaged_in_the_middle_gives_back_what_is_readable(bench: Bench) 
     assert [e.kind for e in bench.reader.events_after(0)] == ["kept"]
 
 
-def test_a_row_whose_checksum_fails_is_left_out_and_told(bench: Bench) -> None:
+def test_a_row_whose_checksum_fails_is_left_out_and_reported(bench: Bench) -> None:
     writer = bench.open()
     bench.write(writer, 5)
     bench.close(writer)
@@ -259,7 +259,7 @@ def test_a_row_whose_checksum_fails_is_left_out_and_told(bench: Bench) -> None:
     assert bench.values() == [1.0, 2.0, 4.0, 5.0]
 
 
-def test_an_io_error_costs_no_acknowledged_row_and_doubles_none(bench: Bench) -> None:
+def test_an_io_error_loses_and_duplicates_no_acknowledged_row(bench: Bench) -> None:
     writer = bench.open()
     bench.write(writer, 4)
     writer.compact()
@@ -276,7 +276,7 @@ def test_an_io_error_costs_no_acknowledged_row_and_doubles_none(bench: Bench) ->
     assert sorted(bench.walls()) == [1_700_000_011.0 + i for i in range(9)]
 
 
-def test_a_salvage_that_was_cut_off_goes_on(bench: Bench) -> None:
+def test_an_interrupted_recovery_is_resumed(bench: Bench) -> None:
     writer = bench.open()
     for i in range(120):
         bench.write(writer, 1, value=float(i))
@@ -291,7 +291,7 @@ def test_a_salvage_that_was_cut_off_goes_on(bench: Bench) -> None:
     assert sorted(bench.values()) == [float(i) for i in range(120)]
 
 
-def test_what_another_program_left_is_not_taken_for_a_journal(bench: Bench) -> None:
+def test_a_file_of_another_program_is_not_taken_for_a_journal(bench: Bench) -> None:
     bench.directory.mkdir(parents=True)
     path_of(bench.directory, 3).write_bytes(b"hello")
     with sqlite3.connect(path_of(bench.directory, 4)) as connection:

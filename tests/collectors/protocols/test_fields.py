@@ -1,4 +1,4 @@
-"""A field table read forwards and backwards is itself."""
+"""A field table decodes what it encodes, exactly."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_float_that_is_no_number_is_no_value(number: float) -> None:
 
 
 @pytest.mark.parametrize("values", [{"pack_voltage_v": 655.36}, {"current_a": -400.0}, {"mode": 4.0}])
-def test_what_does_not_fit_is_an_error_not_clipped(values: dict[str, float]) -> None:
+def test_a_value_out_of_range_is_an_error_and_not_clipped(values: dict[str, float]) -> None:
     with pytest.raises(struct.error):
         encode(FIELDS, values, 8)
 

@@ -1,4 +1,4 @@
-"""Modbus TCP frames: whole and right, or an error; an answer belongs to its question or is dropped."""
+"""Modbus TCP frames are complete and valid, or an error; a reply matches its request or is dropped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WRITTEN = bytes.fromhex("00 09 00 00 00 06 01 10 AB 7C 00 02")
 ILLEGAL_ADDRESS = bytes.fromhex("00 0D 00 00 00 03 01 90 02")
 
 
-def test_requests_are_those_of_the_sheet() -> None:
+def test_requests_are_encoded_as_documented() -> None:
     assert modbus.read_request(1, 0, 2) == READ_AIN0
     assert modbus.write_request(9, 43900, bytes.fromhex("41 20 00 00")) == WRITE_RANGE
 
@@ -57,7 +57,7 @@ def test_a_frame_cut_short_is_not_whole_yet(frame: bytes) -> None:
         ("00 01 00 00 00 07 09 03 04 40 A0 00 00", "unit: expected 1, got 9", 1),
     ],
 )
-def test_what_is_no_answer_to_the_question_is_an_error_and_dropped(buffer: str, problem: str, drop: int) -> None:
+def test_a_frame_that_does_not_answer_the_request_is_an_error_and_dropped(buffer: str, problem: str, drop: int) -> None:
     with pytest.raises(FrameError, match=problem) as caught:
         modbus.read_cutter(1, 2)(bytes.fromhex(buffer))
     assert caught.value.drop == drop
@@ -76,6 +76,8 @@ def test_a_write_takes_whole_registers_that_fit(data: bytes) -> None:
 
 
 @given(st.integers(0, 0xFFFF), st.integers(0, 0xFF), st.binary(min_size=1, max_size=252), st.binary(max_size=8))
-def test_what_was_encoded_is_taken_whatever_follows(transaction: int, function: int, body: bytes, rest: bytes) -> None:
+def test_an_encoded_frame_is_decoded_whatever_follows(
+    transaction: int, function: int, body: bytes, rest: bytes
+) -> None:
     frame = modbus.encode(transaction, function, body)
     assert modbus.take(frame + rest) == (Frame(transaction, function, body), len(frame))

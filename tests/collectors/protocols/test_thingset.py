@@ -1,4 +1,4 @@
-"""ThingSet text mode: published lines, checksums, and what noise, cuts and wrong bits may never become."""
+"""ThingSet text mode: published lines and checksums; noise, cut lines and wrong bits never become data."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def with_check(text: str) -> str:
 
 
 @every_line
-def test_a_published_response_means_what_the_sheet_says(generation: Generation, line: Mapping[str, Any]) -> None:
+def test_a_published_response_has_its_documented_meaning(generation: Generation, line: Mapping[str, Any]) -> None:
     found = thingset.parse(line["response"].encode())
     assert isinstance(found, Response)
     assert found.code == line["code"]
@@ -81,7 +81,7 @@ def test_a_published_publication_is_flat(generation: Generation, line: Mapping[s
     assert generation in thingset.generations(found)
 
 
-def test_a_mixed_stream_comes_apart() -> None:
+def test_a_mixed_stream_is_split_into_its_messages() -> None:
     stream = b'Received Request (15 bytes): ?output "Bat_V"\n# {"Uptime_s":11,"Bat_V":12.80}\n:85 Content. 12.80\n'
     noise, publication, response = [message for _, message in thingset.messages([stream])]
     assert isinstance(noise, Other)
@@ -219,7 +219,7 @@ def test_eight_digits_of_their_own_are_a_number() -> None:
 
 @modest
 @given(objects, st.sampled_from(["#", "#serial", "#/node/mLive_"]), st.sampled_from([b"\n", b"\r\n"]))
-def test_what_was_dumped_is_read(values: dict[str, Any], head: str, end: bytes) -> None:
+def test_dumped_data_are_read(values: dict[str, Any], head: str, end: bytes) -> None:
     flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= {f"{name}/{n}": v for n, v in value.items()} if isinstance(value, dict) else {name: value}
@@ -237,7 +237,7 @@ def test_what_was_dumped_is_read(values: dict[str, Any], head: str, end: bytes) 
     st.lists(st.sampled_from([b'# {"a":1}\n', b":85 Content. 2\n", b"\n", b"debug\r\n", b"# {\n"]), max_size=8),
     st.data(),
 )
-def test_how_a_stream_is_split_changes_nothing(lines: list[bytes], data: st.DataObject) -> None:
+def test_messages_do_not_depend_on_how_a_stream_is_split(lines: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(lines)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
     pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
@@ -260,7 +260,7 @@ def test_a_garbled_line_is_dropped_with_its_end() -> None:
     assert error.value.drop == 19
 
 
-def test_a_capture_that_ends_within_a_line_says_so() -> None:
+def test_a_capture_that_ends_within_a_line_is_an_error() -> None:
     (text, message), *rest = thingset.messages([b'# {"a":', b"1}"])
     assert (text, rest) == ('# {"a":1}', [])
     assert isinstance(message, FrameError)
@@ -273,7 +273,7 @@ def test_any_bytes_are_messages_or_errors(chunks: list[bytes]) -> None:
         assert isinstance(message, Response | Publication | Other | FrameError)
 
 
-def test_an_answer_that_was_there_before_the_request_is_not_its_answer() -> None:
+def test_a_response_received_before_the_request_is_not_its_response() -> None:
     reader = Reader()
     reader.asks()
     first = reader.cut(b":85 Content. 1\n:85 Content. 2\n# {}\n")
@@ -304,7 +304,7 @@ def test_after_a_flush_nothing_is_late() -> None:
 
 
 @pytest.mark.parametrize("path", ["a b", "a\n", "ä"])
-def test_a_path_that_would_be_taken_for_something_else_is_refused(path: str) -> None:
+def test_an_ambiguous_path_is_rejected(path: str) -> None:
     with pytest.raises(ValueError, match="path"):
         thingset.get("0.3", path)
 
@@ -314,7 +314,7 @@ def test_a_request_fits_the_devices_buffer() -> None:
         thingset.fetch("0.3", "output", ["x" * 20] * 30)
 
 
-def test_names_and_members_are_asked_in_the_generations_own_way() -> None:
+def test_names_and_members_are_requested_in_the_syntax_of_the_generation() -> None:
     assert thingset.names("0.6", "Battery") == b"?Battery null\n"
     assert thingset.get("0.2", "rec") == b"!rec {}\n"
     assert thingset.delete("0.3", "pub/serial/IDs", "Bat_W") == b'-pub/serial/IDs "Bat_W"\n'

@@ -1,4 +1,4 @@
-"""ship.toml: every mistake at once, file and key named, and no secret anywhere but in its file."""
+"""ship.toml: every mistake is reported at once, with file and key, and secrets stand only in their own files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_good_file_is_loaded_with_its_defaults(tmp_path: Path) -> None:
     assert [(s.name, s.gzip_level, s.batch_lines) for s in loaded.sinks] == [("lab", 1, 5000), ("cloud", 6, 5000)]
 
 
-def test_each_dialect_writes_where_and_as_its_server_wants_it(tmp_path: Path) -> None:
+def test_each_dialect_writes_to_the_url_and_with_the_headers_of_its_server(tmp_path: Path) -> None:
     old, new = load(written(tmp_path, GOOD)).sinks
     assert endpoint(old, "secret").path == "/influx/write?db=bat&rp=raw&precision=ns"
     assert endpoint(old, "secret").headers == {"Authorization": "Basic YmVuY2gtMTpzZWNyZXQ="}
@@ -54,7 +54,7 @@ def test_each_dialect_writes_where_and_as_its_server_wants_it(tmp_path: Path) ->
     assert endpoint(SinkConfig("open", "influxdb1", "http://h:1", "bat"), "").headers == {}
 
 
-def test_all_mistakes_come_at_once_and_name_file_and_key(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once_with_file_and_key(tmp_path: Path) -> None:
     text = GOOD.replace('bench = "bench-1"', 'bench = "bench 1"').replace("gzip_level = 6", "gzip_level = 10")
     text = text.replace('database = "bat"', 'databse = "bat"').replace('name = "cloud"', 'name = "lab"')
     path = written(tmp_path, text + "[shop]\n")
@@ -87,14 +87,14 @@ def test_all_mistakes_come_at_once_and_name_file_and_key(tmp_path: Path) -> None
         ("[ship]", "[ship]\nsave_s = 0", "save_s: expected 0.01 to 3600"),
     ],
 )
-def test_what_no_server_could_be_reached_with_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
+def test_an_unusable_address_is_rejected(tmp_path: Path, old: str, new: str, words: str) -> None:
     assert old in GOOD
     with pytest.raises(ConfigError) as caught:
         load(written(tmp_path, GOOD.replace(old, new)))
     assert words in str(caught.value)
 
 
-def test_no_sink_and_single_brackets_are_said_so(tmp_path: Path) -> None:
+def test_no_sink_and_single_brackets_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to ship to"):
         load(written(tmp_path, '[ship]\nbench = "b"\n'))
     with pytest.raises(ConfigError, match="double brackets"):
@@ -116,7 +116,7 @@ def test_secrets_come_from_files_or_from_systemd(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"two\nlines", b"\xff"])
-def test_a_secret_that_is_none_is_refused_without_showing_it(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_secret_is_rejected_without_showing_it(tmp_path: Path, content: bytes) -> None:
     loaded = load(written(tmp_path, GOOD))
     (tmp_path / "password").write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -139,7 +139,7 @@ def test_the_check_also_looks_for_secrets_and_certificates(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o606, 0o602])
-def test_the_check_refuses_a_secret_that_is_everybodys(tmp_path: Path, mode: int) -> None:
+def test_the_check_rejects_a_secret_that_everybody_can_read(tmp_path: Path, mode: int) -> None:
     for name in ("password", "token"):
         (tmp_path / name).write_text("x")
         (tmp_path / name).chmod(0o600)

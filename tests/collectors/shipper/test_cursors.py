@@ -1,4 +1,4 @@
-"""ship.db: marks that may lag and never lead, letters that are kept once and not for ever."""
+"""ship.db: cursors may lag but never lead; dead letters are stored once and for a limited time."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def store(tmp_path: Path) -> Iterator[ShipStore]:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["live", "split", "drain", "hold"]), st.integers(1, 8)), max_size=30))
-def test_what_is_confirmed_is_never_ahead_of_what_was_done(steps: list[tuple[str, int]]) -> None:
-    """Rows are done one by one; a row is either done, or in a span, or behind `live`."""
+def test_confirmed_cursors_never_lead_the_rows_that_are_done(steps: list[tuple[str, int]]) -> None:
+    """Rows are done one by one; a row is done, in a backlog range, or behind `live`."""
     marks, done, held = Cursors(), set[int](), set[int]()
     newest = 0
     for what, count in steps:
@@ -55,7 +55,7 @@ def test_what_is_confirmed_is_never_ahead_of_what_was_done(steps: list[tuple[str
         assert set(range(1, marks.confirmed + 1)) <= done
 
 
-def test_marks_and_spans_are_saved_whole_and_collectors_can_read_them(store: ShipStore) -> None:
+def test_cursors_and_backlog_ranges_are_saved_atomically_and_readable_by_collectors(store: ShipStore) -> None:
     marks = {"mppt": Cursors(50, [BacklogRange(10, 30), BacklogRange(35, 40, "boot-1")]), "t7": Cursors(7)}
     store.save("lab", marks)
     store.save("cloud", {"mppt": Cursors(5)})
@@ -77,7 +77,7 @@ def test_a_collector_of_another_user_can_read_cursors_after_the_shipper_ended(tm
         tmp_path.chmod(stat.S_IRWXU)
 
 
-def test_the_first_frozen_offset_wins_for_ever(store: ShipStore) -> None:
+def test_the_first_frozen_offset_is_never_replaced(store: ShipStore) -> None:
     store.freeze("mppt", "boot-1", [ClockStep(0, 111, 1, frozen=True)])
     store.freeze("mppt", "boot-1", [ClockStep(0, 222, 2, frozen=True), ClockStep(5, 333, 2, frozen=True)])
     assert read_frozen(store.path, "mppt") == {
@@ -85,7 +85,7 @@ def test_the_first_frozen_offset_wins_for_ever(store: ShipStore) -> None:
     }
 
 
-def test_a_line_refused_again_is_one_letter_with_one_more_try(store: ShipStore) -> None:
+def test_a_line_rejected_again_is_one_dead_letter_with_one_more_attempt(store: ShipStore) -> None:
     store.add_dead("lab", "mppt", 3, [Refusal("m v=1 1", 400, "refused", "no")])
     store.add_dead(
         "lab", "mppt", 3, [Refusal("m v=1 1", 422, "refused", "still no"), Refusal("m v=2 2", None, "type", "")]
@@ -100,7 +100,7 @@ def test_a_line_refused_again_is_one_letter_with_one_more_try(store: ShipStore) 
     assert [x.line for x in store.dead(sink="lab", reason="type")] == ["m v=2 2"]
 
 
-def test_letters_are_kept_90_days_and_64_mib_and_expired_ones_go_first(
+def test_dead_letters_are_kept_90_days_and_64_mib_and_expired_ones_are_deleted_first(
     store: ShipStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, reason in enumerate(["refused", "expired", "expired", "refused"]):
@@ -122,7 +122,7 @@ def test_types_and_health_are_remembered(store: ShipStore) -> None:
     assert store.health("lab") == Health("hold", "401", 17, 5)
 
 
-def test_a_newer_file_is_left_alone_and_a_bad_place_is_named(tmp_path: Path) -> None:
+def test_a_newer_file_is_not_changed_and_a_bad_folder_is_named(tmp_path: Path) -> None:
     path = tmp_path / "ship.db"
     ShipStore(path).close()
     with sqlite3.connect(path) as connection:

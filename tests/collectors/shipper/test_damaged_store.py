@@ -1,4 +1,4 @@
-"""A damaged ship.db is put aside and everything is shipped again; nobody has to act, and `status` goes on."""
+"""A damaged ship.db is quarantined and everything is shipped again without an operator; `status` continues to work."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def filled(bench: Bench) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["zeros", "noise", "half", "text", "empty"])
-def test_damage_of_every_kind_costs_a_resend_and_nothing_else(bench: Bench, kind: str) -> None:
+def test_damage_of_every_kind_costs_only_a_resend(bench: Bench, kind: str) -> None:
     good = filled(bench)
     spoiled = {
         "zeros": good[:PAGE_BYTES] + bytes(len(good) - PAGE_BYTES),
@@ -152,7 +152,7 @@ def test_no_overwritten_page_stops_shipping_or_status(bench: Bench, data: st.Dat
 def test_a_journal_that_ends_before_its_cursor_is_read_from_its_beginning(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another journal under the same name, or a damaged cursor: nothing would ever be shipped, and nothing said."""
+    """Another journal under the same name, or a damaged cursor: otherwise no row would be shipped or reported."""
     bench.ship_once()
     with sqlite3.connect(bench.ship_db) as connection:
         connection.execute("UPDATE cursor SET live=10000, seq=10000")
@@ -175,7 +175,7 @@ def test_only_the_newest_damaged_files_are_kept(tmp_path: Path) -> None:
     assert kept == sorted(f"ship.db.bad-{number}{suffix}" for number in (3, 4, 5) for suffix in ("", "-journal"))
 
 
-def test_the_first_error_is_told_and_a_full_disk_is_no_damage(tmp_path: Path) -> None:
+def test_the_first_error_is_reported_and_a_full_disk_is_no_damage(tmp_path: Path) -> None:
     with ShipStore(tmp_path / "ship.db") as store:
         store._db.execute("PRAGMA max_page_count=1")  # SQLite's own limit gives the same error as a full disk
         with pytest.raises(StoreUnavailable, match="full"):
@@ -186,9 +186,7 @@ def test_the_first_error_is_told_and_a_full_disk_is_no_damage(tmp_path: Path) ->
         assert store.types("lab") == {("m", "f"): "f"}
 
 
-def test_a_journal_file_that_the_disk_does_not_give_back_holds_up_only_itself(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_journal_file_delays_no_other_journal(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_self: Path, *_args: object, **_options: object) -> None:
         raise OSError(5, "Input/output error")
 
@@ -210,15 +208,13 @@ def test_a_journal_file_that_the_disk_does_not_give_back_holds_up_only_itself(
         ("SQLITE_READONLY", StoreUnavailable),
     ],
 )  # fmt: skip
-def test_a_disk_that_does_not_give_back_is_damage_and_one_that_takes_nothing_is_not(
-    name: str, kind: type[Exception]
-) -> None:
+def test_read_errors_are_damage_and_write_errors_are_not(name: str, kind: type[Exception]) -> None:
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode, error.sqlite_errorname = getattr(sqlite3, name), name
     assert type(translated(error, Path("ship.db"))) is kind
 
 
-def test_a_file_that_fails_while_it_is_used_is_put_aside_in_the_same_run(
+def test_a_file_that_fails_during_use_is_quarantined_in_the_same_run(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save, failed = ShipStore.save, list[str]()
@@ -237,7 +233,7 @@ def test_a_file_that_fails_while_it_is_used_is_put_aside_in_the_same_run(
         assert store.marks("lab")["mppt"].confirmed == COMMITS
 
 
-def test_a_disk_that_spoils_every_new_file_ends_the_shipper(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_corrupts_every_new_file_stops_the_shipper(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(store: ShipStore, *_: Any) -> None:
         raise StoreDamaged(f"{store.path}: damaged")
 
@@ -246,7 +242,7 @@ def test_a_disk_that_spoils_every_new_file_ends_the_shipper(bench: Bench, monkey
         bench.ship_once()
 
 
-def test_commands_leave_a_damaged_file_to_the_shipper(tmp_path: Path) -> None:
+def test_commands_do_not_change_a_damaged_file(tmp_path: Path) -> None:
     (tmp_path / "ship.db").write_bytes(b"no database" * 1000)
     with pytest.raises(JournalError, match="next start"):
         open_existing(tmp_path / "ship.db")

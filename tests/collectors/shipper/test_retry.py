@@ -1,4 +1,4 @@
-"""One batch against servers that are played by hand: every answer of the table, and what must never happen."""
+"""Delivery of one batch to scripted servers: every response is handled as specified, and no batch is dropped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def lines(count: int) -> list[str]:
 
 @dataclass
 class Played:
-    """What happened while a batch was delivered."""
+    """The course of a batch's delivery."""
 
     result: Delivered | None = None
     sent: list[Sequence[str]] = field(default_factory=list)
@@ -48,7 +48,7 @@ def play(
     known_good: str | None = None,
     steps: int = 100_000,
 ) -> Played:
-    """Carry a delivery against a server; waits pass at once."""
+    """Run a delivery against a server; waits pass at once."""
     played = Played()
     delivery = deliver(batch, limit or BatchLimit(5000), lambda _low, high: high, known_good)
     answer: WriteResponse | None = None
@@ -68,7 +68,7 @@ def play(
 
 
 class Picky:
-    """Stores what is good, as a 1.x server does also when it answers 400."""
+    """Stores good lines, as a 1.x server does also when it responds 400."""
 
     def __init__(self, bad: set[str], old: int = 0) -> None:
         self.bad, self.old, self.stored = bad, old, set[str]()
@@ -108,7 +108,7 @@ class Picky:
         (WriteResponse(507), 10, Outcome.FAULT),
     ],
 )
-def test_every_answer_has_its_meaning(answer: WriteResponse, size: int, verdict: Outcome) -> None:
+def test_every_response_is_classified(answer: WriteResponse, size: int, verdict: Outcome) -> None:
     assert classify(answer, size) is verdict
 
 
@@ -145,7 +145,7 @@ def test_an_expired_backlog_costs_a_dozen_requests_not_thousands() -> None:
     assert len(played.sent) < 20
 
 
-def test_what_200_requests_cannot_sort_is_handed_back_and_nothing_is_lost() -> None:
+def test_lines_not_isolated_within_200_requests_are_returned_and_none_is_lost() -> None:
     batch = lines(5000)
     server = Picky(set(batch[::3]))
     played = play(batch, server)
@@ -158,7 +158,7 @@ def test_what_200_requests_cannot_sort_is_handed_back_and_nothing_is_lost() -> N
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 200])
-def test_a_wrong_token_or_bucket_holds_the_batch_for_ever(status: int) -> None:
+def test_a_wrong_token_or_bucket_holds_the_batch_without_limit(status: int) -> None:
     played = play(lines(3), lambda _: WriteResponse(status), steps=1000)
     assert played.result is None
     assert set(map(tuple, played.sent)) == {tuple(lines(3))}
@@ -172,12 +172,12 @@ def test_no_number_of_retries_ever_drops_or_changes_a_batch(answer: WriteRespons
     assert set(map(tuple, played.sent)) == {tuple(lines(3))}
 
 
-def test_the_server_says_how_long_it_wants_to_be_left_alone() -> None:
+def test_the_wait_that_the_server_requests_is_kept() -> None:
     answers = iter([WriteResponse(503, retry_after_s=7.0), WriteResponse(429, retry_after_s=1e9), STORED])
     assert [wait.seconds for wait in play(lines(1), lambda _: next(answers)).waits] == [7.0, 600.0]
 
 
-def test_waits_double_to_a_minute_and_are_spread_over_all_of_it() -> None:
+def test_waits_double_up_to_a_minute_with_full_jitter() -> None:
     assert [backoff_s(n, lambda _low, high: high) for n in (1, 2, 3, 8, 1000)] == [0.5, 1.0, 2.0, 60.0, 60.0]
     assert backoff_s(5, lambda low, _high: low) == 0.0
 
@@ -202,7 +202,7 @@ def expired_as(server: str) -> list[WriteResponse]:
 
 @pytest.mark.parametrize("old", [6000, 5999, 1])
 @pytest.mark.parametrize("server", ["1.6.7", "1.8", "2.0", "2.1", "2.7.12"])
-def test_old_lines_cost_a_dozen_requests_with_the_words_of_every_server(server: str, old: int) -> None:
+def test_old_lines_cost_a_dozen_requests_with_the_messages_of_every_server(server: str, old: int) -> None:
     batch = lines(6000)
     stored: set[str] = set()
     (words, *_) = expired_as(server)
@@ -220,15 +220,15 @@ def test_old_lines_cost_a_dozen_requests_with_the_words_of_every_server(server: 
     assert not played.waits
 
 
-def test_a_server_without_disk_space_is_held_and_no_line_is_blamed() -> None:
-    """A single line may still fit where a batch does not: that does not make the batch bad."""
+def test_a_server_without_disk_space_holds_the_batch_and_no_line_is_rejected() -> None:
+    """A single line may still fit where a batch does not: that does not make the batch invalid."""
     full = WriteResponse(500, '{"error":"engine: error writing WAL entry: write x.wal: no space left on device"}')
     played = play(lines(50), lambda batch: STORED if len(batch) == 1 else full, known_good=lines(1)[0], steps=500)
     assert played.result is None
     assert {wait.state for wait in played.waits} == {"hold"}
 
 
-def test_without_a_known_good_line_single_lines_of_the_batch_tell_whether_the_server_works() -> None:
+def test_without_a_known_good_line_single_lines_of_the_batch_show_whether_the_server_works() -> None:
     batch = lines(9)
     bad = batch[-1]
     played = play(batch, lambda sent: WriteResponse(500, '{"error":"panic"}') if bad in sent else STORED)
@@ -248,7 +248,7 @@ def test_a_known_good_line_that_has_become_too_old_does_not_hold_a_batch() -> No
     assert [refusal.line for refusal in played.result.refused] == [batch[3]]
 
 
-def test_a_time_that_ran_out_tells_of_size_only_where_there_was_some() -> None:
+def test_a_timeout_indicates_size_only_for_a_batch_of_some_size() -> None:
     late = WriteResponse(None, "timed out", timed_out=True)
     assert classify(late, FEW_LINES_BYTES + 1) is Outcome.SLOW
     assert classify(late, FEW_LINES_BYTES) is Outcome.UNKNOWN
@@ -256,7 +256,7 @@ def test_a_time_that_ran_out_tells_of_size_only_where_there_was_some() -> None:
     assert classify(WriteResponse(None, "reset"), FEW_LINES_BYTES + 1) is Outcome.UNKNOWN
 
 
-def test_what_takes_too_long_is_halved_until_it_does_not_and_nothing_of_it_is_refused() -> None:
+def test_a_batch_that_times_out_is_halved_until_it_passes_and_no_line_is_rejected() -> None:
     limit = BatchLimit(5000)
     late = WriteResponse(None, "timed out", timed_out=True)
     batch = [f"battery,device=mppt voltage_v=12.{n:04} {n}" for n in range(1000)]
@@ -267,7 +267,7 @@ def test_what_takes_too_long_is_halved_until_it_does_not_and_nothing_of_it_is_re
     assert limit.lines == 5000 // 8
 
 
-def test_a_line_that_alone_takes_too_long_is_sent_again_for_ever() -> None:
+def test_a_single_line_that_times_out_is_retried_without_limit() -> None:
     long = f'event detail="{"x" * 9000}" 1'
     played = play([long], lambda _: WriteResponse(None, "timed out", timed_out=True), steps=50)
     assert played.result is None

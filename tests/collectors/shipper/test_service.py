@@ -1,4 +1,4 @@
-"""The shipper as it runs on a host: a process, real journals, a real InfluxDB, a bad network, kills.
+"""The shipper as a process, with real journals, a real InfluxDB, network faults and kills.
 
 BATTFLEET_KILLS=200 makes the kill test longer; its seed is printed when it fails.
 """
@@ -102,7 +102,7 @@ class Host:
 
     @contextmanager
     def collecting(self, every_s: float = 0.002) -> Iterator[list[int]]:
-        """Let a collector write to its journal; gives how many rows it wrote."""
+        """Let a collector write to its journal; yields how many rows it wrote."""
         clock = FileClock(self.told)
         settings = JournalSettings(commit_window_s=0.05, compact_s=0.7)
         committer = Committer(self.state, "mppt", {"bench": "bench-1", "device": "mppt"}, settings, clock)
@@ -187,7 +187,7 @@ def test_everything_arrives_and_a_stop_is_quick_and_clean(host: Host, influx: In
     assert influx.count(host.database, "detail", "event") == host.events()
 
 
-def test_it_reports_on_itself_and_on_its_host(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_reports_its_own_metrics_and_those_of_its_host(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     wireless = host.folder / "wireless"
     wireless.write_text("head\nhead\n wlan0: 0000   54.  -56.  -256        0      0      0      0      0        0\n")
     monkeypatch.setattr("collectors.host.metrics.WIRELESS", wireless)
@@ -218,7 +218,7 @@ def test_a_second_shipper_is_refused(host: Host) -> None:
         first.communicate(timeout=10)
 
 
-def test_once_ends_when_only_a_person_can_help_and_loses_nothing(host: Host, influx: Influx) -> None:
+def test_once_ends_when_an_operator_is_needed_and_loses_nothing(host: Host, influx: Influx) -> None:
     there, host.database = host.database, "not_there"
     host.point_to(host.url)
     with host.collecting() as written:
@@ -235,10 +235,10 @@ def test_once_ends_when_only_a_person_can_help_and_loses_nothing(host: Host, inf
     assert influx.count(host.database, "voltage_v", "battery") == written[0]
 
 
-def test_once_that_is_stopped_too_early_says_so(host: Host) -> None:
+def test_once_that_is_stopped_too_early_reports_it(host: Host) -> None:
     with host.collecting():
         time.sleep(0.2)
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # takes everything and never answers
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # accepts every connection and never responds
         host.point_to(f"http://127.0.0.1:{listener.getsockname()[1]}")
         process = host.ship("--once")
         listener.settimeout(20)
@@ -249,7 +249,7 @@ def test_once_that_is_stopped_too_early_says_so(host: Host) -> None:
     assert process.returncode == 128 + signal.SIGTERM
 
 
-def test_systemd_hears_that_it_is_ready_alive_and_held(host: Host, tmp_path: Path) -> None:
+def test_systemd_is_notified_of_readiness_watchdog_and_a_held_sink(host: Host, tmp_path: Path) -> None:
     host.database = "not_there"
     host.point_to(host.url)
     with host.collecting():
@@ -295,7 +295,7 @@ def test_nothing_is_sent_before_its_time_is_known_and_then_all_of_it_at_the_true
     assert on_server(influx, host.database) == host.in_journals()
 
 
-def test_an_answer_that_drips_in_for_ever_is_broken_off(host: Host) -> None:
+def test_an_endless_slow_response_is_aborted(host: Host) -> None:
     with host.collecting():
         time.sleep(0.2)
     seen: list[bytes] = []
@@ -305,7 +305,7 @@ def test_an_answer_that_drips_in_for_ever_is_broken_off(host: Host) -> None:
         with first:
             seen.append(first.recv(65536))
             try:
-                while True:  # each byte comes well within the time-out
+                while True:  # each byte arrives well within the time-out
                     first.sendall(b"H")
                     time.sleep(0.05)
             except OSError:
@@ -328,7 +328,7 @@ def test_an_answer_that_drips_in_for_ever_is_broken_off(host: Host) -> None:
     assert len(seen) >= 2
 
 
-def test_a_network_at_its_worst_loses_nothing_and_doubles_nothing(host: Host, influx: Influx) -> None:
+def test_network_faults_lose_and_duplicate_nothing(host: Host, influx: Influx) -> None:
     with faults(influx.port, SEED) as proxy:
         host.point_to(proxy.url)
         shipper = host.ship()
@@ -343,7 +343,7 @@ def test_a_network_at_its_worst_loses_nothing_and_doubles_nothing(host: Host, in
 
 
 @pytest.mark.slow
-def test_kill_9_at_any_moment_loses_nothing_and_doubles_nothing(host: Host, influx: Influx) -> None:
+def test_kill_9_at_any_moment_loses_and_duplicates_nothing(host: Host, influx: Influx) -> None:
     chance = random.Random(SEED)
     with faults(influx.port, SEED) as proxy, host.collecting(0.005) as written:
         host.point_to(proxy.url)

@@ -1,4 +1,4 @@
-"""A line so slow that a whole batch takes longer than anybody waits: everything arrives all the same."""
+"""On a link so slow that a whole batch exceeds the time-out, every row still arrives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROWS = 2000
 
 
 class SlowServer(ThreadingHTTPServer):
-    """Stores what comes, as fast as the line would bring it. The system's buffers swallow a body at once."""
+    """Stores bodies at the speed of the simulated link. The system's buffers accept a body at once."""
 
     daemon_threads = True
     stamps: set[int]
@@ -41,7 +41,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def server() -> Iterator[SlowServer]:
         thread.join()
 
 
-def test_batches_become_so_small_that_the_answer_comes_in_time(server: SlowServer, tmp_path: Path) -> None:
+def test_batches_shrink_until_the_response_arrives_in_time(server: SlowServer, tmp_path: Path) -> None:
     store = ShipStore(tmp_path / "ship.db")
     journal = TwinJournal(store.path)
     journal.sync()

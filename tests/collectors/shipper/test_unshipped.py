@@ -1,4 +1,4 @@
-"""`ship --once` and `status` name what was not shipped or read, and why; the rest goes on."""
+"""`ship --once` and `status` name what was not shipped or read, and why; all other journals continue."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def journal(state: Path, name: str, clock_state: int = SYNCHRONISED, commits: in
 
 
 def make_newer(folder: Path) -> None:
-    """Let the journal look as if a later version had written it."""
+    """Give the journal the format version of a later release."""
     with sqlite3.connect(path_of(folder, 1)) as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
@@ -123,7 +123,7 @@ def test_a_journal_that_the_user_may_not_read_is_no_missing_journal(
     assert done.exit_code == 74
 
 
-def test_a_state_folder_that_the_user_may_not_read_is_an_error_that_says_so(
+def test_a_state_folder_that_the_user_may_not_read_is_a_named_error(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def listdir(path: str | Path = ".") -> list[str]:

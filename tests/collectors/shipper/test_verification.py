@@ -1,4 +1,4 @@
-"""What a database has lost is found to the value and sent again; what it never had to have is not."""
+"""Values that a database has lost are found exactly and sent again; values it need not have are not missing."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def host(influx: Influx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     return host
 
 
-def test_what_is_all_there_is_reported_so(host: Host) -> None:
+def test_a_complete_database_is_reported_as_complete(host: Host) -> None:
     found = host.facts()
     assert (found["exit"], found["values"], found["missing"], found["different"]) == (0, ROWS + ROWS // 5 + 3, 0, 0)
     assert host.verify().stdout.endswith("nothing is missing\n")
@@ -144,7 +144,7 @@ def test_exactly_what_the_server_lost_is_sent_again(host: Host) -> None:
         assert [row.missing for row in store.verified_after(0)] == [before["missing"], before["missing"], 0]
 
 
-def test_a_value_that_somebody_else_wrote_is_reported_and_not_overwritten(host: Host) -> None:
+def test_a_value_of_another_writer_is_reported_and_not_overwritten(host: Host) -> None:
     (series,) = host.influx.query("SELECT voltage_v FROM battery ORDER BY time DESC LIMIT 1", host.database)
     stamp = series["values"][0][0]
     sink = ship_config.load(host.config).sinks[0]
@@ -157,7 +157,7 @@ def test_a_value_that_somebody_else_wrote_is_reported_and_not_overwritten(host: 
 
 
 def test_dead_letters_are_counted_and_not_sent_again(host: Host) -> None:
-    """What the server refuses for good is not missing; it is listed by `collectors dead`."""
+    """Lines that the server rejects permanently are not missing; `collectors dead` lists them."""
     host.influx.query("DROP MEASUREMENT battery", host.database)
     host.influx.query("CREATE DATABASE other")
     sink = ship_config.load(host.config).sinks[0]
@@ -178,7 +178,7 @@ def test_rows_that_are_not_confirmed_are_not_missing(host: Host) -> None:
     assert found["unshipped_commits"]["load"] > 0
 
 
-def test_what_the_server_does_not_keep_so_long_is_not_asked_for(host: Host) -> None:
+def test_rows_beyond_the_servers_retention_are_not_queried(host: Host) -> None:
     host.influx.query(f'ALTER RETENTION POLICY "autogen" ON "{host.database}" DURATION 2h SHARD DURATION 1h')
     host.lose(3 * 3600, 5400)
     found = host.facts()
@@ -194,7 +194,7 @@ def test_without_the_right_to_read_the_missing_right_is_named(host: Host) -> Non
     assert "read_password_file" in done.stderr
 
 
-def test_an_unreadable_journal_does_not_hold_up_the_others(host: Host) -> None:
+def test_an_unreadable_journal_does_not_delay_the_others(host: Host) -> None:
     (host.state / "load").mkdir()
     (host.state / "load" / "j-00000001.db").write_bytes(b"no database" * 100)
     found = host.facts()
@@ -215,7 +215,7 @@ def test_a_range_is_an_age_or_two_times(words: str, begins_s_ago: int, ends_s_ag
 
 
 @pytest.mark.parametrize("words", ["", "yesterday", "-24h", "..", "now..-1h", "2026-05-28..2026-05-27", "24", "..-1h"])
-def test_a_range_that_makes_no_sense_says_what_was_expected(words: str) -> None:
+def test_an_invalid_range_names_what_was_expected(words: str) -> None:
     with pytest.raises(ConfigError, match="--verify"):
         parse_range(words, NOW_NS)
 
@@ -288,15 +288,15 @@ def test_a_token_of_2x_that_may_not_read_is_told_from_a_failure(
         client.keeps_s()
 
 
-def test_the_token_that_may_read_and_the_bucket_s_database_are_asked(tmp_path: Path) -> None:
+def test_the_read_token_and_the_buckets_database_are_used(tmp_path: Path) -> None:
     loaded = cloud(tmp_path, 'read_token_file = "read-token"')
     client = QueryClient(loaded, loaded.sinks[0])
     assert client._headers == {"Authorization": "Token read-token"}
     assert (client.database, client.policy) == ("bat", "raw")
 
 
-def test_what_a_comparison_found_missing_becomes_an_event(tmp_path: Path) -> None:
-    """The comparison is another process; the shipper tells of it in its own journal."""
+def test_values_that_a_comparison_found_missing_become_an_event(tmp_path: Path) -> None:
+    """The comparison is another process; the shipper reports its result in its own journal."""
     shipper = service.Service(cloud(tmp_path), FakeClock(), lambda _: None)
     told: list[Event] = []
     committer = cast("Committer", SimpleNamespace(put=told.append))

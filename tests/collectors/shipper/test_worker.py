@@ -1,4 +1,4 @@
-"""Rows from a journal to a sink: nothing twice, nothing lost, nothing before its time is known."""
+"""Rows from a journal to a sink: none twice, none lost, none before its time is known."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> Iterator[ShipStore]:
 def courier(
     store: ShipStore, server: TwinServer, *journals: TwinJournal, batch_lines: int = 100, interval_s: float = math.inf
 ) -> SinkWorker:
-    """A courier as it is after a start of the program."""
+    """A worker as it is after a start of the program."""
     made = SinkWorker("lab", store, server, batch_lines=batch_lines, uniform=lambda _low, _high: 0.0)
     made.interval_s = interval_s
     for journal in journals:
@@ -41,7 +41,7 @@ def courier(
 
 
 def filled(store: ShipStore, commits: int) -> TwinJournal:
-    """A journal whose clock is right, with so many commits of a row each."""
+    """A journal whose clock is synchronised, with the given number of commits of one row each."""
     journal = TwinJournal(store.path)
     journal.sync()
     for n in range(commits):
@@ -128,13 +128,13 @@ def test_live_rows_wait_for_one_request_of_the_backlog_only(store: ShipStore) ->
     assert len(server.points) == journal.rows()
 
 
-def test_what_comes_while_a_window_is_under_way_is_not_passed_over(store: ShipStore) -> None:
-    """A window leaves out what is behind the backlog's end, and its mark passes it: that must not become backlog."""
+def test_rows_that_arrive_during_a_page_are_not_skipped(store: ShipStore) -> None:
+    """A page leaves out rows behind the backlog's end, and its cursor passes them: they must not become backlog."""
     journal, server = filled(store, 100), TwinServer()
     carried = courier(store, server, journal, interval_s=0.0)
     carried.live_round()  # 1..100 are a backlog now
     for n in range(100, 110):
-        journal.append([n * SECOND])  # behind its end, in the same window
+        journal.append([n * SECOND])  # behind its end, in the same page
 
     def grow(_lines: list[str]) -> str:
         if len(server.requests) == 1:
@@ -148,7 +148,7 @@ def test_what_comes_while_a_window_is_under_way_is_not_passed_over(store: ShipSt
     assert len(server.points) == journal.rows() == 110 + 2 * LIVE_LAG
 
 
-def test_a_block_that_joins_backlog_and_live_rows_is_not_passed_over(store: ShipStore) -> None:
+def test_a_block_that_joins_backlog_and_live_rows_is_not_skipped(store: ShipStore) -> None:
     journal, server = TwinJournal(store.path), TwinServer()
     journal.sync()
     for n in range(50):
@@ -217,7 +217,7 @@ def test_an_offset_that_was_shipped_never_changes_again(store: ShipStore) -> Non
     assert len(server.requests) == 2
 
 
-def test_refused_lines_are_kept_with_the_servers_words_and_hold_up_nothing(store: ShipStore) -> None:
+def test_rejected_lines_are_kept_with_the_servers_message_and_delay_nothing(store: ShipStore) -> None:
     journal, server = TwinJournal(store.path), TwinServer()
     journal.sync()
     for n in range(50):
@@ -237,7 +237,7 @@ def test_refused_lines_are_kept_with_the_servers_words_and_hold_up_nothing(store
     assert carried.marks["mppt"].confirmed == 50
 
 
-def test_what_bisection_could_not_sort_is_sent_one_by_one(store: ShipStore) -> None:
+def test_lines_that_bisection_could_not_isolate_are_sent_one_by_one(store: ShipStore) -> None:
     journal, server = TwinJournal(store.path), TwinServer()
     journal.sync()
     journal.append(range(1000))
@@ -249,7 +249,7 @@ def test_what_bisection_could_not_sort_is_sent_one_by_one(store: ShipStore) -> N
     assert len(server.points) == 500
 
 
-def test_a_field_of_another_type_is_refused_without_asking(store: ShipStore) -> None:
+def test_a_field_of_another_type_is_rejected_without_a_request(store: ShipStore) -> None:
     journal, server = TwinJournal(store.path), TwinServer()
     journal.sync()
     journal.append([1])
@@ -261,7 +261,7 @@ def test_a_field_of_another_type_is_refused_without_asking(store: ShipStore) -> 
     assert letter.error == "field 'value' of 'battery' is integer, lab has it as float"
 
 
-def test_the_servers_own_type_is_learnt_from_its_refusal(store: ShipStore) -> None:
+def test_the_servers_field_type_is_learnt_from_its_rejection(store: ShipStore) -> None:
     journal, server = TwinJournal(store.path), TwinServer()
     journal.sync()
     journal.append([1])
@@ -276,7 +276,7 @@ def test_the_servers_own_type_is_learnt_from_its_refusal(store: ShipStore) -> No
     assert courier(store, server, journal).types == {("battery", "value"): "i"}
 
 
-def test_what_cannot_be_encoded_is_kept_and_holds_up_nothing(store: ShipStore) -> None:
+def test_a_row_that_cannot_be_encoded_is_kept_and_delays_nothing(store: ShipStore) -> None:
     journal, server = TwinJournal(store.path), TwinServer()
     journal.sync()
     journal.append([1], measurement="bad\nname")
@@ -286,7 +286,7 @@ def test_what_cannot_be_encoded_is_kept_and_holds_up_nothing(store: ShipStore) -
     assert [(letter.reason, letter.seq) for letter in store.dead()] == [("unencodable", 1)]
 
 
-def test_a_held_sink_says_why_and_a_stop_ends_it_at_once(store: ShipStore) -> None:
+def test_a_held_sink_reports_its_reason_and_a_stop_ends_the_hold_at_once(store: ShipStore) -> None:
     journal, server = TwinJournal(store.path), TwinServer(mood=lambda _lines: "404")
     journal.sync()
     journal.append([1])
@@ -307,7 +307,7 @@ def test_a_held_sink_says_why_and_a_stop_ends_it_at_once(store: ShipStore) -> No
     assert health.state == "hold"
 
 
-def test_a_journal_that_is_far_ahead_does_not_fill_the_spans(store: ShipStore) -> None:
+def test_a_journal_that_is_far_ahead_does_not_fill_the_backlog_ranges(store: ShipStore) -> None:
     journal, server = TwinJournal(store.path), TwinServer()
     journal.sync()
     carried = courier(store, server, journal)
@@ -320,7 +320,7 @@ def test_a_journal_that_is_far_ahead_does_not_fill_the_spans(store: ShipStore) -
     assert len(server.points) == journal.rows()
 
 
-def test_a_backlog_whose_files_are_gone_is_over(store: ShipStore) -> None:
+def test_a_backlog_whose_files_are_deleted_ends(store: ShipStore) -> None:
     journal, server = TwinJournal(store.path), TwinServer()
     journal.sync()
     for n in range(100):
@@ -344,7 +344,7 @@ class Unreadable(TwinJournal):
         raise JournalNewer("j-00000001.db: version 99")
 
 
-def test_a_journal_that_cannot_be_read_holds_up_no_other(store: ShipStore) -> None:
+def test_a_journal_that_cannot_be_read_delays_no_other(store: ShipStore) -> None:
     told: list[tuple[str, str]] = []
     server = TwinServer()
     journals = [Unreadable(store.path, "a"), TwinJournal(store.path, "b")]
@@ -360,7 +360,7 @@ def test_a_journal_that_cannot_be_read_holds_up_no_other(store: ShipStore) -> No
     assert carried.marks["a"].confirmed == 0
 
 
-def test_a_full_disk_costs_a_resend_and_nothing_else(store: ShipStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_costs_only_a_resend(store: ShipStore, monkeypatch: pytest.MonkeyPatch) -> None:
     journal, server = TwinJournal(store.path), TwinServer()
     journal.sync()
     journal.append([1])
@@ -390,7 +390,7 @@ ACTION = st.sampled_from(
     st.lists(st.sampled_from([0, 0, 1, 2 * LIVE_LAG]), min_size=1, max_size=5),
 )
 @settings(max_examples=150, deadline=None)
-def test_whatever_happens_in_between_the_server_ends_with_exactly_the_journal(
+def test_after_any_faults_the_server_holds_exactly_the_journal(
     tmp_path_factory: pytest.TempPathFactory, actions: list[str], moods: list[str], growth: list[int]
 ) -> None:
     store = ShipStore(tmp_path_factory.mktemp("ship") / "ship.db")
@@ -440,7 +440,7 @@ def test_whatever_happens_in_between_the_server_ends_with_exactly_the_journal(
 
 
 def test_a_restarted_shipper_knows_a_line_that_the_sink_has_stored(store: ShipStore) -> None:
-    """A batch that always fails is told from a server that always fails, also by a shipper that has just started."""
+    """A batch that always fails is distinguished from a server that always fails, also right after a start."""
     journal, server = filled(store, 5), TwinServer()
     courier(store, server, journal).run_once()
     journal.append([100 * SECOND])

@@ -1,4 +1,4 @@
-"""Links move bytes, and say LinkDown whichever way the other end goes away."""
+"""Links transfer bytes, and raise LinkDown whichever way the other end disconnects."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_serial_carries_bytes_both_ways(terminal: SimpleNamespace) -> None:
     link.close()
 
 
-def test_serial_knows_how_long_a_byte_takes(terminal: SimpleNamespace) -> None:
+def test_serial_computes_the_time_of_a_byte(terminal: SimpleNamespace) -> None:
     link = open_link(f"serial:{terminal.path}?baud=9600&parity=N")
     assert link.byte_time_s == pytest.approx(10 / 9600)
     link.close()
@@ -77,7 +77,7 @@ def test_a_port_has_one_reader(terminal: SimpleNamespace) -> None:
     link.close()
 
 
-def test_an_absent_port_says_which_ports_there_are() -> None:
+def test_an_absent_port_is_reported_with_the_present_ports() -> None:
     with pytest.raises(LinkDown, match=r"/dev/tty-not-there: no such port; "):
         open_link("serial:/dev/tty-not-there")
 
@@ -116,7 +116,7 @@ def test_tcp_opens_named_channels_when_they_are_used(listener: socket.socket) ->
     stream.close()
 
 
-def test_tcp_lingers_to_collect_many_packets(listener: socket.socket) -> None:
+def test_tcp_waits_to_collect_many_packets(listener: socket.socket) -> None:
     link = open_link(f"tcp:127.0.0.1:{listener.getsockname()[1]}")
     peer, _ = listener.accept()
 
@@ -141,7 +141,7 @@ def test_tcp_closed_by_the_other_end_is_link_down(listener: socket.socket) -> No
     link.close()
 
 
-def test_nobody_at_the_tcp_port_is_link_down(listener: socket.socket) -> None:
+def test_a_tcp_port_without_a_listener_is_link_down(listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     listener.close()
     with pytest.raises(LinkDown, match=rf"127.0.0.1:{port}: cannot connect"):
@@ -163,7 +163,7 @@ def test_nobody_at_the_tcp_port_is_link_down(listener: socket.socket) -> None:
         ("ljm:ANY:ANY", "reached by serial or tcp, not by 'ljm'"),
     ],
 )
-def test_a_wrong_link_string_says_what_was_expected(link: str, says: str) -> None:
+def test_a_wrong_link_string_names_what_was_expected(link: str, says: str) -> None:
     problems = transports.check(link, DEVICE)
     assert any(says in p for p in problems), problems
 

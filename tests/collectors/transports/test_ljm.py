@@ -1,7 +1,7 @@
 """The LJM link gives the readings that Modbus TCP gives, through the real wrapper over a stand-in library.
 
-The vendor's own library is not run here: it can't be had on our machines. What these tests show is that our calls fit
-the real wrapper `labjack-ljm`, and that what the driver reads through them is the same as without.
+The vendor's own library is not run here, since it is not available where the tests run. These tests show that the calls
+fit the real wrapper `labjack-ljm`, and that the driver reads the same values through them as over Modbus TCP.
 """
 
 from __future__ import annotations
@@ -130,14 +130,14 @@ def test_another_serial_number_than_the_configured_one_is_the_wrong_device(libra
 
 
 @without_vendor
-def test_without_the_library_the_error_says_what_to_install() -> None:
+def test_without_the_library_the_error_names_the_package_to_install() -> None:
     with pytest.raises(ConfigError, match=r"libLabJackM\.so.*installer.*ldconfig.*tcp:HOST"):
         transports.open_link("ljm:USB:470012345", labjack_t7.DEVICE)
     assert transports.check("ljm:USB:470012345", labjack_t7.DEVICE)
 
 
 @without_vendor
-def test_without_the_library_tcp_says_where_to_go_instead(station: Station) -> None:
+def test_without_the_library_the_tcp_address_is_used(station: Station) -> None:
     ports = ports_of(station)
     link = f"ljm:USB:470012345?tcp=127.0.0.1:{ports['']}&stream={ports['stream']}"
     assert transports.check(link, labjack_t7.DEVICE) == []
@@ -173,14 +173,14 @@ class _Error(Exception):
         (203, Refused),
     ],
 )
-def test_a_code_of_the_library_becomes_what_the_runtime_is_to_do(code: int, kind: type[Exception]) -> None:
+def test_a_code_of_the_library_becomes_its_exception(code: int, kind: type[Exception]) -> None:
     error = ljm.translate(_Error(code), "ljm:USB:ANY")
     assert type(error) is kind
     assert f"{code} NAME" in str(error)
 
 
 class Scripted:
-    """The wrapper as far as reading a stream goes."""
+    """The wrapper as far as reading a stream requires it."""
 
     LJMError = _Error
 
@@ -234,7 +234,7 @@ def test_no_scans_in_time_is_no_reply() -> None:
         link.read(0.0, "stream")
 
 
-def test_a_modbus_exception_comes_back_as_the_devices_own_frame() -> None:
+def test_a_modbus_exception_is_returned_as_the_devices_own_frame() -> None:
     link = ljm.LjmLink(Scripted(), 1, "ljm:USB:1")  # type: ignore[arg-type]
 
     def refuse(*arguments: int) -> list[int]:

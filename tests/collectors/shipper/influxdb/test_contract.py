@@ -1,8 +1,8 @@
-"""The recorded exchanges with a real InfluxDB 2.7.12, played against the stand-in and an installed server, if any.
+"""The recorded exchanges with a real InfluxDB 2.7.12, replayed against the stand-in and an installed server, if any.
 
 The recording lies beside the project (`../shared/reference/influxdb2-answers.json`): 80 requests in their order to one
-fresh server. Ids, tokens and times differ between two servers; they are compared by where they stand. A body that was
-cut off when it was recorded is compared by its status alone.
+fresh server. Ids, tokens and times differ between two servers; they are compared by their position. A body that was
+truncated in the recording is compared by its status alone.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Player:
         return "Token " + {"wrong token": "wrong", "write token of the bucket": token}.get(note, OPERATOR)
 
     def differences(self, recorded: Any, here: Any, where: str = "") -> Iterator[str]:
-        """Return what differs; ids and tokens that are met for the first time are taken for the same."""
+        """Return the differences; ids and tokens that occur for the first time count as equal."""
         if isinstance(recorded, dict) and isinstance(here, dict):
             for key in recorded.keys() | here.keys():
                 if key in LEFT_OUT or key in ("version", "commit"):
@@ -135,7 +135,7 @@ def compare(url: str, shift_s: int, left_out: set[str]) -> tuple[list[str], list
     player, found, others = Player(url, shift_s), [], []
     for exchange in exchanges():
         name = exchange["name"]
-        if name.startswith("organisations, first page"):  # made between two recorded requests
+        if name.startswith("organisations, first page"):  # created between two recorded requests
             for number in range(MISSING_ORGS):
                 player.play(
                     {"name": "", "request": {"method": "POST", "path": "/api/v2/orgs", "body": {"name": f"o{number}"}}}
@@ -169,5 +169,5 @@ def test_installed_server_responds_as_the_recorded_one(tmp_path: Path) -> None:
     assert [status for _, status in others] == [200, 200, 201, 200]
 
 
-def test_recording_is_whole() -> None:
+def test_recording_is_complete() -> None:
     assert len(exchanges()) == 80

@@ -1,4 +1,4 @@
-"""Which InfluxDB responds at an address: recorded responses, builds without a version, other servers."""
+"""Detection of the InfluxDB generation: recorded responses, builds without a version, other servers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_recorded_2_is_detected() -> None:
         assert detect(url) == Detected("influxdb2", "2.7.12")
 
 
-def test_a_2_whose_version_is_not_told_is_detected_by_its_api() -> None:
+def test_a_2_without_a_version_header_is_detected_by_its_api() -> None:
     with serving({"/ping": (204, {"X-Influxdb-Version": "dev"}, b""), "/api/v2/setup": (200, {}, SETUP_2)}) as url:
         assert detect(url) == Detected("influxdb2", "dev")
     with serving({"/ping": (204, {}, b""), "/api/v2/setup": (200, {}, SETUP_2)}) as url:
@@ -79,7 +79,7 @@ def test_another_server_is_not_taken_for_one(body: bytes) -> None:
         detect(url)
 
 
-def test_nothing_there_is_said_with_the_address() -> None:
+def test_an_absent_server_is_reported_with_its_address() -> None:
     with pytest.raises(LinkDown, match=r"127\.0\.0\.1:1: no response"):
         detect("http://127.0.0.1:1")
 

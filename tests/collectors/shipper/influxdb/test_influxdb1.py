@@ -1,4 +1,4 @@
-"""What a real InfluxDB 1.6 answers to good and bad lines, and what the shipper makes of it."""
+"""Responses of a real InfluxDB 1.6 to good and bad lines, and how the shipper handles them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOW_NS = time.time_ns() // 10**9 * 10**9
 
 
 class MakesPosts(Protocol):
-    """Gives a connection to a database, with some settings changed."""
+    """Creates a client of a database, with some settings changed."""
 
     def __call__(self, database: str, **changes: Any) -> InfluxClient: ...
 
@@ -45,7 +45,7 @@ def post(influx: Influx) -> Iterator[MakesPosts]:
 
 
 def carry(connection: InfluxClient, lines: list[str]) -> Delivered:
-    """Deliver one batch; nothing in these tests may lead to waiting."""
+    """Deliver one batch; no delivery of these tests may wait."""
     delivery = deliver(lines, BatchLimit(5000), lambda _low, _high: 0.0)
     answer = None
     while True:
@@ -63,7 +63,7 @@ def good(count: int, measurement: str = "battery") -> list[str]:
 
 
 @pytest.mark.parametrize("gzip_level", [0, 1, 6])
-def test_good_lines_are_answered_with_204_and_are_there(influx: Influx, post: MakesPosts, gzip_level: int) -> None:
+def test_good_lines_are_acknowledged_with_204_and_stored(influx: Influx, post: MakesPosts, gzip_level: int) -> None:
     database = influx.create_database()
     connection = post(database, gzip_level=gzip_level)
     for _ in range(2):  # the second time they overwrite themselves
@@ -71,7 +71,7 @@ def test_good_lines_are_answered_with_204_and_are_there(influx: Influx, post: Ma
     assert influx.count(database, "value") == 1000
 
 
-def test_every_kind_of_value_comes_back_as_it_was(influx: Influx, post: MakesPosts) -> None:
+def test_every_kind_of_value_is_stored_unchanged(influx: Influx, post: MakesPosts) -> None:
     database = influx.create_database()
     texts = ["plain", 'a "quoted" \\ word', "two\nlines", "tab\tand, comma=equals", "é ± 電", ""]
     numbers = [0.1, -0.0, 1e-7, 5e-324, 1.7976931348623157e308, 123456789.12345678]
@@ -110,7 +110,7 @@ def test_every_kind_of_value_comes_back_as_it_was(influx: Influx, post: MakesPos
         "no line",
         "another type",
         "too long a number",
-    ],  # not the lines: they hold the time
+    ],  # not the lines, which hold the time
 )
 def test_one_bad_line_is_found_and_all_others_are_stored(
     influx: Influx, post: MakesPosts, bad: str, words: str
@@ -127,7 +127,7 @@ def test_one_bad_line_is_found_and_all_others_are_stored(
     assert influx.count(database, "value") == 200
 
 
-def test_a_conflict_says_the_type_that_the_server_has(influx: Influx, post: MakesPosts) -> None:
+def test_a_type_conflict_names_the_type_of_the_server(influx: Influx, post: MakesPosts) -> None:
     connection = post(influx.create_database())
     connection.ask(good(1))
     answer = connection.ask([f"battery,device=d value=1i {NOW_NS}"])
@@ -146,7 +146,7 @@ def test_points_older_than_the_policy_are_expired_and_newer_ones_stored(influx: 
     assert influx.count(database, "value") == 300
 
 
-def test_what_a_person_must_put_right_is_held(influx: Influx, post: MakesPosts) -> None:
+def test_errors_that_need_an_operator_hold_the_batch(influx: Influx, post: MakesPosts) -> None:
     database = influx.create_database()
     influx.query("CREATE DATABASE other")
     cases: list[tuple[dict[str, str], int, Outcome]] = [
@@ -173,7 +173,7 @@ def test_a_body_over_the_servers_limit_is_halved_until_it_passes(influx: Influx,
     assert influx.count(database, "text") == 40
 
 
-def test_a_server_that_is_gone_or_hangs_is_an_unknown_outcome(tmp_path: Path, influx: Influx, post: MakesPosts) -> None:
+def test_an_absent_or_hanging_server_is_an_unknown_outcome(tmp_path: Path, influx: Influx, post: MakesPosts) -> None:
     database = influx.create_database()
     connection = post(database, answer_s=0.3)
     assert connection.ask(good(1)) == WriteResponse(204)

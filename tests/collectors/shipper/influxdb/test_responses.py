@@ -1,4 +1,4 @@
-"""Every recorded response of every supported server means what it must."""
+"""Every recorded response of every supported server is classified correctly."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ MEANINGS = {
 
 
 @pytest.mark.parametrize("response", recorded(), ids=lambda r: f"{r.server}, {r.name}")
-def test_recorded_response_has_its_meaning(response: Recorded) -> None:
+def test_recorded_response_is_classified(response: Recorded) -> None:
     assert classify(WriteResponse(response.status, response.body), 100) is response.verdict
     found = TYPE_CONFLICT.search(response.body)
     assert (found.groups() if found else ()) == response.conflict
 
 
 @pytest.mark.skipif(not EXCHANGES.exists(), reason=f"needs the recorded exchanges at {EXCHANGES}")
-def test_recorded_exchanges_of_2_7_12_have_their_meaning() -> None:
+def test_recorded_exchanges_of_2_7_12_are_classified() -> None:
     exchanges: list[dict[str, Any]] = json.loads(EXCHANGES.read_text(encoding="utf-8"))["exchanges"]
     seen = {}
     for exchange in exchanges:

@@ -1,4 +1,4 @@
-"""What supported servers respond to writes, one TOML file for each server, its source named in the first lines."""
+"""Responses of supported servers to writes, one TOML file for each server, its source named in the first lines."""
 
 from __future__ import annotations
 
