@@ -9,7 +9,7 @@ def sum16(data: bytes) -> int:
 
 
 def crc16_modbus(data: bytes) -> int:
-    """Return the CRC-16 of Modbus RTU (reflected 0x8005, start 0xFFFF); 0 over a whole frame with its check."""
+    """Return the CRC-16 of Modbus RTU (reflected 0x8005, start 0xFFFF); 0 over a complete frame with its checksum."""
     crc = 0xFFFF
     for byte in data:
         crc ^= byte

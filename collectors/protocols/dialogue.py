@@ -1,15 +1,15 @@
-r"""A conversation with an instrument, described without any waiting.
+r"""An exchange with an instrument, described by a generator that does no I/O and no waiting.
 
-A *dialogue* is a generator. It yields what to do next and is sent what came back; its return value is the
-result. It never touches a port or a clock, so a test carries it by hand:
+A *dialogue* is a generator. It yields the next action and is sent the reply; its return value is the result. It uses no
+port and no clock, so a test can run it step by step:
 
     def poll() -> Dialogue[list[Reading]]:
-        reply = yield Ask(b"\x5a\x01", cut)          # send this; cut() takes one frame off what arrives
+        reply = yield Ask(b"\x5a\x01", cut)          # send these bytes; cut() takes one frame off the received bytes
         return [Reading("battery", reply.boottime_ns, decode(FIELDS, reply.payload))]
 
-`collectors.acquisition.session.Conversation` does all the waiting, for every device and every link. What ends a wait is
-raised inside the dialogue: NoReply at its deadline, LinkDown, and Stopped. A dialogue that has heard something that is
-worth keeping catches them and returns that; whoever carries it meets the cause again in the next turn.
+`collectors.acquisition.session.Session` does all waiting, for every device and every link. The error that ends a wait
+is raised inside the dialogue: NoReply at its deadline, LinkDown, DialogueStopped. A dialogue that has received values
+worth keeping catches the error and returns them; the session meets the cause again in the next poll cycle.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Cut(NamedTuple):
     """One frame taken off the front of a buffer."""
 
     payload: Any
-    """What the codec made of the frame, already checked; bytes or a small value object."""
+    """The decoded and validated frame: bytes or a small value object."""
     used: int
-    """How many bytes of the buffer it took, leading rubbish included."""
+    """How many bytes of the buffer were consumed, including garbage before the frame."""
 
 
 class DialogueStopped(Exception):
@@ -33,36 +33,36 @@ class DialogueStopped(Exception):
 
 
 Cutter = Callable[[bytes], Cut | None]
-"""Takes one frame off a buffer. None: not whole yet, read on. FrameError: drop `error.drop` bytes, count, try again."""
+"""Takes one frame off a buffer. None: incomplete, read on. FrameError: drop `error.drop` bytes, count, try again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Send these bytes (none: only listen), then cut one frame out of what arrives."""
+    """Send these bytes (none: only listen), then cut one frame out of the received bytes."""
 
     send: bytes
     cut: Cutter
     timeout_s: float = 1.0
-    """How long to wait for the whole frame. When it passes, NoReply is raised *inside* the dialogue."""
+    """How long to wait for the complete frame. After that, NoReply is raised *inside* the dialogue."""
     pause_s: float = 0.0
-    """Least time between the end of the last frame on this link and this send."""
+    """Minimum time between the end of the last frame on this link and this send."""
     flush: bool = False
-    """Drop what is still in the receive buffer before sending; for strict request–response devices."""
+    """Drop the content of the receive buffer before sending; for strict request–response devices."""
     channel: str = ""
-    """Which of the link's channels: "" is the main one; a T7 streams on "stream"."""
+    """The link's channel: "" is the main one; a T7 streams on "stream"."""
     linger_s: float = 0.0
-    """Fast streams: after bytes arrived, keep collecting this long, so that one cut sees many packets."""
+    """Fast streams: after bytes arrived, keep collecting this long, so that one cut gets many packets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Wait this long without asking anything; the dialogue is sent None afterwards."""
+    """Wait this long without sending; the dialogue is sent None afterwards."""
 
     seconds: float
 
 
 class Reply(NamedTuple):
-    """What came back for an Ask."""
+    """The reply to an Ask."""
 
     payload: Any
     """`Cut.payload`."""
@@ -72,4 +72,4 @@ class Reply(NamedTuple):
 
 T = TypeVar("T")
 Dialogue = Generator[Ask | Pause, Any, T]
-"""Yields Ask (is sent a Reply) or Pause (is sent None); has NoReply, LinkDown or Stopped thrown into it."""
+"""Yields Ask (is sent a Reply) or Pause (is sent None); NoReply, LinkDown or DialogueStopped are thrown into it."""

@@ -1,9 +1,9 @@
-"""Field tables: where a number stands in a payload and what it means. The same rows decode and encode.
+"""Field tables: position, type, scale and signal of each number in a payload. The same rows decode and encode.
 
     value = raw x scale / full + offset          raw = round((value - offset) x full / scale)
 
-`full` is the raw count at which the value is `scale`, so that a device that counts in parts of its nominal value
-is written down as its manual says it (25600 = 160 V) and converted with one rounding.
+`full` is the raw count at which the value is `scale`. A device that counts in fractions of its nominal value is thus
+described as in its manual (25600 = 160 V), and converted with one rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collectors.reading import Value
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One number of a payload. A negative scale turns the sign of a device that disagrees."""
+    """One number of a payload. A negative scale inverts the sign where the device's convention is the opposite."""
 
     signal: str
     at: int
@@ -29,22 +29,22 @@ class Field:
     full: int = 1
     offset: float = 0.0
     shift: int = 0
-    """Bit fields: how far the lowest bit is from the right."""
+    """Bit fields: number of bits to shift right."""
     mask: int | None = None
-    """Bit fields: which bits, after shifting. None: the whole number."""
+    """Bit fields: mask applied after shifting. None: the whole number."""
     absent: int | None = None
-    """The raw count by which the device says that it has no value."""
+    """The raw count with which the device reports that it has no value."""
 
 
 def decode(fields: Sequence[Field], payload: bytes) -> dict[str, Value]:
-    """Return every field's value; None where the device says it has none (absent count, NaN, infinity)."""
+    """Return every field's value; None where the device reports none (absent count, NaN, infinity)."""
     return {field.signal: _value(field, struct.unpack_from(field.kind, payload, field.at)[0]) for field in fields}
 
 
 def encode(fields: Sequence[Field], values: Mapping[str, Value], size: int) -> bytes:
     """Return the payload of `size` bytes whose fields are nearest to the values; struct.error if one does not fit.
 
-    A field without a value holds its absent count, or zero. Bit fields of one number are joined.
+    A field without a value gets its absent count, or zero. Bit fields of the same number are combined.
     """
     payload = bytearray(size)
     for field in fields:
@@ -54,7 +54,7 @@ def encode(fields: Sequence[Field], values: Mapping[str, Value], size: int) -> b
     return bytes(payload)
 
 
-def _value(field: Field, number: int | float) -> Value:  # noqa: PYI041 - they are told apart
+def _value(field: Field, number: int | float) -> Value:  # noqa: PYI041 - the two types are distinguished
     if isinstance(number, float):
         return number * field.scale / field.full + field.offset if math.isfinite(number) else None
     raw = number >> field.shift

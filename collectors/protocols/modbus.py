@@ -1,12 +1,12 @@
-"""Modbus TCP frames: bytes in, frames out, nothing else.
+"""Modbus TCP frames: encodes requests, decodes responses. No I/O.
 
     byte   0-1          2-3       4-5      6      7          8..
            transaction  protocol  length   unit   function   body
                         0         bytes from byte 6 on
 
-Everything is big-endian. Function 3 reads registers, 16 writes them; an answer of function + 128 is an exception,
-its body one code. TCP repairs the bytes, and the frame has no checksum of its own: a flipped bit is seen only where
-it breaks a rule below. What *is* checked: protocol, unit, length against content, transaction against the question.
+All numbers are big-endian. Function 3 reads registers, 16 writes them; a response with function + 128 is an exception,
+whose body is one code. TCP protects the bytes, and the frame has no checksum of its own: a flipped bit is detected only
+where it violates one of these rules: protocol, unit, length against content, transaction against the request.
 
 Facts: Modbus Application Protocol 1.1b3 and Modbus Messaging on TCP/IP 1.0b (modbus.org).
 """
@@ -22,7 +22,7 @@ from collectors.protocols.dialogue import Cut, Cutter
 
 READ, WRITE, EXCEPTION = 3, 16, 0x80
 PREFIX_BYTES = 6
-"""Transaction, protocol and length: what `length` does not count."""
+"""Transaction, protocol and length, which `length` does not count."""
 UNIT = 1
 MOST_LENGTH = 254
 """Unit, function and 252 bytes of body: the longest application frame."""
@@ -44,16 +44,16 @@ EXCEPTIONS = {
 
 
 class Frame(NamedTuple):
-    """One whole frame, either direction."""
+    """One complete frame, in either direction."""
 
     transaction: int
     function: int
     body: bytes
-    """What follows the function code."""
+    """The bytes after the function code."""
 
     @property
     def exception(self) -> int | None:
-        """Return the exception code of a refusing answer, else None."""
+        """Return the exception code of an exception response, else None."""
         return self.body[0] if self.function & EXCEPTION else None
 
 
@@ -66,14 +66,14 @@ def encode(transaction: int, function: int, body: bytes) -> bytes:
 
 
 def read_request(transaction: int, address: int, count: int) -> bytes:
-    """Return the question for `count` registers from `address` on."""
+    """Return the request to read `count` registers from `address` on."""
     if not 1 <= count <= MOST_READ:
         raise ValueError(f"count: expected 1 to {MOST_READ} registers in one read, got {count}")
     return encode(transaction, READ, struct.pack(">HH", address, count))
 
 
 def write_request(transaction: int, address: int, data: bytes) -> bytes:
-    """Return the order to write these registers (two bytes each) from `address` on."""
+    """Return the request to write these registers (two bytes each) from `address` on."""
     count, odd = divmod(len(data), 2)
     if odd or not 1 <= count <= MOST_WRITE:
         raise ValueError(f"data: expected 1 to {MOST_WRITE} registers of two bytes in one write, got {len(data)} bytes")
@@ -81,7 +81,7 @@ def write_request(transaction: int, address: int, data: bytes) -> bytes:
 
 
 def take(buffer: bytes, most: int = MOST_LENGTH) -> tuple[Frame, int] | None:
-    """Return the first frame and how many bytes it took; None until it is whole; FrameError when it is none."""
+    """Return the first frame and its length in bytes; None while it is incomplete; FrameError when it is invalid."""
     if len(buffer) >= 4 and buffer[2:4] != b"\0\0":
         raise FrameError(f"protocol: expected 00 00, got {buffer[2:4].hex(' ')}")
     if len(buffer) < PREFIX_BYTES:
@@ -98,7 +98,7 @@ def take(buffer: bytes, most: int = MOST_LENGTH) -> tuple[Frame, int] | None:
 
 
 def read_cutter(transaction: int, count: int) -> Cutter:
-    """Return the cutter for the answer to that read: a Frame whose body is the registers' bytes, or an exception."""
+    """Return the cutter for the response to this read: a Frame whose body is the registers' bytes, or an exception."""
 
     def shape(frame: Frame) -> Frame:
         if len(frame.body) != 2 * count + 1 or frame.body[0] != 2 * count:
@@ -109,7 +109,7 @@ def read_cutter(transaction: int, count: int) -> Cutter:
 
 
 def write_cutter(transaction: int, address: int, count: int) -> Cutter:
-    """Return the cutter for the answer to that write: it repeats address and count, or is an exception."""
+    """Return the cutter for the response to this write: it repeats address and count, or is an exception."""
     expected = struct.pack(">HH", address, count)
 
     def shape(frame: Frame) -> Frame:
@@ -121,7 +121,7 @@ def write_cutter(transaction: int, address: int, count: int) -> Cutter:
 
 
 def _cut(buffer: bytes, transaction: int, function: int, shape: Shape) -> Cut | None:
-    """Return the answer to the question asked; a late answer to an earlier one is dropped whole, as an error."""
+    """Return the response to the request; a late response to an earlier one is dropped completely, as an error."""
     taken = take(buffer)
     if taken is None:
         return None

@@ -1,4 +1,4 @@
-r"""ThingSet text mode: lines to messages, and requests to bytes, for any device that speaks it. Pure.
+r"""ThingSet text mode: decodes lines to messages and encodes requests, for any device that uses it. No I/O.
 
     response      :0 Success. 12.91            0.2            decimal code and phrase
                   :85 Content. {"Bat_V":12.9}  0.3 to 0.5     hexadecimal code and phrase
@@ -6,13 +6,13 @@ r"""ThingSet text mode: lines to messages, and requests to bytes, for any device
     publication   # {"Bat_V":12.9}             0.2 and 0.3
                   #serial {"Bat_V":12.9}       0.4 and 0.5    0.5 may nest objects: keys are joined with "/"
                   #mLive_ {…}                  0.6
-    check         a blank and the CRC-32 in 8 hexadecimal digits may end a line (a request, too); 0.6 adds "#"
+    checksum      a space and the CRC-32 in 8 hexadecimal digits may end a line (also a request); 0.6 appends "#"
     shell         thingset ?Battery [\"rVoltage_V\"]   a request as a command of Zephyr's shell, which echoes it;
-                  prompts, colours and log lines stand around the answer's own line
+                  prompts, colour codes and log lines surround the line of the response
 
-A line ends with LF or CR LF. Its first byte says what it is; what is neither response, publication nor request is
-debug text of the device and not an error. An empty line is legal. A response names neither path nor request.
-Facts: lab-instruments.md, sections 1.1 to 1.5, from the ThingSet specification 0.1 to 0.6 and device library.
+A line ends with LF or CR LF. Its first byte determines its kind. A line that is neither response, publication nor
+request is debug text of the device and not an error. An empty line is legal. A response names neither path nor request.
+Source: docs/protocols/libresolar_mppt.md, sections 1 to 4; ThingSet specification 0.1 to 0.6 and device library.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ Generation = Literal["0.2", "0.3", "0.4", "0.5", "0.6"]
 GENERATIONS: tuple[Generation, ...] = ("0.2", "0.3", "0.4", "0.5", "0.6")
 
 Json = Any
-"""What a payload may be: None (missing), bool, int, float, str, list, dict of these."""
+"""A payload: None (missing), bool, int, float, str, or a list or dict of these."""
 
 MAX_LINE = 2048
-"""Twice what a charge controller can send at once; a longer line is rubbish."""
+"""Maximum line length in bytes: twice the transmit buffer of a charge controller; a longer line is garbage."""
 MAX_DEPTH = 8
-"""Devices nest once or twice."""
+"""Maximum nesting of lists and objects; devices nest one or two levels."""
 MAX_REQUEST = 500
-"""The smallest receive buffer among the generations."""
+"""Maximum length of a request in bytes: the smallest receive buffer among the generations."""
 COMMAND = "thingset "
 MAX_COMMAND = 255
-"""Of a command line of Zephyr's shell, as it is usually built, without its end."""
+"""Maximum length in bytes of a command line of Zephyr's shell in its usual configuration, without the line end."""
 
 STATUS_0_2: Mapping[int, str] = {
     0: "Success",
@@ -87,19 +87,19 @@ FIRST_ERROR = 0xA0
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer. `payload` is None both for null and for none at all: `has_payload` tells them apart."""
+    """A response. `payload` is None for null and for a missing payload; `has_payload` distinguishes the two."""
 
     code: int
-    """As the device means it: decimal in 0.2, so ":85" is 0x85 = 133."""
+    """The status code's number: decimal in 0.2, else hexadecimal, so ":85" is 0x85 = 133."""
     phrase: str
-    """Without its full stop; "" in 0.6."""
+    """The status phrase without its full stop; "" in 0.6."""
     payload: Json = None
     has_payload: bool = False
     node: str = ""
     duplicates: int = 0
-    """How many members of the payload came twice; the last one counts."""
+    """Number of repeated members of the payload; the last value counts."""
     checked: bool = False
-    """Whether a checksum stood behind it (a wrong one is an error)."""
+    """Whether the line had a checksum (a wrong one is an error)."""
 
     @property
     def is_decimal(self) -> bool:
@@ -108,19 +108,19 @@ class Response:
 
     @property
     def ok(self) -> bool:
-        """Return whether the device did what it was asked."""
+        """Return whether the request succeeded."""
         return self.code == 0 if self.is_decimal else self.code < FIRST_ERROR
 
     @property
     def status(self) -> str:
-        """Return code and meaning as on the wire, for people, for example ":A4 Not Found"."""
+        """Return code and phrase in the format of the wire, for messages, for example ":A4 Not Found"."""
         known = (STATUS_0_2 if self.is_decimal else STATUS).get(self.code, "unknown code")
         return f":{self.code if self.is_decimal else format(self.code, '02X')} {self.phrase or known}"
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What the device says unasked."""
+    """A message that the device sends without a request."""
 
     path: str | None
     values: Mapping[str, Json]
@@ -135,10 +135,10 @@ class Other:
     """A line that carries no data."""
 
     kind: Literal["noise", "empty", "echo"]
-    """Debug text; nothing; a request (a capture of both directions, or an echoing terminal)."""
+    """Debug text; an empty line; a request (in a capture of both directions, or echoed by a terminal)."""
     text: str
     from_shell: bool = False
-    """Whether a shell's prompt stood before it."""
+    """Whether a shell's prompt preceded it."""
 
 
 Message = Response | Publication | Other
@@ -170,9 +170,9 @@ _RESPONSE = re.compile(
 _PUBLICATION = re.compile(r"#(?P<path>\S*) (?P<json>\{.*)")
 _BARE_WORD = re.compile(r'"(?:[^"\\]|\\.)*"|-?\b(?:nan|inf)\b', re.IGNORECASE)
 _REQUEST = re.compile(r"[?=+!@-](?:[A-Za-z_./]| )")
-"""A path behind the verb, or a payload for the root. A verb alone may be anything."""
+"""A verb followed by a path, or by a payload for the root. A verb alone is ambiguous."""
 SHELL_PROMPT = re.compile(rb"[A-Za-z][\w-]{0,30}:~\$ ?")
-"""What Zephyr's shell writes when it takes the next command, by default "uart:~$ "."""
+"""The prompt of Zephyr's shell, by default "uart:~$ "."""
 _TERMINAL_CODE = rb"\x1b(?:\[[0-9;?]{0,16}[A-Za-z]|[()][0-9A-Za-z])"
 _TERMINAL_BEFORE = re.compile(rb"(?:%b|%b|[\r\x00\x08])*" % (_TERMINAL_CODE, SHELL_PROMPT.pattern))
 _TERMINAL_BEHIND = re.compile(rb"(?:%b)+\r?$" % _TERMINAL_CODE)
@@ -180,9 +180,9 @@ _UNPRINTABLE = bytes(set(range(256)) - set(range(0x20, 0x7F)))
 
 
 def parse(line: bytes) -> Message:
-    """Return what one line (without its LF) says; FrameError or BadChecksum when it is garbled.
+    """Return the message of one line (without its LF); FrameError or BadChecksum when it is garbled.
 
-    Bytes before the first printable character are what a line gives when it is plugged in, and are passed over.
+    Bytes before the first printable character are skipped: plugging in the cable produces them.
     """
     if len(line) > MAX_LINE:
         raise FrameError(f"a line of {len(line)} bytes; a device sends at most {MAX_LINE}")
@@ -210,7 +210,7 @@ def _other(text: str, from_shell: bool) -> Other:
 
 
 def _without_terminal(line: bytes) -> tuple[bytes, bool]:
-    """Return the line without a shell's prompts and codes for cursor and colour, and whether there was a prompt."""
+    """Return the line without shell prompts and terminal codes, and whether there was a prompt."""
     if b"\x1b" not in line and SHELL_PROMPT.search(line) is None:
         return line, False
     found = _TERMINAL_BEFORE.match(line)
@@ -219,10 +219,10 @@ def _without_terminal(line: bytes) -> tuple[bytes, bool]:
 
 
 def _without_checksum(text: str, *, may_be_number: bool = True) -> tuple[str, bool]:
-    """Return the message without its checksum, and whether it had one; BadChecksum when that is wrong.
+    """Return the message without its checksum, and whether it had one; BadChecksum when the checksum is wrong.
 
-    Eight hexadecimal digits that do not fit may be a number (":85 Content. 12345678", "!path 12345678"), but not behind
-    a whole object, array or string, and not with the "#" of 0.6 behind them.
+    Eight hexadecimal digits that do not match may be a number (":85 Content. 12345678", "!path 12345678"). After a
+    complete object, array or string, or before the "#" of 0.6, they are a checksum.
     """
     found = _CHECK.search(text)
     if not found:
@@ -248,7 +248,7 @@ def _response(text: str, checked: bool) -> Response:
 
 
 def _code(digits: str) -> int | None:
-    """Return a status code's number: 0.2 counts in decimal up to 44, all others in hexadecimal from 80."""
+    """Return a status code's number: decimal up to 44 in generation 0.2, hexadecimal from 80 in all others."""
     if len(digits) == 2 and int(digits, 16) >= 0x80:
         return int(digits, 16)
     return int(digits) if digits.isdecimal() and int(digits) in STATUS_0_2 else None
@@ -266,7 +266,7 @@ def _publication(text: str, checked: bool) -> Publication:
 
 
 def _check_depth(payload: Json) -> None:
-    """Raise FrameError where lists and objects are nested deeper than any device nests them."""
+    """Raise FrameError when lists and objects are nested deeper than MAX_DEPTH."""
     level = [payload]
     for _ in range(MAX_DEPTH + 1):
         inner = [
@@ -287,9 +287,9 @@ def _flatten(members: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[st
 
 
 def load_json(text: str, line: str = "") -> tuple[Json, int]:
-    """Return a payload and how many members came twice (the last one counts); FrameError when it is no JSON.
+    """Return a payload and its number of repeated members (the last value counts); FrameError when it is not JSON.
 
-    null, the bare words nan, inf and -inf of library 0.3, and numbers beyond a float are missing values: None.
+    null, the bare words nan, inf and -inf of library 0.3, and numbers outside the range of a float are missing: None.
     """
     twice = 0
 
@@ -335,9 +335,9 @@ def cut(buffer: bytes) -> Cut | None:
 
 
 class Reader:
-    """Cuts lines, and makes answers that were there before the last request into lines without data.
+    """Cuts lines, and converts responses that were received before the last request to lines without data.
 
-    A response does not say what it answers; one that had arrived when the request was sent cannot be its answer.
+    A response does not identify its request. One that had arrived before the request was sent belongs to another.
     """
 
     def __init__(self) -> None:
@@ -345,7 +345,7 @@ class Reader:
         self._old = 0
 
     def asks(self, *, flush: bool = False) -> None:
-        """Note that a request is sent now; `flush` says that the buffer is emptied before."""
+        """Record that a request is sent now; `flush`: the buffer is emptied before."""
         self._here = 0 if flush else self._here
         self._old = self._here
 
@@ -368,9 +368,9 @@ class Reader:
 
 
 def messages(chunks: Iterable[bytes]) -> Iterator[tuple[str, Message | FrameError]]:
-    """Return every line of a capture with its message or error; a last line without its end is an error, too.
+    """Yield every line of a capture with its message or error; a last line without a line end is an error as well.
 
-    Of a line that is longer than MAX_LINE only the beginning is kept.
+    Only the beginning of a line that is longer than MAX_LINE is kept.
     """
     rest = b""
     for chunk in chunks:
@@ -379,7 +379,7 @@ def messages(chunks: Iterable[bytes]) -> Iterator[tuple[str, Message | FrameErro
         for other in others:
             yield rest.decode("utf-8", errors="replace").rstrip("\r"), _parsed(rest)
             rest = other[: MAX_LINE + 1]
-    if _without_terminal(rest)[0]:  # else a shell waits behind its prompt, or nothing is left
+    if _without_terminal(rest)[0]:  # else only a shell's prompt or nothing is left
         yield rest.decode("utf-8", errors="replace"), FrameError("the capture ends within a line")
 
 
@@ -417,14 +417,14 @@ def update(generation: Generation, path: str, members: Mapping[str, Json]) -> by
 
 
 def execute(path: str, argument: Json = None) -> bytes:
-    """Return the request that runs a function; without argument when that is None."""
+    """Return the request that executes a function; `argument` None: without an argument."""
     return _line(f"!{_path(path)}" + ("" if argument is None else f" {_dump(argument)}"))
 
 
 def in_shell(request: bytes) -> bytes:
-    """Return a request as a command of Zephyr's shell, which splits at blanks and takes quotes and backslashes away.
+    """Return a request as a command of Zephyr's shell, with quotes and backslashes escaped.
 
-    Raises ValueError when the shell's buffer cannot hold it.
+    The shell splits at spaces and removes quotes and backslashes. Raises ValueError when its buffer is too small.
     """
     command = COMMAND.encode() + re.sub(rb"([\\\"'])", rb"\\\1", request)
     if len(command.rstrip(b"\n")) > MAX_COMMAND:
@@ -449,7 +449,7 @@ def _change(verb: str, generation: Generation, path: str, item: str) -> bytes:
 
 
 def _path(path: str) -> str:
-    """Return the path, checked: what stands behind a blank would be taken as payload."""
+    """Return the path, validated: the device would treat characters after a space as payload."""
     if not re.fullmatch(r"[\x21-\x7e]*", path):
         raise ValueError(f"path: expected printable characters without blanks, got {path!r}")
     return path

@@ -1,6 +1,6 @@
-"""Links: they move bytes and know no device. One module per scheme, found by looking.
+"""Links: byte connections to instruments, independent of the device. One module per scheme, found automatically.
 
-A link is named by one string, `<scheme>:<where>[?key=value&…]`:
+One string describes a link, `<scheme>:<where>[?key=value&…]`:
 
     serial:/dev/serial/by-id/usb-FTDI_…-port0      serial:/dev/ttyUSB0?baud=9600&parity=O
     tcp:192.0.2.7:502                               ljm:USB:470012345
@@ -21,39 +21,39 @@ SCHEMES: list[str] = sorted(m.name for m in iter_modules(__path__) if not m.name
 
 
 class Arrived(NamedTuple):
-    """What one read gave."""
+    """The result of one read."""
 
     data: bytes
-    """b"" when nothing came in time."""
+    """b"" when nothing arrived in time."""
     boottime_ns: int
     """CLOCK_BOOTTIME right after the read returned."""
 
 
 class Link(Protocol):
-    """An open way to one instrument. Every method raises LinkDown once it is lost."""
+    """An open connection to one instrument. Every method raises LinkDown once the connection is lost."""
 
     byte_time_s: float
-    """Time one byte takes on the wire; 0 where that means nothing."""
+    """Time of one byte on the wire; 0 where it does not apply."""
 
     def read(self, timeout_s: float, channel: str = "", linger_s: float = 0.0) -> Arrived:
-        """Return what arrives within the time, as soon as something does (then at most `linger_s` more)."""
+        """Return the bytes that arrive within `timeout_s`, as soon as there are any (then collect for `linger_s`)."""
         ...
 
     def write(self, data: bytes, channel: str = "") -> None:
-        """Send all of it."""
+        """Send all bytes."""
         ...
 
     def flush(self) -> None:
-        """Drop what has arrived on the main channel and was not read."""
+        """Drop the bytes that arrived on the main channel and were not read."""
         ...
 
     def close(self) -> None:
-        """Give the port back. Safe to call twice."""
+        """Close the port. Safe to call twice."""
         ...
 
 
 class Address(NamedTuple):
-    """A link string, taken apart."""
+    """A parsed link string."""
 
     scheme: str
     where: str
@@ -61,7 +61,7 @@ class Address(NamedTuple):
 
 
 def parse(link: str) -> Address:
-    """Take a link string apart; ConfigError when it is none or its scheme is unknown."""
+    """Parse a link string; ConfigError when it is invalid or its scheme is unknown."""
     scheme, colon, rest = link.partition(":")
     where, _, query = rest.partition("?")
     if not colon or scheme not in SCHEMES or not where:
@@ -70,7 +70,7 @@ def parse(link: str) -> Address:
 
 
 def check(link: str, device: Device) -> list[str]:
-    """Return what is wrong with this link for this device, one line each, without opening it."""
+    """Return the problems of this link for this device, one line each, without opening it."""
     try:
         address = parse(link)
     except ConfigError as error:
@@ -82,7 +82,7 @@ def check(link: str, device: Device) -> list[str]:
 
 
 def open_link(link: str, device: Device) -> Link:
-    """Open it; LinkDown (LinkBusy) when that fails now, ConfigError when it never can."""
+    """Open the link; LinkDown (LinkBusy) when that fails now, ConfigError when it can never succeed."""
     address = parse(link)
     opened: Link = import_module(f"{__name__}.{address.scheme}").open_link(address, device)
     return opened

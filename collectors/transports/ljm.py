@@ -1,18 +1,18 @@
 """LabJack's own library as a link: `ljm:USB:470012345`, `ljm:ETHERNET:192.0.2.7`, `ljm:ANY:ANY`.
 
-The driver speaks Modbus frames whatever carries them. This link takes each request apart, has LJM read or write those
-registers as bytes (`eReadAddressByteArray`, `eWriteAddressByteArray`: no types, no values, so the codec still sees what
-the device said), and puts the answer back into a frame. A stream LJM must start itself: the link keeps what the driver
-writes to the stream's registers, calls `eStreamStart` when STREAM_ENABLE is written, asks LJM for raw codes
-(LJM_STREAM_AIN_BINARY) and gives them on channel "stream" in the device's own packets; LJM's stand-ins for lost scans
-(-9999, -8888) become the device's gap mark again. Same configuration, same readings as `tcp:`.
+The driver sends Modbus frames over every link. This link decodes each request, makes LJM read or write the registers as
+bytes (`eReadAddressByteArray`, `eWriteAddressByteArray`: without types, so the codec gets the device's bytes), and
+encodes the response as a frame. LJM must start a stream itself: the link keeps the values that the driver writes to the
+stream's registers, calls `eStreamStart` when STREAM_ENABLE is written, requests raw codes (LJM_STREAM_AIN_BINARY), and
+delivers them on channel "stream" in the device's own packets. LJM's placeholders for lost scans (-9999, -8888) are
+converted back to the device's gap mark. Configuration and readings are the same as with `tcp:`.
 
-Where the library is not installed: `ljm:USB:470012345?tcp=192.0.2.7` goes to that address by Modbus TCP instead;
-without `tcp=` it is a configuration error that says what to install. Further options are those of `tcp:`.
+Where the library is not installed, `ljm:USB:470012345?tcp=192.0.2.7` connects to that address by Modbus TCP instead;
+without `tcp=` it is a configuration error that names what to install. Further options are those of `tcp:`.
 
-The wrapper `labjack-ljm` is exercised in tests over a stand-in library; **the vendor's own library was never run with
-this code**. Its byte order is checked at every open by the driver's read of the register TEST.
-Facts: lab-instruments sheet §3.6; vendor's manual for LJM_STREAM_AIN_BINARY.
+Tests run the wrapper `labjack-ljm` over a substitute library; **the vendor's own library was never run with this
+code**. The driver checks its byte order at every open by reading the register TEST.
+Source: docs/protocols/labjack_t7.md, section 6; vendor's manual for LJM_STREAM_AIN_BINARY.
 """
 
 from __future__ import annotations
@@ -58,34 +58,35 @@ ERRORS: Mapping[int, type[CollectorError]] = {
     1302: NoReply,  # stream could not start
     1303: NoReply,  # stream not running
     1306: NoReply,  # synchronisation timeout
-    1307: WrongDevice,  # old firmware: only a person can help
+    1307: WrongDevice,  # old firmware: a person must update it
     1309: NoReply,  # no scans returned
     1314: LinkDown,  # no devices
 }
-"""What the runtime is to do; a code that is not here is Refused, with its number."""
+"""LJM error code to the error that the session handles; any other code becomes Refused, with its number."""
 NO_HARM_ON_STOP = (1303, 2620)
 STREAM_ENDINGS = {1301: 2945, 2942: 2942, 2943: 2943}
-"""LJM's buffer full, scan overlap, more lost than can be counted: the packet status that the driver understands."""
+"""LJM error to packet status: LJM's buffer full, scan overlap, more lost scans than can be counted."""
 
 ENABLE = 4990
 SETUP = range(4002, 4030)
-"""What eStreamStart wants as arguments or writes itself, except the three of PASSED_ON."""
+"""Registers that eStreamStart takes as arguments or writes itself, except the three of PASSED_ON."""
 SCAN_LIST = range(4100, 4356)
 PASSED_ON = (4008, 4010, 4012)
-"""Settling, resolution, buffer size: the library leaves these to the caller."""
+"""Settling, resolution, buffer size: the library does not set these."""
 SCAN_RATE, CHANNELS = 4002, 4004
 READS_PER_S = 10
 PACKET_HEAD = struct.Struct(">HHHHHHHH")
 UNIT_AND_FUNCTION, PACKET_TYPE = 0x014C, 0x1000
 GAP_CODE, RECOVERED, MOST_LOST = 0xFFFF, 2941, 65535
 DUMMIES = -8000.0
-"""Every raw code is 0 or more; -9999 is a lost scan, -8888 one that was not read."""
+"""Values below this are placeholders: raw codes are ≥ 0; -9999 is a lost scan, -8888 one that was not read."""
 
 
 def library() -> ModuleType | None:
-    """Return the wrapper when the library behind it loads, else None.
+    """Return the wrapper when the native library loads, else None.
 
-    The wrapper itself imports without the library, prints a line, and fails later on None: so the library comes first.
+    Without the library, importing the wrapper prints a line and succeeds, and its functions fail later. Therefore the
+    library is loaded first.
     """
     try:
         ctypes.CDLL(LIBRARY)
@@ -96,7 +97,7 @@ def library() -> ModuleType | None:
 
 
 def check(address: Address, device: Device) -> list[str]:
-    """Return what is wrong with this address, without opening it; a missing library is, unless tcp= is there."""
+    """Return the problems of this address, without opening it; without tcp=, a missing library is one of them."""
     connection, colon, identifier = address.where.partition(":")
     if not colon or connection not in CONNECTIONS or not identifier:
         kinds = ", ".join(CONNECTIONS)
@@ -109,13 +110,13 @@ def check(address: Address, device: Device) -> list[str]:
 
 
 def _fallback(address: Address) -> Address:
-    """Return the tcp link to use without the library."""
+    """Return the `tcp:` address to use without the library."""
     others = {key: value for key, value in address.options.items() if key != "tcp"}
     return Address("tcp", address.options["tcp"], others)
 
 
 def open_link(address: Address, device: Device) -> Link:
-    """Open the device with the library, or by Modbus TCP where there is none and tcp= says where."""
+    """Open the device with the library; where there is none, by Modbus TCP at the address of tcp=."""
     problems = check(address, device)
     if problems:
         raise ConfigError(problems)
@@ -131,7 +132,7 @@ def open_link(address: Address, device: Device) -> Link:
 
 
 def translate(error: Exception, name: str) -> CollectorError:
-    """Return our error for one of the wrapper's."""
+    """Return the CollectorError that corresponds to an error of the wrapper."""
     code = int(getattr(error, "errorCode", 0) or 0)
     text = f"{name}: LJM error {code} {getattr(error, 'errorString', '')}".rstrip()
     kind = ERRORS.get(code, Refused)
@@ -139,7 +140,7 @@ def translate(error: Exception, name: str) -> CollectorError:
 
 
 class LjmLink:
-    """One device opened by LJM, with the manners of a Modbus TCP connection."""
+    """One device opened by LJM, with the interface of a Modbus TCP connection."""
 
     byte_time_s = 0.0
 
@@ -152,7 +153,7 @@ class LjmLink:
         self._setup: dict[int, bytes] = {}
 
     def write(self, data: bytes, channel: str = "") -> None:
-        """Have LJM do what the request says; the answer waits for `read`."""
+        """Execute the request with LJM; `read` returns the response."""
         if channel:
             raise Refused(f"{self._name}: nothing can be written to channel {channel!r}")
         taken = modbus.take(data)
@@ -168,8 +169,8 @@ class LjmLink:
             body, frame = bytes([code]), frame._replace(function=frame.function | modbus.EXCEPTION)
         self._answers += modbus.encode(frame.transaction, frame.function, body)
 
-    def read(self, timeout_s: float, channel: str = "", linger_s: float = 0.0) -> Arrived:  # noqa: ARG002 - one form
-        """Return the answers, or the packets of the next tenth of a second of the stream."""
+    def read(self, timeout_s: float, channel: str = "", linger_s: float = 0.0) -> Arrived:  # noqa: ARG002 - signature of Link
+        """Return the responses, or the packets of the next tenth of a second of the stream."""
         data = b""
         if channel and self._stream:
             data = self._read_stream(self._stream)
@@ -180,11 +181,11 @@ class LjmLink:
         return Arrived(data, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
     def flush(self) -> None:
-        """Drop answers that nobody read."""
+        """Drop responses that were not read."""
         self._answers = b""
 
     def close(self) -> None:
-        """Stop the stream and give the device back. Safe to call twice."""
+        """Stop the stream and close the device. Safe to call twice."""
         if self._handle is None:
             return
         handle, self._handle = self._handle, None
@@ -195,7 +196,7 @@ class LjmLink:
             self._ljm.close(handle)
 
     def _execute(self, frame: modbus.Frame) -> bytes:
-        """Return the body of the answer."""
+        """Return the body of the response."""
         if self._handle is None:
             raise LinkDown(f"{self._name}: closed")
         if frame.function == modbus.READ:
@@ -218,7 +219,7 @@ class LjmLink:
             self._ljm.eWriteAddressByteArray(self._handle, address, len(data), list(data))
 
     def _switch_stream(self, on: bool) -> None:
-        """Start or stop; stopping what does not run is fine."""
+        """Start or stop the stream; stopping a stream that does not run is not an error."""
         try:
             self._ljm.eStreamStop(self._handle)
         except self._ljm.LJMError as error:
@@ -238,7 +239,7 @@ class LjmLink:
         self._stream = LjmStream(channels)
 
     def _read_stream(self, stream: LjmStream) -> bytes:
-        """Return the packets of one read; how a stream ended is told in a packet, as the device tells it."""
+        """Return the packets of one read; the end of a stream becomes a packet's status, as sent by the device."""
         try:
             data, device_backlog, _ = self._ljm.eStreamRead(self._handle)
         except self._ljm.LJMError as error:
@@ -249,16 +250,16 @@ class LjmLink:
 
 
 class LjmStream:
-    """Turns what eStreamRead gives into the device's packets."""
+    """Converts the values of eStreamRead to the device's packets."""
 
     def __init__(self, channels: int) -> None:
         self._channels = channels
         self._transaction = 0
         self._lost = 0
-        """Lost scans at the end of what was read so far: the gap may go on in the next read."""
+        """Number of lost scans at the end of the last read: the gap may continue in the next read."""
 
     def packets(self, data: np.ndarray, backlog_scans: int) -> bytes:
-        """Return packets for these values, flat in scan-list order; a run of stand-ins becomes one gap mark."""
+        """Return packets for these values, flat in scan-list order; a run of placeholders becomes one gap mark."""
         scans = data.reshape(-1, self._channels)
         lost = scans[:, 0] < DUMMIES
         edges = np.flatnonzero(np.diff(lost)) + 1

@@ -1,7 +1,7 @@
 """Serial ports: `serial:/dev/serial/by-id/…[?baud=…&parity=N|E|O&bits=…&stop=…]`.
 
-pyserial configures the port; reading is ours, on the raw file descriptor. The port is taken exclusively in both
-ways that Linux knows (flock and TIOCEXCL), because two programs on one tty steal bytes from each other.
+pyserial configures the port; this module reads and writes the file descriptor itself. The port is locked in both ways
+that Linux offers (flock and TIOCEXCL), because two programs on one tty take bytes from each other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CHUNK_BYTES = 65536
 
 
 def line_of(address: Address, device: Device) -> Line:
-    """Return the line settings: the device's own, with the link's options over them; ConfigError otherwise."""
+    """Return the line settings: the device's defaults, overridden by the link's options; ConfigError otherwise."""
     options = dict(address.options)
     own = device.line
     try:
@@ -52,7 +52,7 @@ def line_of(address: Address, device: Device) -> Line:
 
 
 def check(address: Address, device: Device) -> list[str]:
-    """Return what is wrong with this address, without opening it."""
+    """Return the problems of this address, without opening it."""
     try:
         line_of(address, device)
     except ConfigError as error:
@@ -61,7 +61,7 @@ def check(address: Address, device: Device) -> list[str]:
 
 
 def open_link(address: Address, device: Device) -> SerialLink:
-    """Open the port; LinkBusy when someone holds it, LinkDown when it is absent or refused."""
+    """Open the port; LinkBusy when another program holds it, LinkDown when it is absent or access is denied."""
     line = line_of(address, device)
     try:
         port = serial.Serial(
@@ -85,7 +85,7 @@ def open_link(address: Address, device: Device) -> SerialLink:
 
 
 def _explain(where: str, error: Exception) -> LinkDown:
-    """Return the error that tells a person what to do about a port that did not open."""
+    """Return the error, with advice, for a port that could not be opened."""
     code = error.args[0] if isinstance(error, termios.error) else getattr(error, "errno", None)
     if code in (errno.EBUSY, errno.EAGAIN, errno.EWOULDBLOCK) or "exclusively lock" in str(error):
         return LinkBusy(f"{where}: another program holds this port; find it with: fuser -v {where}")
@@ -108,7 +108,7 @@ class SerialLink:
         self._fd: int = port.fileno()
 
     def read(self, timeout_s: float, channel: str = "", linger_s: float = 0.0) -> Arrived:
-        """Return what arrives within the time, as soon as something does; LinkDown when the port went away."""
+        """Return the bytes that arrive within `timeout_s`, as soon as there are any; LinkDown when the port is gone."""
         del channel
         first = self._read_once(timeout_s)
         if first.data and linger_s:
@@ -126,14 +126,14 @@ class SerialLink:
             data = os.read(self._fd, CHUNK_BYTES)
         except BlockingIOError:
             return Arrived(b"", time.clock_gettime_ns(time.CLOCK_BOOTTIME))
-        except OSError as error:  # EIO, ENXIO, ENODEV, EBADF: all mean that it is gone
+        except OSError as error:  # EIO, ENXIO, ENODEV, EBADF: the port is gone
             raise LinkDown(f"{self._where}: lost while reading ({error.strerror})") from error
         if not data:
             raise LinkDown(f"{self._where}: unplugged")
         return Arrived(data, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
     def write(self, data: bytes, channel: str = "") -> None:
-        """Send all of it; LinkDown when the port is gone or takes nothing for a second."""
+        """Send all bytes; LinkDown when the port is gone or accepts no byte for a second."""
         del channel
         rest = memoryview(data)
         poll = select.poll()
@@ -147,18 +147,18 @@ class SerialLink:
             raise LinkDown(f"{self._where}: lost while writing ({error.strerror})") from error
 
     def flush(self) -> None:
-        """Drop what has arrived and was not read."""
+        """Drop the bytes that arrived and were not read."""
         try:
             termios.tcflush(self._fd, termios.TCIFLUSH)
         except termios.error as error:  # not an OSError
             raise LinkDown(f"{self._where}: lost while flushing ({error})") from error
 
     def close(self) -> None:
-        """Give the port back. Safe to call twice."""
+        """Close the port. Safe to call twice."""
         if not self._port.is_open:
             return
-        # A vanished adapter fails in many ways when closed (termios.error is not an OSError); it is gone either way.
+        # Closing an unplugged adapter fails in several ways (termios.error is not an OSError); it is gone in any case.
         with suppress(OSError, termios.error, serial.SerialException):
-            fcntl.ioctl(self._fd, termios.TIOCNXCL)  # on a pseudo-terminal the mark would outlive us
+            fcntl.ioctl(self._fd, termios.TIOCNXCL)  # on a pseudo-terminal the lock would persist
         with suppress(OSError, termios.error, serial.SerialException):
             self._port.close()

@@ -1,6 +1,6 @@
 """TCP connections: `tcp:HOST[:PORT][?<channel>=PORT]`.
 
-The main channel is opened at once, named channels (a T7 streams on "stream") when they are first read or written.
+The main channel is connected at once, a named channel (a T7 streams on "stream") when it is first read or written.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def ports_of(address: Address, device: Device) -> tuple[str, dict[str, int]]:
 
 
 def _is_host(host: str) -> bool:
-    """Return whether it can be looked up at all; some names that cannot be are no OSError of the resolver."""
+    """Return whether the name can be looked up at all; for some invalid names the resolver raises no OSError."""
     try:
         return host.isprintable() and len(host.encode("idna")) <= LONGEST_HOST
     except UnicodeError:
@@ -59,7 +59,7 @@ def _is_host(host: str) -> bool:
 
 
 def check(address: Address, device: Device) -> list[str]:
-    """Return what is wrong with this address, without connecting."""
+    """Return the problems of this address, without connecting."""
     try:
         ports_of(address, device)
     except ConfigError as error:
@@ -68,7 +68,7 @@ def check(address: Address, device: Device) -> list[str]:
 
 
 def open_link(address: Address, device: Device) -> TcpLink:
-    """Connect the main channel; LinkDown when nobody answers there."""
+    """Connect the main channel; LinkDown when that fails."""
     host, ports = ports_of(address, device)
     link = TcpLink(host, ports)
     link.connect("")
@@ -86,7 +86,7 @@ class TcpLink:
         self._sockets: dict[str, socket.socket] = {}
 
     def connect(self, channel: str) -> socket.socket:
-        """Return the channel's connection, opening it when it is not open yet."""
+        """Return the channel's connection, opening it if necessary."""
         if channel in self._sockets:
             return self._sockets[channel]
         try:
@@ -102,7 +102,7 @@ class TcpLink:
         return f"{self._host}:{self._ports[channel]}"
 
     def read(self, timeout_s: float, channel: str = "", linger_s: float = 0.0) -> Arrived:
-        """Return what arrives within the time, as soon as something does (then at most `linger_s` more)."""
+        """Return the bytes that arrive within `timeout_s`, as soon as there are any (then collect for `linger_s`)."""
         first = self._read_once(timeout_s, channel)
         if not (first.data and linger_s):
             return first
@@ -129,14 +129,14 @@ class TcpLink:
         return Arrived(data, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
     def write(self, data: bytes, channel: str = "") -> None:
-        """Send all of it; LinkDown when the connection is lost."""
+        """Send all bytes; LinkDown when the connection is lost."""
         try:
             self.connect(channel).sendall(data)
         except OSError as error:
             raise LinkDown(f"{self._name(channel)}: lost while writing ({error.strerror or error})") from error
 
     def flush(self) -> None:
-        """Drop what has arrived on the main channel and was not read."""
+        """Drop the bytes that arrived on the main channel and were not read."""
         while self._read_once(0, "").data:
             pass
 
