@@ -1,6 +1,7 @@
 """Any content of a capture, a link, a configuration or a recording gives a result or a message, never a traceback.
 
-Work is bounded without a clock: lines and pieces have a maximum length, and the bytes that the parsers read are counted.
+Work is bounded without a clock: lines and pieces have a maximum length, and the bytes that the parsers read are
+counted.
 """
 
 from __future__ import annotations
