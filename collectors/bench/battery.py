@@ -1,14 +1,14 @@
 """A simulated 12.8 V bench: a LiFePO4 battery, a solar panel with its charger, and a load that switches.
 
 The cell is an equivalent circuit with two R–C pairs and one-state hysteresis (G. L. Plett, Battery Management
-Systems, vol. 1, Artech House 2015, ch. 2), here with the sign of this project: **positive current charges**.
+Systems, vol. 1, Artech House 2015, ch. 2), with the sign convention of this project: **positive current charges**.
 
     v = OCV(z) + M·h + R0·i + v1 + v2
     dz/dt = η·i / (3600·Q)        v_k' = (R_k·i − v_k) / (R_k·C_k)        h' = |γ·i / (3600·Q)| · (sign(i) − h)
 
-Four cells in series; cell n differs a little in capacity and resistance. Numbers marked "typical" are of the size
-that data sheets of 40 Ah prismatic LiFePO4 cells give; they belong to no particular product. The same seed gives the
-same course, whatever the steps in which it is asked for: time advances in whole steps of STEP_S.
+Four cells in series differ slightly in capacity and resistance. Numbers marked "typical" have the magnitude that data
+sheets of 40 Ah prismatic LiFePO4 cells state; they belong to no particular product. The same seed gives the same
+course, independent of the times at which it is evaluated, because time advances in whole steps of STEP_S.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 
 STEP_S = 0.1
-"""Least time constant is 12 s: a tenth of a second is exact enough, and bounded."""
+"""The smallest time constant is 12 s: a step of 0.1 s is accurate enough, and bounds the computing time."""
 SECONDS_PER_DAY = 86_400.0
 AMBIENT_DEGC = 20.0
 
 OCV_SOC = (-0.02, 0.0, 0.02, 0.05, 0.10, 0.20, 0.30, 0.40, 0.50, 0.60, 0.70, 0.80, 0.90, 0.95, 0.98, 1.0, 1.03)
 OCV_V = (2.00, 2.50, 2.85, 3.05, 3.18, 3.235, 3.275, 3.288, 3.292, 3.298, 3.318, 3.330, 3.334, 3.338, 3.36, 3.60, 4.00)
-"""Open-circuit voltage of a LiFePO4 cell at 25 °C: typical; two plateaus with the step between them near 0.65.
+"""Open-circuit voltage of a LiFePO4 cell at 25 °C: typical; two plateaus with a step between them near 0.65.
 
-The ends go a little beyond empty and full, because the weakest cell gets there first."""
+The table extends slightly beyond empty and full, because the weakest cell reaches these first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What makes a cell: typical values for 40 Ah."""
+    """Parameters of a cell: typical values for 40 Ah."""
 
     capacity_ah: float = 40.0
     r0_ohm: float = 1.2e-3
@@ -48,9 +48,9 @@ class Cell:
     tau2_s: float = 600.0
     hysteresis_v: float = 0.012
     gamma: float = 60.0
-    """How fast the hysteresis turns over: full after roughly 5 % of the capacity."""
+    """Rate of the hysteresis: it is complete after roughly 5 % of the capacity."""
     efficiency: float = 0.998
-    """Share of the charging current that is stored."""
+    """Coulombic efficiency: share of the charging current that is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Setup:
     cell: Cell = field(default_factory=Cell)
     cells: int = 4
     spread: float = 0.01
-    """Standard deviation, as a share, of capacity and resistance among the cells."""
+    """Relative standard deviation of capacity and resistance among the cells."""
     start_soc: float = 0.55
     start_of_day_s: float = 11.0 * 3600
     panel_w: float = 120.0
@@ -69,20 +69,20 @@ class Setup:
     """At the maximum-power point, full sun."""
     charge_limit_v: float = 14.4
     charge_limit_a: float = 10.0
-    """Of the charger, on the battery's side (MPPT-1210-HUS: 10 A)."""
+    """Of the charger, on the battery side (MPPT-1210-HUS: 10 A)."""
     load_off_v: float = 11.2
     load_on_v: float = 12.6
-    """The charger disconnects the load from an empty battery and lets it back when the voltage has recovered."""
+    """The charger disconnects the load at `load_off_v` and connects it again at `load_on_v`."""
     load_wire_ohm: float = 0.01
     charger_own_w: float = 0.15
     heat_j_per_k: float = 4_400.0
-    """Of the battery: about 4.4 kg at 1000 J/(kg K)."""
+    """Heat capacity of the battery: about 4.4 kg at 1000 J/(kg K)."""
     cooling_w_per_k: float = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where the simulation stands; arrays have one entry for each cell."""
+    """The state of the simulation; arrays have one element per cell."""
 
     time_s: float
     soc: Array
@@ -98,7 +98,7 @@ class State:
     load_a: float
     load_is_connected: bool
     sun: float
-    """0 to 1, clouds included."""
+    """Irradiance relative to full sun, 0 to 1, including clouds."""
     voltage_v: float
     charged_ah: float
     """Net charge through the terminals since the start."""
@@ -111,13 +111,13 @@ def ocv_v(soc: Array) -> Array:
 
 
 def clear_sky(second_of_day: float) -> float:
-    """Return the sun without clouds, 0 to 1: a half sine between 6 and 18 o'clock."""
+    """Return the relative irradiance without clouds, 0 to 1: a half sine between 06:00 and 18:00."""
     hours = (second_of_day % SECONDS_PER_DAY) / 3600
     return max(0.0, math.sin(math.pi * (hours - 6) / 12)) if 6 <= hours <= 18 else 0.0
 
 
 class Weather:
-    """Clouds and load switching: for every moment the same, whenever it is asked for."""
+    """Clouds and load switching, as functions of time and seed only."""
 
     CLOUD_S = 20.0
     LOAD_S = 15.0
@@ -127,10 +127,10 @@ class Weather:
         self._seed = seed
 
     def _pick(self, what: str, slot: int) -> Random:
-        return Random(f"{self._seed} {what} {slot}")  # noqa: S311 - repeatable on purpose
+        return Random(f"{self._seed} {what} {slot}")  # noqa: S311 - reproducible on purpose
 
     def clearness(self, time_s: float) -> float:
-        """Return what clouds leave of the sun, 0.15 to 1, moving steadily from one value to the next."""
+        """Return the share of the irradiance that passes the clouds, 0.15 to 1, continuous in time."""
         slot, part = divmod(time_s / self.CLOUD_S, 1.0)
         here, there = (self._pick("cloud", int(slot) + i) for i in (0, 1))
         return self._cover(here) * (1 - part) + self._cover(there) * part
@@ -140,12 +140,12 @@ class Weather:
         return 1.0 if pick.random() < 0.6 else pick.uniform(0.15, 0.8)
 
     def load_a(self, time_s: float) -> float:
-        """Return the current that the load is set to."""
+        """Return the set current of the load in A."""
         return self._pick("load", int(time_s // self.LOAD_S)).choice(self.LOADS_A)
 
 
 class Battery:
-    """The simulated bench. `at` gives the truth; time only goes forwards."""
+    """The simulated bench. `at` returns the true values; time only advances."""
 
     def __init__(self, setup: Setup | None = None, seed: int = 1) -> None:
         self.setup = setup or Setup()
@@ -161,14 +161,14 @@ class Battery:
         self._steps = 0
 
     def at(self, time_s: float) -> Mapping[str, float]:
-        """Return the truth at this time, as `truth` gives it; asked about the past, the present is given."""
+        """Return the true values (see `truth`) at this time; for an earlier time, the present ones."""
         while self._steps < int(time_s / STEP_S + 1e-9):
             self._steps += 1
             self.state = self._step(self.state, self._steps * STEP_S)
         return truth(self.state, self.setup)
 
     def _drive(self, state: State, now_s: float) -> tuple[float, float, bool]:
-        """Return sun, charger current and whether the load is connected, from what was true one step before."""
+        """Return irradiance, charger current and whether the load is connected, from the state one step before."""
         setup = self.setup
         sun = clear_sky(setup.start_of_day_s + now_s) * self._weather.clearness(now_s)
         wanted_a = sun * setup.panel_w / state.voltage_v
@@ -211,17 +211,17 @@ class Battery:
 
 
 def _relax(now_v: Array, towards_v: Array, tau_s: float) -> Array:
-    """Return an R–C pair's voltage one step later, exactly."""
+    """Return an R–C pair's voltage one step later (exact solution)."""
     keep = math.exp(-STEP_S / tau_s)
     return keep * now_v + (1 - keep) * towards_v
 
 
 def truth(state: State, setup: Setup) -> Mapping[str, float]:
-    """Return what holds at the instruments' terminals, keys "<measurement>.<signal>" as in `collectors.fakes`.
+    """Return the true values at the instruments' terminals, keys "<measurement>.<signal>" as in `collectors.fakes`.
 
-    Energy and charge counters are the instruments' own, except the load's: it must count in the bench's time.
-    The load hangs on the charger's load output, at the end of its own wire. Its voltage is the battery's less the
-    wire's drop.
+    The fakes compute energy and charge counters themselves, except the load's, which counts in the bench's time.
+    The load is connected to the charger's load output by a wire of its own. Its voltage is the battery's minus the
+    voltage drop of the wire.
     """
     solar_w = state.charger_a * state.voltage_v
     panel_v = setup.panel_v * (0.9 + 0.1 * state.sun) if state.sun > 0 else 0.0

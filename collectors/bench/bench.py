@@ -1,4 +1,4 @@
-"""The whole bench: fakes in a thread, one collector process for each, a shipper, a database, and their books.
+"""One run of the virtual bench: fakes in a thread, a collector process for each, a shipper, a database, and the result.
 
 with Bench(settings) as bench:
     while not bench.is_over:
@@ -37,18 +37,17 @@ from collectors.journal.reader import JournalReader
 from collectors.shipper.cursors import Health, ShipStore
 
 BENCH_FAULTS: Mapping[str, Mapping[str, float]] = {"clock": {"reset": -3600.0}, "database": {"stop": 0.0}}
-"""Faults that are not an instrument's: the clock loses its setting (amount: by how many s it is off then), the private
-database is stopped."""
+"""Faults of the bench itself: the clock loses its setting (amount: its error in s), the private database is stopped."""
 FAULT_KINDS = {**AMOUNTS, **BENCH_FAULTS["clock"], **BENCH_FAULTS["database"]}
 CATCH_UP_S = 60.0
 TAIL_S, LEAST_TAIL_S = 600.0, 20.0
-"""How much of the bench's time, and of ours at least, is kept in memory for the live table."""
+"""Time that is kept in memory for the live table: in s of the bench's time, and the minimum in real s."""
 MARGIN_NS = 300_000_000
-"""What is said in the last moment before a collector is asked to stop may be too late for it."""
+"""Samples sent within this time before a collector is asked to stop may arrive too late and are not counted."""
 
 
 class Quantity(NamedTuple):
-    """What one instrument measures."""
+    """A signal of one instrument."""
 
     place: str
     measurement: str
@@ -56,7 +55,7 @@ class Quantity(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """What two instruments measure alike."""
+    """Two quantities that measure the same."""
 
     title: str
     reference: Quantity
@@ -74,10 +73,10 @@ COMPARED: Sequence[Compared] = (
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What kind of run it is to be."""
+    """Settings of a run."""
 
     folder: Path
-    """For journals, configurations, logs, terminals, and the private database."""
+    """Directory of journals, configurations, logs, pseudo-terminals, and the private database."""
     source: Source
     influx: str = "auto"
     """A URL, "auto", "private" or "none"."""
@@ -85,12 +84,12 @@ class Settings:
     seed: int = 1
     access: Access | None = None
     keep_database: bool = False
-    """Leave the database on a server that is not the bench's own, although this run has made it."""
+    """Keep the database on a server that is not the bench's own, although this run has created it."""
 
 
 @dataclass
 class Switch:
-    """Something of the bench itself that a fault turns off for a while."""
+    """A part of the bench that a fault turns off for some time."""
 
     fault: Fault
     turn_off: Callable[[], None]
@@ -98,14 +97,14 @@ class Switch:
     is_off: bool = False
 
     def look(self, now_s: float) -> None:
-        """Turn it off or on when its time has come."""
+        """Turn it off or on when that is due."""
         if self.fault.is_on(now_s) != self.is_off:
             self.is_off = not self.is_off
             (self.turn_off if self.is_off else self.turn_on)()
 
 
 class Bench:
-    """One run. Nothing is left behind when the with-block ends, except what is in the folder."""
+    """One run. When the with-block ends, only the content of the directory remains."""
 
     def __init__(self, settings: Settings) -> None:
         check_faults(settings)
@@ -116,9 +115,9 @@ class Bench:
         self.shipper: Worker | None = None
         self.database: Influx | None = None
         self.is_new = False
-        """Whether this run has made the database."""
+        """Whether this run has created the database."""
         self.kept_because = "--keep-database" if settings.keep_database else ""
-        """Why the database stays although this run has made it; empty: it is dropped at the end."""
+        """Why the database is kept although this run has created it; empty: it is dropped at the end."""
         self.is_dropped = False
         self.since_ns = 0
         self.replay_began = False
@@ -137,7 +136,7 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop whatever still runs."""
+        """Stop everything that still runs."""
         self._stack.close()
 
     def _start(self, stack: ExitStack) -> None:
@@ -177,7 +176,7 @@ class Bench:
         self.shipper = self._start_worker(stack, "ship", ["ship", str(config)])
 
     def _drop(self) -> None:
-        """Drop the database if this run has made it and nothing asks to keep it. A private one goes with its folder."""
+        """Drop the database if this run has created it and it is not to be kept. A private one is not dropped."""
         database = self.database
         if (
             not database
@@ -221,16 +220,16 @@ class Bench:
 
     @property
     def now_s(self) -> float:
-        """Return the time since the fakes began: what the starts of faults are on."""
+        """Return the time in s since the fakes started, on which the starts of faults are given."""
         return self._server.now_s()
 
     @property
     def health(self) -> Health | None:
-        """Return how the database is, as the shipper sees it."""
+        """Return the state of the sink that the shipper reports."""
         return self._store.health(SINK) if self._store else None
 
     def gaps(self, name: str, journal: Journal) -> list[Gap]:
-        """Return the gaps in what this journal holds of an instrument."""
+        """Return the gaps in an instrument's samples in this journal."""
         [place] = [place for place in self.places if place.name == name]
         no_event = "no value in the recording" if self.replay else "the collector was late"
         causes = [
@@ -240,7 +239,7 @@ class Bench:
         return gaps(journal.stamps(), causes, self.settings.source.period_s(place), no_event)
 
     def database_text(self) -> str:
-        """Return which database it is, and for a server that is not the bench's own what becomes of the data."""
+        """Return a description of the database; for a server that is not the bench's own, whether the data is kept."""
         if self.database is None:
             return "none: the journals are the store"
         if isinstance(self.database, PrivateInflux):
@@ -253,7 +252,7 @@ class Bench:
         return f"{where}, {'dropped' if self.is_dropped else 'made for this run and dropped at its end'}"
 
     def unsent(self) -> int:
-        """Return how many commits the database has not confirmed."""
+        """Return the number of commits that the database has not confirmed."""
         if not self._store:
             return 0
         marks = self._store.marks(SINK)
@@ -269,11 +268,11 @@ class Bench:
 
     @property
     def is_over(self) -> bool:
-        """Return whether a replay has come to its end; a simulation has none."""
+        """Return whether a replay has reached its end; a simulation has no end."""
         return self.replay is not None and self.replay.is_over
 
     def tick(self) -> None:
-        """Do what is due: faults, restarts, what is new in the journals. Several times a second."""
+        """Do what is due: faults, restarts, reading new rows. To be called several times a second."""
         for switch in self._switches:
             switch.look(self.now_s)
         for worker in (*self.workers.values(), *([self.shipper] if self.shipper else [])):
@@ -290,7 +289,7 @@ class Bench:
             self._server.call(lambda: source.begin(self._server.now_s()))
 
     def agreement(self, journals: Mapping[str, Journal] | None = None) -> dict[str, Agreement]:
-        """Return how far the instruments agree, from these journals (none given: what the bench has seen lately)."""
+        """Return the agreement of the instruments from these journals (None: from the bench's own, recent rows)."""
         journals = journals or self.journals
         found = {}
         for compared in COMPARED:
@@ -304,19 +303,19 @@ class Bench:
         return found
 
     def _has(self, quantity: Quantity) -> bool:
-        """Return whether the source has something for this quantity."""
+        """Return whether the source has values of this quantity."""
         if self.replay:
             return f"{quantity.measurement}.{quantity.signal}" in self.replay.recording.keys(quantity.place)
         return True
 
     def _within_ns(self, compared: Compared) -> int:
-        """Return half of the slower instrument's period: nearer samples are of the same instant, as far as can be."""
+        """Return half of the slower instrument's period: samples nearer than this are treated as simultaneous."""
         names = compared.reference.place, compared.other.place
         periods_s = [self.settings.source.period_s(place) for place in self.places if place.name in names]
         return round(max(periods_s) * 0.5e9)
 
     def finish(self) -> Summary:
-        """Stop collectors, let the database catch up, and return what became of everything."""
+        """Stop the collectors, send all pending rows, and return the result of the run."""
         for switch in self._switches:
             switch.look(math.inf)
         until_ns = boottime_ns() - MARGIN_NS
@@ -346,7 +345,7 @@ class Bench:
         return replace(summary, problems=problems, database=self.database_text())
 
     def _catch_up(self) -> bool:
-        """Send what is not sent yet; return whether all of it is confirmed."""
+        """Send the pending rows; return whether all of them are confirmed."""
         if not self.shipper:
             return True
         self.shipper.ask_to_stop()
@@ -366,14 +365,17 @@ class Bench:
         )
 
     def _served(self, until_ns: int) -> tuple[Sequence[Stall], int]:
-        """Return the stalls so far and how many rows had ended by then. Rows stall when collectors are stopped."""
+        """Return the stalls so far and the number of rows that had ended. Must precede the stop of the collectors.
+
+        Rows stall once the collectors are stopped.
+        """
         replay = self.replay
         if replay is None:
             return [], 0
         return list(replay.stalls), len(replay.recording.rows) if replay.is_over else replay.served(until_ns)
 
     def _check_replay(self, journals: Mapping[str, Journal], stalls: Sequence[Stall], rows: int) -> ReplayReport | None:
-        """Return how the served rows came back."""
+        """Return the comparison of the served rows with the journals."""
         replay = self.replay
         if replay is None:
             return None
@@ -405,7 +407,7 @@ def boottime_ns() -> int:
 
 
 def check_faults(settings: Settings) -> None:
-    """ConfigError for a fault that its target does not have."""
+    """Raise ConfigError for a fault that its target does not support."""
     own = {place.name: AMOUNTS for place in settings.source.places}
     kinds: Mapping[str, Mapping[str, float]] = {**own, **BENCH_FAULTS}
     problems = []

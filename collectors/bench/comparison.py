@@ -1,4 +1,4 @@
-"""Is it the same? The database against the journals, and a replay against its recording."""
+"""Compares the database with the journals, and a replay's journals with its recording."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from collectors.fakes.serve import SentLog
 from collectors.journal.records import IntArray
 
 T7_STEP = 150e-6
-"""A T7's own uncertainty of a voltage behind a divider of 4: noise of 37 µV times 4."""
+"""Noise in V of a T7's reading behind a divider of 4: 37 µV times 4."""
 MOST_AT_ONCE = 20
-"""Messages that a collector may find waiting when it looks for the first time."""
+"""Maximum number of messages that may wait when a collector reads for the first time."""
 LATEST_NS = 1_000_000_000
-"""The longest that a message may wait until it is read."""
+"""Maximum time that a message may wait until it is read."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseComparison:
-    """What the database gives back of what the journals hold; values are equal to the last bit, or different."""
+    """Comparison of the database with the journals; values that differ in any bit are different."""
 
     rows: int
     values: int
     missing: int
-    """Rows of the journal that the database does not have."""
+    """Rows of the journals that the database does not have."""
     different: int
-    """Values that are not the same, or that only one of both has."""
+    """Values that differ, or that only one of the two has."""
     extra: int
     """Rows of the database that no journal has."""
 
     @property
     def is_same(self) -> bool:
-        """Return whether both hold exactly the same, and something."""
+        """Return whether both hold exactly the same rows, and at least one."""
         return self.rows > 0 and not (self.missing or self.different or self.extra)
 
 
 def compare_database(journals: Sequence[Journal], boot_id: str, database: Influx, name: str) -> DatabaseComparison:
-    """Return how the database's content compares with the journals'."""
+    """Compare the database's content with the journals'."""
     total = np.zeros(5, np.int64)
     for journal in journals:
         kept = {key: wall_rows(journal, series, boot_id) for key, series in journal.series.items()}
@@ -58,7 +58,7 @@ def compare_database(journals: Sequence[Journal], boot_id: str, database: Influx
 
 
 def wall_rows(journal: Journal, series: JournalSeries, boot_id: str) -> dict[int, dict[str, Any]]:
-    """Return wall time to values of the rows that hold any; rows whose time is not known are left out."""
+    """Return wall time to values of all rows with a value; rows whose wall time is not known are omitted."""
     stamps_ns, known = journal.reader.to_wall(boot_id, np.array(series.boottime_ns, np.int64))
     names = list(series.fields)
     rows = zip(stamps_ns.tolist(), known.tolist(), *series.fields.values(), strict=True)
@@ -82,31 +82,31 @@ def _compare(mine: Mapping[SeriesKey, Any], theirs: Mapping[SeriesKey, Any]) -> 
 
 @dataclass(frozen=True, slots=True)
 class ReplayCheck:
-    """One instrument's recorded values against what the journal holds, row by row."""
+    """Comparison of one instrument's recorded values with its journal, row by row. The numbers count values."""
 
     values: int
-    """In the rows of the recording that were served."""
+    """Values in the rows of the recording that were served."""
     equal: int
-    """Found in the journal at their own row, within half of the instrument's step."""
+    """Values found in the journal at their own row, within half of the instrument's step."""
     missing: int
     different: int
-    """In the journal at a row where the recording has another value."""
+    """Values in the journal at a row where the recording has another value."""
     invented: int
-    """In the journal at a row where the recording has none."""
+    """Values in the journal at a row where the recording has none."""
     latest_s: float
-    """The most that a sample's time is off its second of the recording at the declared speed, in real seconds."""
+    """Maximum deviation of a sample's time from its second of the recording at the set speed, in real seconds."""
 
 
 def check_replay(
     replay: Replay, name: str, instrument: Instrument, sent: SentLog, journal: Journal, talks: bool, rows: int
 ) -> ReplayCheck:
-    """Return how an instrument's journal compares with the first `rows` rows of the recording, which were served.
+    """Compare an instrument's journal with the first `rows` rows of the recording, which were served.
 
-    The fake's log says to which row each message belongs. A sample of an instrument that is asked came with the last
-    message before its stamp. One that talks by itself may have several messages waiting when the collector looks;
-    they are in the order of its own clock, and with which of them the first sample came is known only to a few: it is
-    the one for which most values are right. A wrong one cannot pass, because then values differ wherever the recording
-    moves.
+    The fake's log states to which row each message belongs. A sample of a polled instrument came with the last message
+    before its time stamp. An instrument that publishes may have several messages waiting when the collector reads; they
+    are in the order of the instrument's own clock, and a few alignments of the first sample are possible. The alignment
+    with the most equal values is taken. A wrong one cannot pass, because values then differ wherever the recording
+    changes.
     """
     stamps = journal.stamps()
     alignments = _in_order(sent, _by_own_clock(journal, stamps)) if talks else [_last_before(sent, stamps)]
@@ -116,16 +116,16 @@ def check_replay(
 
 
 def _last_before(sent: SentLog, stamps: IntArray) -> dict[int, int]:
-    """Return every stamp's row, by the last message before it."""
+    """Return the row of every time stamp, from the last message before it."""
     at = np.searchsorted(np.array(sent.boottime_ns, np.int64), stamps + EARLY_NS, side="right") - 1
     marks = np.array([*sent.marks, LEAD_IN], np.int64)  # with no message before it, at = -1: the lead-in
     return dict(zip(stamps.tolist(), marks[at].tolist(), strict=True))
 
 
 def _by_own_clock(journal: Journal, stamps: IntArray) -> IntArray:
-    """Return the stamps in the order of the charger's uptime, which every message carries.
+    """Return the time stamps in the order of the charger's uptime, which every message contains.
 
-    A collector that is held up right after a read stamps that read late, and the next one perhaps before it.
+    A collector that is delayed right after a read stamps it late, possibly later than the next one.
     """
     uptime = journal.course("charger", "uptime_s")
     if not np.array_equal(uptime.boottime_ns, stamps):
@@ -134,14 +134,14 @@ def _by_own_clock(journal: Journal, stamps: IntArray) -> IntArray:
 
 
 def _in_order(sent: SentLog, stamps: IntArray) -> Iterator[dict[int, int]]:
-    """Give, for each message that can have been the first sample's, every stamp's row."""
+    """Yield every time stamp's row, for each message that the first sample may have come from."""
     sent_ns = np.array(sent.boottime_ns, np.int64)
     marks = np.array([*sent.marks, LEAD_IN], np.int64)
     latest = int(np.searchsorted(sent_ns, stamps[:1] + EARLY_NS, side="right").sum()) - 1
     for first in range(latest, max(latest - MOST_AT_ONCE, -1), -1):
         at, places = first, []
         for stamp in stamps.tolist():
-            while at < len(sent_ns) and sent_ns[at] < stamp - LATEST_NS:  # nobody can have read it so late: lost
+            while at < len(sent_ns) and sent_ns[at] < stamp - LATEST_NS:  # too late to be read: lost
                 at += 1
             places.append(at)
             at = min(at + 1, len(sent_ns))
@@ -178,14 +178,14 @@ def _check(
 
 
 def tolerance(instrument: Instrument, key: str) -> float:
-    """Return half of the instrument's step of a quantity, and a little for arithmetic."""
+    """Return half of the instrument's step of a quantity, plus a margin for rounding."""
     sensor = instrument.sensors.get(key)
     step = sensor.resolution if sensor and sensor.resolution else 2 * T7_STEP
     return step / 2 * (1 + 1e-6)
 
 
 def _latest_s(replay: Replay, marks: Mapping[int, int]) -> float:
-    """Return by how much a sample's time is off its second of the recording at the declared speed, in real seconds."""
+    """Return the maximum deviation of a sample's time from its second at the set speed, in real seconds."""
     latest = 0.0
     for stamp, row in marks.items():
         if 0 <= row < len(replay.began_ns):

@@ -1,6 +1,6 @@
-"""The bench's database: an InfluxDB that is there, or a private 1.x as a plain process on a free loopback port.
+"""The bench's database: an existing InfluxDB, or a private 1.x that runs as a child process on a free loopback port.
 
-A 1.x must be without users. A 2.x is asked with a token, which the shipper gets as a file that only its owner may read.
+A 1.x must be without users. A 2.x needs a token, which the shipper gets as a file that only its owner may read.
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ bind-address = "127.0.0.1:0"
 
 
 class Unreachable(Exception):
-    """No InfluxDB answers at this address, or it does not do what the bench asks of it."""
+    """No InfluxDB responds at this address, or it rejects a request of the bench."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What the person at the terminal gives for a server that asks who is there (2.x)."""
+    """The user's credentials for a server that requires them (2.x)."""
 
     token: Callable[[str], str]
     """Return the token for the server at this URL; empty when there is none. Called only when one is needed."""
     org: str = ""
-    """The organisation; empty: the only one that the token sees."""
+    """The organisation; empty: the only one that the token can read."""
 
 
 class Influx:
     """One server 1.x without users, over HTTP."""
 
     def __init__(self, url: str) -> None:
-        """ConfigError when the address is none."""
+        """Raise ConfigError when the URL is invalid."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.username:
             raise ConfigError(f"influx: expected auto, none, private or http[s]://HOST:PORT, got {url!r}")
@@ -90,7 +90,7 @@ class Influx:
         return {}
 
     def query(self, statement: str, database: str = "") -> list[dict[str, Any]]:
-        """Return the series that an InfluxQL statement gives, stamps in ns; Unreachable when it cannot be asked."""
+        """Return the series of an InfluxQL statement, time stamps in ns; Unreachable when the query fails."""
         arguments = urlencode({"q": statement, "db": database, "epoch": "ns"})
         status, text = self._request("POST", f"/query?{arguments}")
         if status != 200:
@@ -112,16 +112,16 @@ class Influx:
         return database not in names
 
     def drop(self, database: str) -> None:
-        """Delete the database and all that it holds."""
+        """Delete the database with its content."""
         self.query(f'DROP DATABASE "{database}"')
 
     def sink(self, database: str, folder: Path) -> dict[str, str]:
-        """Return the [[sink]] keys with which a shipper reaches it; `folder` is for secrets."""
+        """Return the [[sink]] keys for a shipper; `folder` is the directory for secrets."""
         del folder  # no secret is needed
         return {"dialect": "influxdb1", "url": self.url, "database": database}
 
     def is_there(self) -> bool:
-        """Return whether it answers now."""
+        """Return whether the server responds."""
         try:
             self.query("SHOW DATABASES")
         except Unreachable:
@@ -129,7 +129,7 @@ class Influx:
         return True
 
     def rows(self, database: str, measurement: str, device: str, span_ns: tuple[int, int]) -> dict[SeriesKey, Any]:
-        """Return what it holds of one device's measurement between two times: series to {stamp: {field: value}}."""
+        """Return one device's rows of a measurement between two times: series to {time stamp: {field: value}}."""
         found: dict[SeriesKey, dict[int, dict[str, Any]]] = {}
         statement = (
             f'SELECT * FROM "{measurement}" WHERE "device" = \'{device}\''  # noqa: S608 - names are the bench's own
@@ -145,10 +145,10 @@ class Influx:
 
 
 class Influx2(Influx):
-    """One server 2.x: buckets over its API, InfluxQL over the mapping that it keeps of a bucket's plain name."""
+    """One server 2.x: buckets over its API, InfluxQL over its automatic mapping of a bucket without a policy."""
 
     def __init__(self, url: str, token: str, org: str) -> None:
-        """Find the organisation; Unreachable when the token is refused, ConfigError when it is not clear which."""
+        """Find the organisation; Unreachable when the token is rejected, ConfigError when none or several match."""
         super().__init__(url)
         self._token = token
         self._bucket_id = ""
@@ -167,7 +167,7 @@ class Influx2(Influx):
     def _ask(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, missing_is_empty: bool = False
     ) -> Any:
-        """Return the JSON of a response, or {} when it is empty; Unreachable with the server's words otherwise."""
+        """Return the JSON of a response, or {} when it is empty; Unreachable with the response's text otherwise."""
         status, text = self._request(method, path, None if body is None else json.dumps(body))
         if status == 404 and missing_is_empty:
             return {}
@@ -190,12 +190,12 @@ class Influx2(Influx):
         return True
 
     def drop(self, database: str) -> None:
-        """Delete the bucket that `prepare` found or created, and all that it holds."""
+        """Delete the bucket that `prepare` found or created, with its content."""
         del database
         self._ask("DELETE", f"/api/v2/buckets/{self._bucket_id}")
 
     def sink(self, database: str, folder: Path) -> dict[str, str]:
-        """Return the [[sink]] keys with which a shipper reaches it; the token goes to a file in `folder`."""
+        """Return the [[sink]] keys for a shipper; the token is written to a file in `folder`."""
         file = folder / "token"
         file.touch(mode=0o600)
         file.write_text(self._token, encoding="utf-8")
@@ -209,10 +209,10 @@ class Influx2(Influx):
 
 
 class PrivateInflux(Influx):
-    """A server of one's own, in a folder of its own; it can be stopped and started again on the same port."""
+    """A private server with a directory of its own; it can be stopped and started again on the same port."""
 
     def __init__(self, folder: Path) -> None:
-        """Prepare it; ConfigError when influxd is not installed."""
+        """Raise ConfigError when influxd is not installed."""
         program = shutil.which("influxd")
         if program is None:
             raise ConfigError("influxd is not installed; on Debian run: sudo apt-get install influxdb")
@@ -223,7 +223,7 @@ class PrivateInflux(Influx):
         super().__init__(LOCAL)
 
     def start(self) -> None:
-        """Start it and wait until it answers; Unreachable with its last words when it does not."""
+        """Start the server and wait until it responds; Unreachable with the last line of its log when it does not."""
         if self._process is not None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -252,7 +252,7 @@ class PrivateInflux(Influx):
         return True
 
     def stop(self) -> None:
-        """Stop it; what it holds stays in its folder."""
+        """Stop the server; its data stays in its directory."""
         if self._process is None:
             return
         self._process.terminate()
@@ -265,10 +265,10 @@ class PrivateInflux(Influx):
 
 
 def find(choice: str, folder: Path, access: Access | None = None) -> Influx | None:
-    """Return the database that is meant: a URL, "none", "private", or "auto": local 1.x, else private, else none.
+    """Return the chosen database: a URL, "none", "private", or "auto": local 1.x, else private, else none.
 
-    Unreachable when a URL was named and nothing answers there; ConfigError when a private one cannot be had, or a
-    server needs a token and there is none.
+    Unreachable when a URL was given and no server responds there; ConfigError when a private server is not available,
+    or a server needs a token and there is none.
     """
     if choice == "none":
         return None

@@ -1,4 +1,4 @@
-"""Child processes of the bench: started again when they end by themselves, stopped with everything they kept."""
+"""Child processes of the bench: restarted when they end unexpectedly, stopped by SIGTERM so that they save data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 SETPRIV = shutil.which("setpriv")
 DIE_WITH_PARENT = [SETPRIV, "--pdeathsig", "TERM"] if SETPRIV else []
-"""Part of util-linux: a bench that is killed takes its processes with it."""
+"""setpriv is part of util-linux: when the bench is killed, its child processes get SIGTERM."""
 RESTART_S = 0.5
 STOP_S = 5.0
 
@@ -31,7 +31,7 @@ class Worker:
         self._ended_s: float | None = None
 
     def start(self) -> None:
-        """Start it. Its signals are ours to send: Ctrl-C in a terminal does not reach it."""
+        """Start the process in a session of its own: Ctrl-C in a terminal does not reach it."""
         with self.log.open("ab") as words:
             self._process = subprocess.Popen(
                 self._command, stdout=words, stderr=words, env=self._environment, start_new_session=True
@@ -40,11 +40,11 @@ class Worker:
 
     @property
     def exit_code(self) -> int | None:
-        """Return how it ended; None while it runs, or before it was started."""
+        """Return the exit code; None while the process runs, or before it was started."""
         return self._process.poll() if self._process else None
 
     def supervise(self) -> None:
-        """Start it again a little after it ended."""
+        """Restart the process RESTART_S after it ended."""
         if self.exit_code is None:
             return
         now_s = time.monotonic()
@@ -60,7 +60,7 @@ class Worker:
             self._process.send_signal(signal.SIGTERM)
 
     def await_end(self) -> int | None:
-        """Wait for its end, by force after STOP_S; return its exit code."""
+        """Wait until the process ends, kill it after STOP_S; return its exit code."""
         if self._process is None:
             return None
         try:
@@ -70,7 +70,7 @@ class Worker:
             return self._process.wait()
 
     def run(self, timeout_s: float) -> int | None:
-        """Run it to its end; None when it took longer, and was ended."""
+        """Run the process to its end; return its exit code, or None when it took longer and was stopped."""
         self.start()
         assert self._process is not None
         try:
@@ -81,7 +81,7 @@ class Worker:
             return None
 
     def last_words(self) -> str:
-        """Return the last line of its log."""
+        """Return the last line of the process's log."""
         try:
             lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:

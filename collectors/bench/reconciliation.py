@@ -1,9 +1,9 @@
-"""The bench's books: what the fakes sent, what the journals hold, what the database gives back.
+"""Reconciles the samples that the fakes sent with the samples in the journals.
 
 sent      every message with measured values (`collectors.fakes.serve.SentLog`)
-opening   said while a collector was still finding out whom it talks to
-harmed    touched by a fault on the way, or said right before the line was lost
-kept      of the rest, what is in the journal; `lost` is what is not
+opening   sent while a collector was still identifying the instrument
+harmed    altered by a fault, or sent right before the connection was lost
+kept      of the rest, the samples in the journal; `lost`: those that are not in it
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from collectors.journal.reader import JournalReader
 from collectors.journal.records import Chunk, Column, EventRecord, IntArray
 
 EARLY_NS = 5_000
-"""A sample's stamp may be this much before the fake's note of when it began to send: both round."""
+"""A sample's time stamp may precede the fake's record of the start of sending by this much: both are rounded."""
 OPENING_NS = 5_000_000_000
-"""A charge controller is listened to for 3 s before it is asked (lab-instruments.md, section 1.2)."""
+"""Longest opening: the driver listens 3 s before it asks (docs/protocols/libresolar_mppt.md, section 2)."""
 CUT_OFF_NS = 100_000_000
-"""What was said this shortly before the line was lost may still have been in the adapter."""
+"""A message sent this shortly before the connection was lost may still have been in the adapter."""
 
 NO_CAUSE = frozenset(
     {"link_up", "collector_start", "collector_stop", "back_in_range", "input_back", "object_refused", "slots_skipped"}
 )
-"""Events that come with a gap and do not explain it."""
+"""Events that accompany a gap but do not explain it."""
 
 SeriesKey = tuple[str, tuple[tuple[str, str], ...]]
 """Measurement and sorted tags."""
 OWN = "collector"
-"""The measurement in which a collector speaks about itself."""
+"""The measurement in which a collector reports on itself."""
 NOT_MEASURED = (OWN, throughput.MEASUREMENT)
-"""Measurements that the collector writes, and no instrument."""
+"""Measurements that come from the collector, not from an instrument."""
 
 
 @dataclass
 class JournalSeries:
-    """Rows of one series: boottime stamps and, for each field, values with None where there is none."""
+    """Rows of one series: boot times and, for each field, values, None where there is none."""
 
     boottime_ns: list[int] = field(default_factory=list)
     fields: dict[str, list[Any]] = field(default_factory=dict)
 
     def add(self, chunk: Chunk, since_ns: int) -> int:
-        """Append the rows since this time that are newer than the last one; return how many."""
+        """Append the rows since `since_ns` that are newer than the last row; return how many."""
         after_ns = self.boottime_ns[-1] if self.boottime_ns else since_ns - 1
         start = int(np.searchsorted(chunk.boottime_ns, after_ns, side="right"))
         before, count = len(self.boottime_ns), len(chunk.boottime_ns) - start
@@ -63,20 +63,20 @@ class JournalSeries:
         return count
 
     def forget_before(self, boottime_ns: int) -> None:
-        """Forget all older rows."""
+        """Remove all older rows."""
         first = bisect_left(self.boottime_ns, boottime_ns)
         del self.boottime_ns[:first]
         for values in self.fields.values():
             del values[:first]
 
     def course(self, name: str) -> Course:
-        """Return one field's course, rows without a value left out."""
+        """Return one field's course; rows without a value are omitted."""
         present = [(t, v) for t, v in zip(self.boottime_ns, self.fields.get(name, ()), strict=False) if v is not None]
         return Course(np.array([t for t, _ in present], np.int64), np.array([v for _, v in present], np.float64))
 
 
 def column_values(column: Column) -> list[Any]:
-    """Return a column's values, None where it has none."""
+    """Return a column's values, None where there is none."""
     values = column.values.tolist() if isinstance(column.values, np.ndarray) else list(column.values)
     if column.missing is None:
         return values
@@ -84,21 +84,21 @@ def column_values(column: Column) -> list[Any]:
 
 
 class Journal:
-    """One collector's journal since a time of this boot, followed while it grows."""
+    """One collector's journal since a time of this boot, read incrementally."""
 
     def __init__(self, reader: JournalReader, since_ns: int, tail_s: float | None = None) -> None:
-        """`tail_s`: keep only the newest rows of each series, over so much time."""
+        """`tail_s`: keep only the newest rows of each series, over this many seconds; None: keep all."""
         self.reader = reader
         self.series: dict[SeriesKey, JournalSeries] = {}
         self.events: list[EventRecord] = []
         self.rows = 0
-        """How many were ever read, the collector's own left out."""
+        """Number of rows read so far, without the collector's own."""
         self._since_ns = since_ns
         self._tail_s = tail_s
         self._cursor = 0
 
     def update(self) -> None:
-        """Take in what is new."""
+        """Read the new rows and events."""
         while self.reader.newest_seq() > self._cursor:
             batch = self.reader.after(self._cursor)
             for chunk in batch.chunks:
@@ -115,32 +115,32 @@ class Journal:
             series.forget_before(series.boottime_ns[-1] - round(self._tail_s * 1e9))
 
     def measured(self) -> dict[SeriesKey, JournalSeries]:
-        """Return what the instrument said, not what the collector says about itself."""
+        """Return the instrument's series, without the collector's own."""
         return {key: series for key, series in self.series.items() if key[0] not in NOT_MEASURED}
 
     def course(self, measurement: str, name: str) -> Course:
-        """Return the course of a field, the series that has most of it if there are several."""
+        """Return the course of a field, of the series with most values if there are several."""
         found = [series.course(name) for (m, _), series in self.series.items() if m == measurement]
         nothing = Course(np.empty(0, np.int64), np.empty(0))
         return max(found, key=lambda course: len(course.values), default=nothing)
 
     def own(self) -> Mapping[str, float]:
-        """Return the newest of the collector's reports on itself."""
+        """Return the collector's newest report on itself."""
         for (measurement, tags), series in self.series.items():
             if measurement == OWN and "outcome" not in dict(tags) and series.boottime_ns:
                 return {name: values[-1] for name, values in series.fields.items() if values[-1] is not None}
         return {}
 
     def causes(self) -> list[tuple[int, str]]:
-        """Return time and kind of the events that can explain a gap."""
+        """Return boot time and kind of the events that can explain a gap."""
         return [(event.boottime_ns, event.kind) for event in self.events if event.kind not in NO_CAUSE]
 
     def up_ns(self) -> IntArray:
-        """Return when the link was up, each time."""
+        """Return the boot times of the events `link_up`."""
         return np.array([event.boottime_ns for event in self.events if event.kind == "link_up"], np.int64)
 
     def stamps(self) -> IntArray:
-        """Return the stamps of all samples that hold at least one value, rising; one for all series of an instant."""
+        """Return the boot times of all samples with at least one value, ascending; one for all series of a time."""
         found = {
             stamp
             for series in self.measured().values()
@@ -152,7 +152,7 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """What became of an instrument's samples."""
+    """Numbers of an instrument's samples; the module's docstring defines them."""
 
     sent: int
     opening: int
@@ -162,9 +162,9 @@ class Reconciliation:
 
 
 def reconcile(sent: SentLog, stamps: IntArray, up_ns: IntArray, until_ns: int) -> Reconciliation:
-    """Return what became of everything sent before `until_ns`, given what the journal holds.
+    """Reconcile the samples sent before `until_ns` with the journal.
 
-    `stamps` are those of its samples, rising; `up_ns` those of the events that say that the link is up.
+    `stamps`: boot times of the journal's samples, ascending; `up_ns`: boot times of its events `link_up`.
     """
     sent_ns = np.array(sent.boottime_ns, np.int64)
     is_sent = sent_ns < until_ns
@@ -187,7 +187,7 @@ def reconcile(sent: SentLog, stamps: IntArray, up_ns: IntArray, until_ns: int) -
 
 
 def _opening(sent_ns: IntArray, connected_ns: Iterable[int], up_ns: IntArray) -> npt.NDArray[np.bool_]:
-    """Return which samples were said between a connection and the event that the link is up, within OPENING_NS."""
+    """Return which samples were sent between a connection and the next event `link_up`, within OPENING_NS."""
     opening = np.zeros(len(sent_ns), np.bool_)
     for start_ns in connected_ns:
         later_ns = up_ns[up_ns >= start_ns][:1]
@@ -199,9 +199,9 @@ def _opening(sent_ns: IntArray, connected_ns: Iterable[int], up_ns: IntArray) ->
 def _have_rows(sent_ns: IntArray, stamps: IntArray) -> npt.NDArray[np.bool_]:
     """Return which samples have a row in the journal.
 
-    From the newest to the oldest, each row is that of the newest sample that was said before it and has none yet. So a
-    row that was read late, after the next sample was said, takes nobody's place; and what was said later, as the bench
-    came to its end, makes up for no sample that is missing.
+    From the newest to the oldest, each row is assigned to the newest sample that was sent before it and has no row yet.
+    Thus a row that was read late, after the next sample was sent, does not take that sample's place, and samples sent
+    at the end of the run do not replace missing ones.
     """
     has_row = np.zeros(len(sent_ns), np.bool_)
     free = len(sent_ns) - 1
@@ -217,12 +217,12 @@ def _have_rows(sent_ns: IntArray, stamps: IntArray) -> npt.NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A time without a sample."""
+    """A period without a sample."""
 
     start_ns: int
     seconds: float
     cause: str
-    """What happened around it, or what was given for a gap around which nothing is known to have happened."""
+    """The events around it, or the text given for a gap without such events."""
 
 
 GAP_PERIODS = 2.5
@@ -230,7 +230,7 @@ AROUND_NS = 1_000_000_000
 
 
 def gaps(stamps: IntArray, causes: Sequence[tuple[int, str]], period_s: float, unexplained: str) -> list[Gap]:
-    """Return every time of more than GAP_PERIODS periods between two samples, with what happened around it."""
+    """Return every gap of more than GAP_PERIODS periods between two samples, with the events around it."""
     found = []
     for before, width in zip(stamps.tolist(), np.diff(stamps).tolist(), strict=False):
         if width > GAP_PERIODS * period_s * 1e9:

@@ -1,15 +1,15 @@
-"""A recording as the truth: every second of it is served until each instrument that has a value there has said it.
+"""Replays a recording: every second of it is served until each instrument that has a value there has sent it.
 
     recording   CSV: a header, then rows of Unix milliseconds and one column per quantity; a byte-order mark is skipped,
                 rows may be out of order, an empty cell is a second without a value
     row         one second of the recording, counted from its first
     advance     to the next row when it is due by wall time × speed *and* every instrument with a value in this row has
-                sent it; one that has not within PATIENCE_S is noted as a stall, and the replay goes on
-    late        the time by which an advance came after it was due; made up again as soon as the instruments let it
+                sent it; if one has not within PATIENCE_S, a stall is recorded and the replay continues
+    late        the time by which an advance came after it was due; it is made up for as soon as the instruments allow
 
-A polled instrument whose collector asks late would otherwise lose rows, and the loss would be the bench's own. Sampling
-the same row twice is harmless. What the log holds (`Replay.began_ns` per row, `SentLog.marks` per message) is enough to
-put every stored sample back to its second.
+Otherwise a polled instrument whose collector asks late would lose rows, and the bench itself would cause the loss.
+Sampling the same row twice is harmless. The log (`Replay.began_ns` per row, `SentLog.marks` per message) is sufficient
+to assign every stored sample to its second.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ PATIENCE_S = 5.0
 MOST_PROBLEMS = 10
 ROW_MS = 1000
 MOST_DIGITS = 15
-"""Of a stamp: that is beyond the year 30 000 already."""
+"""Maximum number of digits of a time stamp: more are beyond the year 30 000."""
 MOST_VALUE = 1e6
-"""No instrument of a bench measures so much, in any unit."""
+"""Upper limit of a value: no instrument of a bench measures more, in any unit."""
 LONGEST_NAME = 1000
-"""Of a column: matching patterns against longer ones could take very long."""
+"""Maximum length of a column's name: matching patterns against longer names could take very long."""
 LEAD_IN = -1
-"""The row before the first: every instrument shows its own first values, while collectors find their instruments."""
+"""The row before the first: every instrument sends its own first values while collectors identify instruments."""
 
 
 class Target(NamedTuple):
-    """Where a column belongs."""
+    """The instrument and quantity of a column."""
 
     instrument: str
     key: str
-    """Key of the truth, for example "battery.current_a"."""
+    """Key of the true value, for example "battery.current_a"."""
 
 
 COLUMNS: Sequence[tuple[str, Target]] = (
@@ -56,19 +56,19 @@ COLUMNS: Sequence[tuple[str, Target]] = (
     (r"Bat_V .*mppt", Target("mppt", "battery.voltage_v")),
     (r"Bat_V .*EA-EL", Target("load", "load.voltage_v")),
 )
-"""Headers of the bench's own exporter: charger by its type, T7 by its serial number (47…), load by its maker."""
+"""Headers of the bench's exporter: charger by its type, T7 by its serial number (47…), load by its manufacturer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Rows of one second each; what has no value is not there."""
+    """Rows of one second each; missing values have no entry."""
 
     start_ms: int
     rows: Sequence[Mapping[str, Mapping[str, float]]]
     """For each second: instrument to key to value."""
 
     def keys(self, instrument: str) -> frozenset[str]:
-        """Return every quantity that the recording has of this instrument."""
+        """Return the keys of all quantities that the recording has of this instrument."""
         return frozenset(key for row in self.rows for key in row.get(instrument, ()))
 
     def first(self, instrument: str) -> Mapping[str, float]:
@@ -80,7 +80,7 @@ class Recording:
 
 
 def parse_map(text: str) -> tuple[str, Target]:
-    """Return (pattern, target) of "PATTERN=INSTRUMENT:KEY"; ConfigError when it is none."""
+    """Return (pattern, target) of "PATTERN=INSTRUMENT:KEY"; ConfigError when it has another form."""
     pattern, equals, target = text.rpartition("=")
     instrument, colon, key = target.partition(":")
     if not (pattern and equals and colon and instrument and "." in key):
@@ -95,7 +95,7 @@ def parse_map(text: str) -> tuple[str, Target]:
 
 
 def read(path: Path, columns: Sequence[tuple[str, Target]] = COLUMNS) -> Recording:
-    """Return the recording in a CSV file; ConfigError naming file, line and column for what cannot be used."""
+    """Return the recording in a CSV file; ConfigError names file, line and column of invalid content."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -105,7 +105,7 @@ def read(path: Path, columns: Sequence[tuple[str, Target]] = COLUMNS) -> Recordi
         raise ConfigError(f"{path}: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path}: not a CSV file in UTF-8: {error}") from error
-    except ValueError as error:  # a path with NUL in it
+    except ValueError as error:  # a path that contains NUL
         raise ConfigError(f"{str(path)!r}: {error}") from error
 
 
@@ -197,14 +197,14 @@ def _values(cells: Sequence[str], columns: Iterable[_Column]) -> tuple[dict[str,
 
 
 class Stall(NamedTuple):
-    """A row that somebody did not take in time."""
+    """A row that some instruments did not send in time."""
 
     row: int
     instruments: tuple[str, ...]
 
 
 class Replay:
-    """The clock of a replay, and the world as it is at its present row."""
+    """The clock of a replay, and the true values of its current row."""
 
     def __init__(self, recording: Recording, speed: float, instruments: Sequence[str]) -> None:
         """`speed`: seconds of the recording per second."""
@@ -212,10 +212,10 @@ class Replay:
         self.speed = speed
         self.row = LEAD_IN
         self.began_ns = array("q")
-        """CLOCK_BOOTTIME at which each row began, and behind the last row's that of the end."""
+        """CLOCK_BOOTTIME in ns at which each row began, followed by that of the end."""
         self.stalls: list[Stall] = []
         self.latest_s = 0.0
-        """The longest that an advance came late."""
+        """Maximum lateness of an advance."""
         self._start_s: float | None = None
         self._lead_in = {name: recording.first(name) for name in instruments}
         self._keys = {name: recording.keys(name) for name in instruments}
@@ -227,10 +227,10 @@ class Replay:
         return self.row >= len(self.recording.rows)
 
     def world(self, instrument: str) -> World:
-        """Return what this instrument sees: its values of the present row, None where the recording has none."""
+        """Return a function for this instrument's values of the current row, None where the recording has none."""
 
         def see(time_s: float) -> Mapping[str, float | None]:
-            del time_s  # the row is the time
+            del time_s  # the current row determines the values
             values = self._row_of(instrument)
             return {key: values.get(key) for key in self._keys[instrument]}
 
@@ -242,16 +242,16 @@ class Replay:
         return {} if self.is_over else self.recording.rows[self.row].get(instrument, {})
 
     def begin(self, at_s: float) -> None:
-        """End the lead-in at this time of the server's clock."""
+        """End the lead-in at this time of the server's clock, in s."""
         self._start_s = at_s
 
     def delivered(self, instrument: str, row: int) -> None:
-        """Note that an instrument has sent its values of a row."""
+        """Record that an instrument has sent its values of a row."""
         if row == self.row:
             self._pending.discard(instrument)
 
     def advance(self, now_s: float) -> float:
-        """Go on to the row that is due, if everybody has said this one; return when to come back at the latest."""
+        """Advance to the row that is due if all instruments have sent the current one; return the next call's time."""
         if self._start_s is None:
             return math.inf
         while not self.is_over:
@@ -268,7 +268,7 @@ class Replay:
         return math.inf
 
     def served(self, until_ns: int) -> int:
-        """Return how many rows had ended at this CLOCK_BOOTTIME."""
+        """Return the number of rows that had ended at this CLOCK_BOOTTIME."""
         return max(0, bisect_right(self.began_ns, until_ns) - 1)
 
     def _enter(self, row: int, now_s: float) -> None:

@@ -1,4 +1,4 @@
-"""What a run of the bench looks like: a live table, a line for logs, the summary at the end."""
+"""Displays a run of the bench: a live table, a line for logs, the summary at the end."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ RATE_SPAN_NS = 5_000_000_000
 
 
 WIDE_COLUMNS = 100
-"""From this width on, kinds are named and headings are written out."""
+"""At this width or more, kinds are shown and headings are not abbreviated."""
 NARROW_COLUMNS = 80
-"""Below this width headings are broken, columns are nearer, and the gain is left out."""
+"""Below this width, headings are broken, columns are closer, and the gain is omitted."""
 
 
 def live(bench: Bench, width: int) -> Group:
-    """Return the newest values, how each collector does, how far instruments agree, and the state of the database.
+    """Return the newest values, the state of each collector, the instruments' agreement, and the database's state.
 
-    `width`: columns of the terminal. No figure is cut from 60 columns on.
+    `width`: columns of the terminal. With 60 columns or more, no figure is truncated.
     """
     parts: list[Table | Text] = [
         _values(bench, width),
@@ -52,7 +52,7 @@ def live(bench: Bench, width: int) -> Group:
 
 
 def line(bench: Bench) -> str:
-    """Return the same in one line."""
+    """Return the newest values and the database's state in one line."""
     parts = [
         f"{name}: {' '.join(_newest(journal)) or 'no sample yet'} ({_rate_hz(journal):.1f}/s)"
         for name, journal in bench.journals.items()
@@ -61,7 +61,7 @@ def line(bench: Bench) -> str:
 
 
 def _table(headings: Sequence[str], left: Collection[str], width: int, title: str | None = None) -> Table:
-    """Return an empty table without vertical lines; the columns named in `left` hold text, the others figures."""
+    """Return an empty table without vertical lines; columns named in `left` contain text, the others figures."""
     table = Table(
         title=title,
         box=SIMPLE_HEAD,
@@ -75,7 +75,7 @@ def _table(headings: Sequence[str], left: Collection[str], width: int, title: st
 
 
 def _heading(width: int) -> str:
-    """Return the heading of the first column, which leaves room for the others on a narrow terminal."""
+    """Return the heading of the first column; it is empty on a narrow terminal to save space."""
     return "instrument" if width >= NARROW_COLUMNS else ""
 
 
@@ -84,7 +84,7 @@ def _called(place: InstrumentPosition, width: int) -> str:
 
 
 def _values(bench: Bench, width: int) -> Table:
-    """Return the newest value of each quantity: a row for an instrument, a column for a quantity with its unit."""
+    """Return the newest value of each quantity: a row per instrument, a column per quantity with its unit."""
     space = " " if width >= NARROW_COLUMNS else "\n"
     headings = [f"{measurement}{space}{VOCABULARY[measurement][signal].unit}" for measurement, signal in SHOWN]
     title = f"battfleet virtual bench, {bench.now_s:.0f} s"
@@ -102,7 +102,7 @@ COUNTS = ("skipped", "errors", "reconnects", "queue_rows")
 
 
 def _health(bench: Bench, width: int) -> Table:
-    """Return how each collector does, by its own reports."""
+    """Return the state of each collector, from its reports on itself."""
     again = "reconnects" if width >= NARROW_COLUMNS else "recon-\nnects"
     headings = [_heading(width), "rows", "gaps", "skipped", "errors", again, "queue", "clock"]
     table = _table(headings, [_heading(width), "clock"], width)
@@ -130,7 +130,7 @@ def _newest(journal: Journal) -> list[str]:
 
 
 def _rate_hz(journal: Journal) -> float:
-    """Return the instrument's samples per second, lately."""
+    """Return the instrument's samples per second over the last RATE_SPAN_NS."""
     rates = [0.0]
     for series in journal.measured().values():
         stamps = [stamp for stamp in series.boottime_ns[-100:] if stamp > series.boottime_ns[-1] - RATE_SPAN_NS]
@@ -140,7 +140,7 @@ def _rate_hz(journal: Journal) -> float:
 
 
 def _agreements(found: Mapping[str, Agreement], width: int) -> Table:
-    """Return how far two instruments that measure the same agree: first minus second."""
+    """Return the agreement of instruments that measure the same quantity: first minus second."""
     mean = "mean difference" if width >= WIDE_COLUMNS else "mean"
     headings = ["agreement", "pairs", mean, "deviation", "median", *(["gain"] if width >= NARROW_COLUMNS else [])]
     table = _table(headings, ["agreement"], width)
@@ -157,7 +157,7 @@ def _agreement_cells(title: str, found: Agreement) -> list[str]:
 
 
 def _state(bench: Bench) -> str:
-    """Return how replay and database stand."""
+    """Return the state of replay and database."""
     parts = []
     replay = bench.replay
     if replay:
@@ -176,7 +176,7 @@ def _state(bench: Bench) -> str:
 
 
 def summary_lines(summary: Summary, width: int | None = None) -> Iterator[str]:
-    """Give the summary for a person, broken between words at so many columns (None: not broken)."""
+    """Yield the lines of the summary, wrapped between words at `width` columns (None: not wrapped)."""
     for text in _summary(summary):
         indent = " " * (len(text) - len(text.lstrip()) + 4)
         yield from wrap(text, width, subsequent_indent=indent, break_long_words=False) if width else [text]

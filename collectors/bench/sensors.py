@@ -1,11 +1,12 @@
-"""What each instrument makes of the truth, and how far two of them agree.
+"""Sensor models: computes each instrument's reading from the true values, and the agreement of two instruments.
 
     seen = round_to(resolution, gain · true + offset + noise)
 
-Noise is white and its generator seeded for each instrument. Resolution is the instrument's own step; the bytes on the
-wire may round once more. Sizes are those of the real bench: lab-instruments.md, sections 1.3 (charger: two decimals),
-2.4 (load: nominal value / 25600) and 4 (hall sensor), and the recording's own
-finding (2021-05-28) that the hall sensor reads 0.959 times what the charger's shunt reads, without an offset.
+Noise is white, and its generator is seeded for each instrument. Resolution is the instrument's own step; the bytes on
+the wire may round once more. Magnitudes are those of the real bench. Charger: two decimals
+(tests/frames/libresolar_mppt). Load: nominal value / 25600 (docs/protocols/ea_el3000a.md, section 4). Hall sensor:
+docs/protocols/labjack_t7.md, section 7; in the recording of 2021-05-28 it reads 0.959 times the current of the
+charger's shunt, without an offset.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Sensor:
-    """How one quantity is seen."""
+    """The sensor model of one quantity."""
 
     noise: float = 0.0
     """Standard deviation, in the quantity's unit."""
@@ -33,7 +34,7 @@ class Sensor:
     """Smallest step; 0: none."""
 
     def see(self, true: float, standard_normal: float) -> float:
-        """Return what the instrument reads."""
+        """Return the instrument's reading."""
         seen = self.gain * true + self.offset + self.noise * standard_normal
         return round(seen / self.resolution) * self.resolution if self.resolution else seen
 
@@ -43,12 +44,12 @@ EXACT = Sensor()
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """One instrument's view: which quantities it sees, and how."""
+    """The sensor models and the period of one instrument."""
 
     period_s: float
     """Time between its samples on a real bench."""
     sensors: Mapping[str, Sensor] = field(default_factory=dict)
-    """Key of the truth to its sensor; quantities that are not named are seen exactly."""
+    """Key of the true value to its sensor; quantities that are not listed are read exactly."""
 
 
 EA_FULL_SCALE = 25_600.0
@@ -75,7 +76,7 @@ LOAD = Instrument(
 T7 = Instrument(
     period_s=0.1,
     sensors={
-        # The converter's own noise is in the fake's volts; this is what hall sensor and divider do before it.
+        # The fake adds the converter's own noise to its volts; these are the errors of hall sensor and divider.
         "battery.voltage_v": Sensor(gain=1.0008),
         "battery.current_a": Sensor(noise=0.002, gain=0.959),
     },
@@ -83,14 +84,14 @@ T7 = Instrument(
 
 
 class View:
-    """A World as one instrument sees it: a source of truth behind the instrument's sensors."""
+    """One instrument's readings of the true values, with its sensors' errors."""
 
     def __init__(self, instrument: Instrument, seed: int) -> None:
         self._sensors = instrument.sensors
         self._rng = np.random.default_rng(seed)
 
     def see(self, true: Mapping[str, float | None]) -> dict[str, float | None]:
-        """Return what the instrument reads; no value stays no value."""
+        """Return the instrument's readings; None stays None."""
         return {
             key: None if value is None else self._sensors.get(key, EXACT).see(value, self._rng.standard_normal())
             for key, value in true.items()
@@ -98,7 +99,7 @@ class View:
 
 
 class Course(NamedTuple):
-    """One quantity as one instrument gave it: CLOCK_BOOTTIME in ns, rising, and the values."""
+    """One quantity of one instrument: CLOCK_BOOTTIME in ns, ascending, and the values."""
 
     boottime_ns: IntArray
     values: Array
@@ -106,29 +107,29 @@ class Course(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How `other` compares with `reference`, over samples of (nearly) the same instant; all in the quantity's unit."""
+    """Comparison of `other` with `reference` over (nearly) simultaneous samples; all in the quantity's unit."""
 
     pairs: int
     residual_mean: float
-    """Of other − reference."""
+    """Mean of other − reference."""
     residual_std: float
     residual_median: float
-    """Of |other − reference|."""
+    """Median of |other − reference|."""
     gain: float | None
-    """Slope of other over reference, from steady pairs; None where the reference hardly moved."""
+    """Slope of other over reference, from steady pairs; None where the reference hardly changed."""
     offset: float | None
-    """Of the same line, at zero."""
+    """Intercept of the same line."""
 
 
 LEAST_PAIRS = 3
 TINY = 1e-9
-"""A spread below this is rounding, not a movement."""
+"""A spread below this is rounding, not a change."""
 STEADY_STEPS = 3.0
-"""A pair counts for the line when neither instrument moved more than this many times its usual step."""
+"""A pair is used for the line when neither instrument changed by more than this many times its usual step."""
 
 
 def pair(reference: Course, other: Course, within_ns: int) -> tuple[IntArray, IntArray]:
-    """Return indices of samples that belong together: for each of the reference the nearest other within the time."""
+    """Return the indices of paired samples: for each reference sample the nearest other one within `within_ns`."""
     if not len(reference.boottime_ns) or not len(other.boottime_ns):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     after = np.searchsorted(other.boottime_ns, reference.boottime_ns).clip(1, max(1, len(other.boottime_ns) - 1))
@@ -142,10 +143,10 @@ def pair(reference: Course, other: Course, within_ns: int) -> tuple[IntArray, In
 
 
 def agreement(reference: Course, other: Course, within_ns: int) -> Agreement | None:
-    """Return how the two agree; None with fewer than LEAST_PAIRS samples in common.
+    """Return the agreement of the two; None with fewer than LEAST_PAIRS pairs.
 
-    The samples of two instruments are never of exactly the same instant, so while the current moves they differ for
-    no fault of theirs. Mean, deviation and median take all pairs; gain and offset (least squares) only steady ones.
+    The samples of two instruments are never exactly simultaneous, so they differ while the current changes, without an
+    error of either. Mean, deviation and median use all pairs; gain and offset (least squares) only steady ones.
     """
     mine, theirs = pair(reference, other, within_ns)
     if len(mine) < LEAST_PAIRS:
@@ -164,7 +165,7 @@ def agreement(reference: Course, other: Course, within_ns: int) -> Agreement | N
 
 
 def _line(x: Array, y: Array) -> tuple[float | None, float | None]:
-    """Return slope and intercept of y over x from steady pairs; None, None when x does not spread enough to say."""
+    """Return slope and intercept of y over x from steady pairs; None, None when the spread of x is too small."""
     steady = _is_steady(x) & _is_steady(y)
     x, y = x[steady], y[steady]
     if len(x) < LEAST_PAIRS:
@@ -177,7 +178,7 @@ def _line(x: Array, y: Array) -> tuple[float | None, float | None]:
 
 
 def _usual_step(values: Array) -> float:
-    """Return the median of the steps between neighbours that are not zero: noise or resolution."""
+    """Return the median of the non-zero steps between neighbours: noise or resolution."""
     steps = np.abs(np.diff(values))
     steps = steps[steps > 0]
     return float(np.median(steps)) if len(steps) else 0.0
@@ -192,7 +193,7 @@ def _is_steady(values: Array) -> npt.NDArray[np.bool_]:
 
 
 def table(courses: Mapping[str, Course], pairs: Sequence[tuple[str, str]], within_ns: int) -> dict[str, Agreement]:
-    """Return "reference/other" to their agreement, for every pair that has enough samples."""
+    """Return "reference/other" to agreement, for every pair with enough samples."""
     found = {}
     for reference, other in pairs:
         if reference in courses and other in courses:

@@ -1,10 +1,10 @@
-"""The instruments of the bench on their wires, and the configurations that read them.
+"""The fake instruments of the bench, their links, and the configurations of collectors and shipper.
 
-    mppt   Libre Solar charge controller on a pseudo-terminal, talks by itself
-    load   EA EL 3160-60A on a pseudo-terminal, is asked
-    t7     LabJack T7 on two TCP ports, is asked; AIN0 behind a divider, AIN1 a hall sensor
+    mppt   Libre Solar charge controller on a pseudo-terminal, publishes
+    load   EA EL 3160-60A on a pseudo-terminal, polled
+    t7     LabJack T7 on two TCP ports, polled; AIN0 behind a divider, AIN1 a hall sensor
 
-With a speed of N every period and pause is an N-th of the real one, and serial lines are as much faster.
+With a speed of N, every period and pause is an N-th of the real one; serial lines then run at MOST_BAUD.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from collectors.fakes.serve import Server, Station
 
 BENCH, BATTERY = "virtual", "lfp-1"
 LEAST_PERIOD_S = 0.01
-"""A simulated bench does not ask more often than this, however fast its time goes."""
+"""Minimum poll period of a simulated bench, at any speed."""
 MOST_BAUD = 4_000_000
 SAMPLES_PER_ROW = 2.0
-"""A replay's instruments are asked about twice in each row, so that one late question costs nothing."""
+"""Polls of a replay's instruments per row: with two, one late poll loses no row."""
 LEAST_SAY_S = 0.0025
-"""What talks by itself does not do so more often than this: its messages take their time on the wire."""
+"""Minimum period of publications: the messages take time on the wire."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstrumentPosition:
-    """One instrument's place on the bench."""
+    """One instrument's position on the bench."""
 
     name: str
     kind: str
     instrument: Instrument
     sees: tuple[str, ...]
-    """What of the truth it sees: measurements ("battery.") or quantities."""
+    """The true values that it measures: measurements ("battery.") or quantities."""
     counted: frozenset[str]
-    """What makes a message a sample: see `collectors.fakes.serve.Station`."""
+    """The quantities that make a message a sample: see `collectors.fakes.serve.Station`."""
     talks: bool = False
-    """Whether it speaks by itself, unasked."""
+    """Whether it publishes without being polled."""
 
     def seen(self, truth: Mapping[str, float]) -> dict[str, float | None]:
-        """Return its part of the truth."""
+        """Return the true values that the instrument measures."""
         return {key: value for key, value in truth.items() if key.startswith(self.sees)}
 
 
@@ -78,7 +78,7 @@ PLACES: Mapping[str, InstrumentPosition] = {
 
 
 def place_of(kind: str) -> InstrumentPosition:
-    """Return the place of this kind on the bench; for other kinds one that sees everything exactly."""
+    """Return this kind's position on the bench; for other kinds, one that measures every value exactly."""
     usual = next((place for place in PLACES.values() if place.kind == kind), None)
     return usual or InstrumentPosition(kind, kind, Instrument(1.0), ("",), frozenset())
 
@@ -91,21 +91,21 @@ T7_CHANNELS = (
     },
     {"input": "AIN1", "signal": "battery.current_a", "scaling": {"hall": {"burden_ohm": 100.0}}},
 )
-"""The T7's [device] table, and how the fake's inputs are wired."""
+"""The channels in the T7's [device] table, which match the wiring of the fake's inputs."""
 
 
 class Simulated:
-    """The simulated battery, `speed` of its seconds in one of ours."""
+    """The simulated battery; `speed`: simulated seconds per real second."""
 
     def __init__(self, speed: float = 1.0, seed: int = 1) -> None:
         self.speed = speed
         self.places: Sequence[InstrumentPosition] = list(PLACES.values())
-        """The instruments that it has something for."""
+        """The instruments for which it has values."""
         self._seed = seed
         self._battery = Battery(seed=seed)
 
     def world(self, place: InstrumentPosition) -> World:
-        """Return the truth through this instrument's sensors."""
+        """Return the function of time that gives this instrument's readings."""
         view = View(place.instrument, self._seed + sum(map(ord, place.name)))
 
         def see(time_s: float) -> Mapping[str, float | None]:
@@ -114,18 +114,18 @@ class Simulated:
         return see
 
     def each_turn(self, now_s: float) -> float:
-        """Nothing is ever due: the battery moves when it is looked at."""
+        """Do nothing: the battery is simulated when it is read. Return the time of the next call."""
         return now_s + 1.0
 
     def attach(self, station: Station) -> None:
-        """Nothing to be told."""
+        """Do nothing: the simulation needs no information about sent messages."""
 
     def period_s(self, place: InstrumentPosition) -> float:
         """Return the instrument's own period at this speed."""
         return max(place.instrument.period_s / self.speed, LEAST_PERIOD_S)
 
     def fake_options(self, place: InstrumentPosition) -> dict[str, Any]:
-        """Return what its fake needs to be told."""
+        """Return the options of the instrument's fake."""
         return {"period_s": self.period_s(place)} if place.name == "mppt" else {}
 
     def device_options(self, place: InstrumentPosition) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class Simulated:
 
 
 class Recorded:
-    """A recording, `speed` of its seconds in one of ours."""
+    """A recording; `speed`: recorded seconds per real second."""
 
     def __init__(self, recording: Recording, speed: float = 60.0) -> None:
         self.speed = speed
@@ -149,10 +149,10 @@ class Recorded:
         self._stations: list[Station] = []
 
     def world(self, place: InstrumentPosition) -> World:
-        """Return the instrument's recorded values as its fake understands them.
+        """Return the function of time that gives the instrument's recorded values in its fake's form.
 
-        A T7 that is asked for an input without a value says "not a number" for it, and still answers for the others.
-        A load always says a current; the recording has none, so the fake's is 0.
+        A T7 sends NaN for an input without a value, and still responds for the others. A load always sends a current;
+        the recording has none, so the fake's is 0.
         """
         see = self.replay.world(place.name)
         if place.name == "t7":
@@ -164,11 +164,11 @@ class Recorded:
         return see
 
     def each_turn(self, now_s: float) -> float:
-        """Go on with the recording.
+        """Advance the recording; return the time of the next call.
 
-        Who was asked in a gap, and so had nothing to answer, answers when the gap is over, if the collector still
-        waits. Without that, every gap of a second would cost the collector its whole patience, which at 60 times the
-        speed is many seconds of the recording.
+        An instrument that was polled during a gap of the recording had no values to send; it responds when the gap is
+        over, if the collector still waits. Otherwise every gap of a second would last until the collector's time-out,
+        which at 60 times the speed is many seconds of the recording.
         """
         row = self.replay.row
         next_s = self.replay.advance(now_s)
@@ -178,24 +178,24 @@ class Recorded:
         return next_s
 
     def attach(self, station: Station) -> None:
-        """Have the station say which row it has sent."""
+        """Make the station record the row of each message and report it to the replay."""
         station.mark = lambda: self.replay.row
         station.on_sent = lambda row: self.replay.delivered(station.name, row)
         self._stations.append(station)
 
     def begin(self, now_s: float) -> None:
-        """Start the recording soon, at a time between two questions of the collectors, which ask on a grid."""
+        """Start the recording soon, at a time between two polls of the collectors, which poll on a grid."""
         row_ns = 1e9 / self.speed
         phase = (time.clock_gettime_ns(time.CLOCK_BOOTTIME) / row_ns + 0.75) % 1.0
         self.replay.begin(now_s + (2.0 - phase) / self.speed)
 
     def period_s(self, place: InstrumentPosition) -> float:
-        """Return how often this instrument speaks."""
+        """Return the period in s at which this instrument publishes or is polled."""
         period_s = 1.0 / self.speed / SAMPLES_PER_ROW
         return max(period_s, LEAST_SAY_S) if place.talks else period_s
 
     def fake_options(self, place: InstrumentPosition) -> dict[str, Any]:
-        """Return what its fake needs to be told: no noise or counters of its own."""
+        """Return the options of the instrument's fake: no noise or counters of its own."""
         options: dict[str, dict[str, Any]] = {
             "mppt": {"period_s": self.period_s(place), "publications": True},
             "load": {"has_charge": False, "has_status": False},
@@ -214,11 +214,11 @@ class Recorded:
 
 
 Source = Simulated | Recorded
-"""Where the truth comes from."""
+"""The source of the true values."""
 
 
 def build(folder: Path, source: Source, seed: int = 1) -> Server:
-    """Return a server with every instrument of the bench; ptys are named in `folder`."""
+    """Return a server with every instrument of the bench; names of pseudo-terminals are created in `folder`."""
     server = Server(source.each_turn)
     for number, place in enumerate(source.places):
         kind = fakes.load(place.kind)
@@ -233,7 +233,7 @@ def build(folder: Path, source: Source, seed: int = 1) -> Server:
 
 
 def line_at(speed: float, line: Line) -> Line:
-    """Return the line's settings when time goes so much faster."""
+    """Return the line settings at this speed."""
     return line if speed <= 1 else Line(MOST_BAUD, line.bits, line.parity, line.stop)
 
 
@@ -259,7 +259,7 @@ def collector_toml(place: InstrumentPosition, source: Source, link: str, state_d
 
 
 def ship_toml(state_dir: Path, sink: Mapping[str, str]) -> str:
-    """Return the shipper's configuration for the database that these [[sink]] keys reach."""
+    """Return the shipper's configuration with a sink of these [[sink]] keys."""
     ship = {"bench": BENCH, "state_dir": str(state_dir), "report_s": 2.0}
     return toml({"ship": ship}) + "\n" + toml({"[sink]": {"name": SINK, **sink}})
 

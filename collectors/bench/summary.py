@@ -1,4 +1,4 @@
-"""What a run of the bench came to, and what of it is wrong."""
+"""The result of a run of the bench, and its problems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collectors.bench.sensors import Agreement
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """One instrument's run."""
+    """The result of one instrument."""
 
     account: Reconciliation
     rows: int
@@ -25,22 +25,22 @@ class RunReport:
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport:
-    """A replay's run."""
+    """The result of a replay."""
 
     speed: float
     rows: int
-    """That were served; fewer than the recording has when the run was ended before it."""
+    """Rows that were served; fewer than `of_rows` when the run ended before the recording did."""
     of_rows: int
     seconds: float
     stalls: Sequence[Stall]
     latest_s: float
-    """The longest that a row began late, in real seconds."""
+    """Maximum lateness of a row's begin, in real seconds."""
     instruments: Mapping[str, ReplayCheck]
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The whole run. `problems` is empty when nothing was lost."""
+    """The result of the whole run. `problems` is empty when nothing was lost."""
 
     seconds: float
     instruments: Mapping[str, RunReport]
@@ -53,7 +53,7 @@ class Summary:
 
 
 def problems_of(summary: Summary) -> list[str]:
-    """Return what was lost or went wrong, one line each; faults that were asked for are not wrong."""
+    """Return losses and errors, one line each; effects of injected faults are not problems."""
     problems = []
     for name, report in summary.instruments.items():
         if report.account.lost:
@@ -72,7 +72,7 @@ def problems_of(summary: Summary) -> list[str]:
 
 
 def replay_problems(report: ReplayReport) -> list[str]:
-    """Return what of the served rows did not come back; that a run was ended early is no loss."""
+    """Return the losses among the served rows, one line each; an early end of the run is not a loss."""
     problems = [f"replay: nobody took row {stall.row} of {', '.join(stall.instruments)}" for stall in report.stalls]
     for name, check in report.instruments.items():
         if check.missing or check.different or check.invented:
