@@ -2,7 +2,7 @@
 
 sent      every message with measured values (`collectors.fakes.serve.SentLog`)
 opening   sent while a collector was still identifying the instrument
-harmed    altered by a fault, or sent right before the connection was lost
+harmed    affected by an injected fault in transit, or sent right before the connection was lost
 kept      of the rest, the samples in the journal; `lost`: those that are not in it
 """
 
