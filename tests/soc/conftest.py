@@ -1,4 +1,4 @@
-"""Cells whose answers are known."""
+"""Cells with known solutions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CURVE = [2.8, 3.15, 3.22, 3.26, 3.29, 3.30, 3.31, 3.33, 3.34, 3.36, 3.55]
 
 @pytest.fixture(scope="session")
 def vector_cell() -> CellParameters:
-    """The cell of the published test vectors: a flat curve, one pair, hysteresis."""
+    """The cell of the published test vectors: a flat curve, one RC pair, hysteresis."""
     return CellParameters.plain(
         "vectors",
         2.0,
@@ -29,13 +29,13 @@ def vector_cell() -> CellParameters:
 
 @pytest.fixture(scope="session")
 def linear_cell() -> CellParameters:
-    """OCV = 3 + z and no hysteresis: the exact Kalman filter is the answer."""
+    """OCV = 3 + z and no hysteresis: the exact Kalman filter is the reference."""
     return CellParameters.plain("linear", 2.0, Ocv.of_points([0, 1], [3.0, 4.0]), 0.010, [(0.015, 20.0)])
 
 
 @pytest.fixture(scope="session")
 def warm_and_cold_cell() -> CellParameters:
-    """Two temperatures, two pairs, resistances that depend on z, charge transfer in the cold, all noises."""
+    """Two temperatures, two RC pairs, resistances that depend on z, charge transfer in the cold, all noises."""
     return CellParameters(
         name="warm and cold",
         chemistry="NMC",

@@ -1,4 +1,4 @@
-"""Whatever stands in a file, an answer or an address: a result or an error that names it, never a traceback."""
+"""Any content of a file, response or address gives a result or an error that names it, never a traceback."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ values = st.recursive(
 
 
 def kept(read: Callable[[], object]) -> None:
-    """Nothing but an expected error may come out of a reader."""
+    """Fail on any error of a reader but the expected ones."""
     try:
         read()
     except SocError as error:

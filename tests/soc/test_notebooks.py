@@ -1,4 +1,4 @@
-"""Every notebook runs from its first cell to its last, and is committed with its pictures."""
+"""Every notebook runs from its first cell to its last, and is committed with its outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_there_are_notebooks() -> None:
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
-def test_a_notebook_is_committed_as_it_ran_with_its_pictures(path: Path) -> None:
+def test_a_notebook_is_committed_with_the_outputs_of_a_run(path: Path) -> None:
     cells = json.loads(path.read_text())["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "run it from top to bottom"
@@ -29,7 +29,7 @@ def test_a_notebook_is_committed_as_it_ran_with_its_pictures(path: Path) -> None
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
-def test_a_notebook_stays_small_and_tells_nothing_of_the_machine_it_ran_on(path: Path) -> None:
+def test_a_notebook_stays_small_and_names_nothing_of_its_machine(path: Path) -> None:
     assert path.stat().st_size < 600_000
     texts = [text for cell in json.loads(path.read_text())["cells"] for text in _texts(cell)]
     places = ("/tmp/", "/home/", "/root/", "site-packages")
@@ -45,7 +45,7 @@ def _texts(cell: dict[str, Any]) -> Iterator[str]:
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the Jupyter client, about its own future
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # its sockets, closed when the kernel is gone
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # its sockets, closed after the kernel has ended
 def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nbclient = pytest.importorskip("nbclient", reason="needs the notebooks extra")
     nbformat = pytest.importorskip("nbformat", reason="needs the notebooks extra")

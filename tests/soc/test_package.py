@@ -1,4 +1,4 @@
-"""What importing and compiling promise."""
+"""Imports, public names and compilation of the package."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_cells_and_series_are_read_without_the_compiler_or_scipy():
     assert seen.stdout.strip() == "[]"
 
 
-def test_estimating_waits_for_neither_optimisers_nor_filterpy():
+def test_estimating_imports_neither_optimisers_nor_filterpy():
     program = (
         "import sys, soc; c = soc.CellParameters.plain('c', 2.0, soc.Ocv.of_points([0, 1], [3, 4]), .01, [(.01, 9)]);"
         "soc.estimate(soc.Series([0., 1.], [0., 1.], [3.5, 3.5], [25., 25.]), c);"
@@ -80,13 +80,13 @@ def test_compiled_code_of_a_read_only_installation_is_copied_and_not_made_again(
     assert (folder / "filter.nbi").read_text() == "compiled"
 
 
-def test_without_any_place_for_compiled_code_there_is_a_temporary_one(tmp_path, monkeypatch):
+def test_without_a_writable_cache_compiled_code_goes_to_a_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(compiled.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(compiled, "_is_writable", lambda root: root.name.startswith("battfleet-"))
     assert Path(compiled._cache_folder()).is_relative_to(tmp_path)
 
 
-def test_what_is_compiled_is_told_on_a_terminal_only(monkeypatch, capsys):
+def test_compilation_is_announced_on_a_terminal_only(monkeypatch, capsys):
     from soc.compilation import told
 
     @numba.njit

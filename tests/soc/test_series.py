@@ -1,4 +1,4 @@
-"""A recording is what it says, or an error that says what is wrong."""
+"""A recording is valid, or an error names what is wrong."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_bad_recording_names_column_row_and_value(change, message):
         Series(**{**GOOD, **change})
 
 
-def test_tidied_drops_and_counts_and_changes_nothing():
+def test_tidied_drops_and_counts_rows_and_changes_no_value():
     columns = {
         "time_s": [0.0, 1.0, 3.0, 2.0, 3.0, 4.0, 5.0],
         "current_a": [0.0, np.nan, 1.0, 1.0, 1.0, 1.0, 1.0],
@@ -63,7 +63,7 @@ def test_tidied_drops_and_counts_and_changes_nothing():
         tidied({k: [np.nan] for k in GOOD})
 
 
-def test_a_turned_sign_is_seen_with_evidence_and_a_right_one_is_not(vector_cell):
+def test_a_reversed_sign_is_detected_with_evidence_and_a_right_one_is_not(vector_cell):
     current = np.where(np.arange(200) % 20 < 10, -1.0, 0.5)
     series, _ = soc.simulate(vector_cell, np.arange(200), current, 25.0, 0.6)
     turned = Series(series.time_s, -series.current_a, series.voltage_v, series.temperature_degc)

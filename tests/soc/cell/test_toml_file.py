@@ -1,4 +1,4 @@
-"""A cell file reads back with the same bits, or says which key is wrong; tables follow the laws of interpolation."""
+"""A cell file is read back bit for bit, or the wrong key is named; tables follow their interpolation laws."""
 
 from __future__ import annotations
 
@@ -84,13 +84,13 @@ def test_resistances_interpolate_as_log_r_against_one_over_t(warm_and_cold_cell)
     )  # half-way between two knots of z
 
 
-def test_bits_of_two_cells_differ_in_their_id(vector_cell, linear_cell):
+def test_cells_that_differ_in_a_bit_differ_in_their_id(vector_cell, linear_cell):
     assert vector_cell.id.startswith("vectors@")
     other = CellParameters.plain("vectors", 2.0, vector_cell.ocv, 0.010001, [(0.015, 20.0)], gamma=120.0)
     assert vector_cell.id != other.id
 
 
-def test_ocv_goes_on_with_a_bounded_slope_outside():
+def test_ocv_is_extrapolated_with_a_bounded_slope():
     steep = Ocv.of_points([0, 0.01, 0.99, 1], [2.0, 3.2, 3.35, 3.6])
     assert steep.voltage(1.02, 25) - steep.voltage(1.0, 25) <= 0.02 * 2.0 + 1e-12
     assert steep.voltage(-0.02, 25) >= steep.voltage(0.0, 25) - 0.02 * 2.0 - 1e-12
@@ -99,12 +99,12 @@ def test_ocv_goes_on_with_a_bounded_slope_outside():
 
 @given(seed=st.integers(0, 10**6), z=st.floats(-0.05, 1.05))
 @settings(max_examples=50, deadline=None)
-def test_the_inverse_finds_its_way_back(seed, z):
+def test_the_inverse_of_the_ocv_curve_is_exact(seed, z):
     table = 3.0 + np.cumsum(np.random.default_rng(seed).uniform(0.001, 0.02, CELLS + 1))
     assert find(table, read(table, z)) == pytest.approx(z, abs=5e-4)
 
 
-def test_a_curve_that_dips_is_made_increasing():
+def test_a_non_monotonic_curve_is_made_increasing():
     table = increasing(3.0 + GRID + 0.02 * np.sin(40 * GRID))
     assert np.all(np.diff(table) > 0)
     assert table == pytest.approx(3.0 + GRID, abs=0.03)

@@ -1,4 +1,4 @@
-"""The command as a shell calls it, and a simulated recording that it may be given."""
+"""The command as a shell calls it, and a simulated recording as its input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class Called:
-    """What a command said."""
+    """The outputs and exit code of a command."""
 
     code: int
     out: str
@@ -51,7 +51,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture(scope="session")
 def cell() -> CellParameters:
-    """A 3 Ah cell with a slope everywhere."""
+    """A 3 Ah cell whose OCV curve is nowhere flat."""
     curve = Ocv.of_points([0, 0.1, 0.5, 0.9, 1], [3.0, 3.4, 3.7, 4.05, 4.2])
     return CellParameters.plain("toy", 3.0, curve, 0.02, [(0.015, 20.0), (0.01, 200.0)], m_v=0.005, gamma=100.0)
 
@@ -65,7 +65,7 @@ def cell_file(cell: CellParameters, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def truth(cell: CellParameters) -> dict[str, Array]:
-    """Half an hour of changing load, from 80 %."""
+    """Half an hour of changing load, from 80 % state of charge."""
     time_s = np.arange(1800.0)
     current_a = np.select([time_s % 60 < 20, time_s % 60 < 40], [-3.0, 1.0], -0.5)
     series, soc = simulate(cell, time_s, current_a, 25.0, 0.8)

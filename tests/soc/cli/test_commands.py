@@ -1,4 +1,4 @@
-"""The other commands, and what all commands have in common."""
+"""The commands other than `estimate`, and the properties of all commands."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ def test_every_command_explains_itself_with_an_example(call: Call) -> None:
         assert re.search(rf"\n  soc {command.name}[ \n]", text), f"{command.name}: no example in its help"
 
 
-def test_every_option_says_what_it_does() -> None:
+def test_every_option_has_a_help_text() -> None:
     for command in commands():
         silent = [p.name for p in command.params if isinstance(p, click.Option) and not p.help]
         assert not silent, f"{command.name}: {silent}"
 
 
-def test_help_does_not_wait_for_the_numerics() -> None:
+def test_help_does_not_import_the_numerics() -> None:
     code = "import sys; from soc.cli import cli; cli.main(['--help'], standalone_mode=False); "
     code += "print(sorted({'numba', 'numpy', 'scipy', 'pyarrow', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_estimating_does_not_wait_for_what_it_does_not_need() -> None:
+def test_estimating_imports_only_what_it_needs() -> None:
     code = "import sys, soc.estimation.session, soc.stores.csv, soc.cell.library; "
     code += "print(sorted({'scipy.optimize', 'matplotlib', 'pandas', 'filterpy', 'rich'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -92,7 +92,7 @@ def test_a_wrong_cell_file_is_explained_with_all_its_mistakes(call: Call, cell_f
 
 
 @pytest.mark.parametrize("profile", ["rest", "discharge", "charge", "cycle", "pulses", "drive", "solar"])
-def test_a_simulated_recording_can_be_estimated_as_it_is(
+def test_a_simulated_recording_can_be_estimated_unchanged(
     call: Call, tmp_path: Path, cell_file: Path, profile: str
 ) -> None:
     out = tmp_path / "made.csv"
@@ -124,7 +124,7 @@ def test_a_full_cell_takes_no_charge_and_an_empty_one_gives_none(call: Call, cel
 # ---- score, compare, plot -------------------------------------------------------------------------------------------
 
 
-def test_score_says_how_good_an_estimate_is(call: Call, recording: Recording, cell_file: Path) -> None:
+def test_score_reports_the_quality_of_an_estimate(call: Call, recording: Recording, cell_file: Path) -> None:
     (found,) = map(json.loads, call("score", recording(), "--cell", cell_file, "--json").out.splitlines())
     assert found["rms"] < 0.005 and found["coverage"] == 1.0 and found["half_width"] > found["rms"]
     table = call("score", recording(), "--cell", cell_file).out.splitlines()
@@ -151,7 +151,9 @@ def test_compare_puts_all_filters_side_by_side(
     asked = ("compare", recording(), "--cell", cell_file, "--soc0", 0.6, "--soc0-sd", 0.2, "--plot", tmp_path / "c.svg")
     found = {row["filter"]: row for row in map(json.loads, call(*asked, "--json").out.splitlines())}
     assert {"spkf", "ekf", "coulomb"} <= set(found)
-    assert found["coulomb"]["rms"] > 0.19 and found["spkf"]["rms"] < 0.02  # counting never forgets a wrong start
+    assert (
+        found["coulomb"]["rms"] > 0.19 and found["spkf"]["rms"] < 0.02
+    )  # coulomb counting never corrects a wrong start
     assert (tmp_path / "c.svg").read_text().startswith("<?xml")
 
 
@@ -170,7 +172,7 @@ def test_a_plot_of_another_kind_is_refused(call: Call, recording: Recording, cel
     assert done.code == 78 and ".png, .svg, .pdf" in done.err
 
 
-def test_without_matplotlib_the_message_says_what_to_install(recording: Recording, cell_file: Path) -> None:
+def test_without_matplotlib_the_message_names_the_package_to_install(recording: Recording, cell_file: Path) -> None:
     code = "import sys; sys.modules['matplotlib'] = None; sys.argv[1:1] = ['plot']; from soc.cli import main; main()"
     arguments = [str(recording()), "--cell", str(cell_file), "--out", "p.png"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
@@ -233,7 +235,7 @@ def test_a_simulated_cell_is_identified_and_its_file_estimates(
     assert told["soc_end"] == pytest.approx(truth["soc_ref"][-1], abs=0.02)
 
 
-def test_all_mistakes_of_an_experiments_file_come_at_once(call: Call, tmp_path: Path) -> None:
+def test_all_mistakes_of_an_experiments_file_are_reported_at_once(call: Call, tmp_path: Path) -> None:
     (tmp_path / "tests.toml").write_text('name = "x"\ncolour = 1\nnominal_ah = "3"\n[[ocv]]\ntemperature_degc = 25\n')
     done = call("identify", tmp_path / "tests.toml")
     assert done.code == 78
@@ -258,7 +260,7 @@ def test_a_run_without_reference_needs_a_start(
 
 @pytest.fixture
 def with_a_gap(recording: Recording, truth: dict[str, Array]) -> Path:
-    """Ten minutes of load in twenty, then five minutes of nothing recorded, with a reference."""
+    """Ten minutes of load out of twenty, then five minutes without samples, with a reference."""
     kept = [k for k in range(1800) if not 900 <= k < 1200]
     return recording("gap.csv", **{name: values[kept] for name, values in truth.items()})
 
@@ -292,7 +294,7 @@ def test_a_filter_that_fails_is_left_out_with_its_reason(
     assert alone.code == 65 and "no finite estimate" in alone.err and alone.out == ""
 
 
-def test_one_bad_recording_does_not_take_the_scores_of_the_others(
+def test_one_bad_recording_does_not_prevent_the_scores_of_the_others(
     call: Call, recording: Recording, cell_file: Path
 ) -> None:
     done = call("score", "absent.csv", recording(), "--cell", cell_file, "--json")
@@ -311,7 +313,7 @@ def test_a_pause_of_half_a_day_is_no_error(call: Call, tmp_path: Path, command: 
     assert done.code == 0, done.err
 
 
-def test_a_bug_ends_with_its_trace_and_70(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_ends_with_a_traceback_and_exit_code_70(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     from soc.cell import library
 
     def broken(*_: object) -> None:

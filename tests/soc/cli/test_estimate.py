@@ -1,4 +1,4 @@
-"""`soc estimate`: one result per recording, and clear words for every bad recording."""
+"""`soc estimate`: one result per recording, and a clear message for every bad recording."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_one_result_goes_to_standard_output(call: Call, recording: Recording, ce
     assert done.out.startswith("time_s,soc,soc_lo,soc_hi\n0.0,") and done.out.count("\n") == 1801
 
 
-def test_the_header_tells_what_the_command_line_does_not(call: Call, recording: Recording, cell_file: Path) -> None:
+def test_the_header_supplies_what_the_command_line_omits(call: Call, recording: Recording, cell_file: Path) -> None:
     header = {"cell": str(cell_file), "soc0": 0.3, "soc0_sd": 0.001, "temperature_degc": 25}
     place = recording(header=header, temperature_degc=None)
     assert call("estimate", place).out.splitlines()[1].startswith("0.0,0.300000,")
@@ -73,7 +73,7 @@ def test_all_signals_on_request(call: Call, recording: Recording, cell_file: Pat
 
 
 @pytest.mark.parametrize("name", ["spkf", "ekf", "coulomb", "filterpy_ukf"])
-def test_every_filter_finds_a_known_start_again(
+def test_every_filter_follows_the_true_state_of_charge_from_a_known_start(
     call: Call, recording: Recording, cell_file: Path, truth: dict[str, Array], name: str, tmp_path: Path
 ) -> None:
     if name == "filterpy_ukf":
@@ -111,7 +111,7 @@ def test_other_names_units_and_signs_are_mapped(
     assert call("estimate", place, "--cell", cell_file, "--map", "current_a=-I_mA*0.001").out == plain
 
 
-def test_health_and_identity_are_told_as_json(
+def test_health_and_identity_are_reported_as_json(
     call: Call, recording: Recording, cell_file: Path, tmp_path: Path
 ) -> None:
     done = call("estimate", recording(), "--cell", cell_file, "--out", tmp_path / "r.csv", "--json")
@@ -171,7 +171,7 @@ def test_a_few_unusable_rows_are_left_out_and_counted(
     call: Call, recording: Recording, cell_file: Path, truth: dict[str, Array]
 ) -> None:
     time_s = truth["time_s"].copy()
-    time_s[500], time_s[900] = time_s[499], 0.0  # a repeat, and a clock set back for one sample
+    time_s[500], time_s[900] = time_s[499], 0.0  # a repeated stamp, and a clock set back for one sample
     place = recording(
         time_s=time_s, voltage_v=with_nan(truth["voltage_v"], 3, 4), current_a=with_nan(truth["current_a"], 9)
     )
@@ -188,7 +188,7 @@ def test_a_wrong_sign_is_shown_with_its_evidence(
     assert done.code == 0 and "wrong sign: voltage falls when current_a rises" in done.err and "mΩ" in done.err
 
 
-def test_a_temperature_that_comes_late_costs_the_rows_before_it(
+def test_rows_before_the_first_temperature_are_left_out(
     call: Call, recording: Recording, cell_file: Path, truth: dict[str, Array]
 ) -> None:
     place = recording(temperature_degc=with_nan(truth["temperature_degc"], *range(10)))

@@ -1,4 +1,4 @@
-"""No command writes over anything that it reads, by whatever name; what it writes is whole or absent."""
+"""No command overwrites a file that it reads, by whatever name; its output is complete or absent."""
 
 from __future__ import annotations
 
@@ -181,6 +181,6 @@ def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["no/a", "a\0b"])
-def test_a_name_that_cannot_be_is_named(tmp_path: Path, name: str) -> None:
+def test_an_impossible_file_name_is_reported(tmp_path: Path, name: str) -> None:
     with pytest.raises(FileError, match=r"cannot be written"), whole_file(f"{tmp_path}/{name}"):
         pass

@@ -1,4 +1,4 @@
-"""Data that contradict the cell model are named with evidence; data that fit are not."""
+"""Data that contradict the cell model are reported with evidence; consistent data give no warning."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_data_that_contradict_the_model_are_named_with_evidence(drive: Series, c
     assert words in said and any(character.isdigit() for character in said)
 
 
-def test_a_worn_cell_is_seen_from_what_was_counted_between_two_voltages(drive: Series, cell: CellParameters) -> None:
+def test_a_lost_capacity_is_detected_from_the_charge_between_two_voltages(drive: Series, cell: CellParameters) -> None:
     new = replace(cell, capacity_ah=cell.capacity_ah / 0.6, nominal_ah=cell.nominal_ah / 0.6)
     assert "a worn or another cell" in warnings(drive, new)
 
@@ -78,7 +78,7 @@ def test_milliseconds_over_a_balanced_cycle_are_refused_and_a_larger_battery_is_
     time_s = np.arange(0.0, 3600.0 * 8, 10.0)
     current_a = 1.2 * np.where(time_s % 14400.0 < 7200.0, -1.0, 1.0)
     series, _ = soc.simulate(cell, time_s, current_a, 25.0, 0.95)
-    parallel = replace(series, current_a=3 * series.current_a)  # three strings that nobody spoke of
+    parallel = replace(series, current_a=3 * series.current_a)  # three strings in parallel, which no option names
     assert "counted charge contradicts the capacity" in warnings(parallel, cell)
     slow = {name: getattr(series, name) for name in ("current_a", "voltage_v", "temperature_degc")}
     with pytest.raises(soc.SocError, match="milliseconds"):
@@ -95,7 +95,7 @@ def test_a_warning_ends_when_the_data_fit_again(drive: Series, cell: CellParamet
     assert found.warnings == ()
 
 
-def test_pieces_say_what_the_whole_says(drive: Series, cell: CellParameters) -> None:
+def test_pieces_give_the_warnings_of_the_whole(drive: Series, cell: CellParameters) -> None:
     wrong = replace(drive, time_s=drive.time_s / 60)
     stream = Estimator(cell, soc0=0.95)
     for k in range(0, len(wrong), 500):
@@ -124,7 +124,7 @@ def piece(begin_s: float, **other: float) -> dict[str, np.ndarray]:
     return {"time_s": begin_s + np.arange(10.0), **{name: np.full(10, value) for name, value in values.items()}}
 
 
-def test_a_service_without_temperature_says_what_one_shot_says(
+def test_a_service_without_temperature_warns_as_a_single_run_does(
     cell: CellParameters, caplog: pytest.LogCaptureFixture
 ) -> None:
     stream = Stream(Setup(cell), strict=False)
@@ -140,7 +140,7 @@ def test_a_service_without_temperature_says_what_one_shot_says(
     assert stream.intake.silence() is None
 
 
-def test_a_given_temperature_stands_in_until_one_is_measured(cell: CellParameters) -> None:
+def test_a_given_temperature_is_used_until_one_is_measured(cell: CellParameters) -> None:
     stream = Stream(Setup(cell, pack=Pack(temperature_degc=20.0), full=True), strict=False)
     for k in range(3):
         results = stream.feed(piece(1000.0 * k))

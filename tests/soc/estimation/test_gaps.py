@@ -1,4 +1,4 @@
-"""Gaps in a recording: every filter goes on behind them, and no charge is invented for them."""
+"""Gaps in a recording: every filter continues behind them, and no charge is counted over them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RECORDINGS: Mapping[str, Series] = {
 @pytest.mark.parametrize("cell", ["lg_hg2", "a123_26650"])
 @pytest.mark.parametrize("name", filters.NAMES)
 @pytest.mark.parametrize("kind", RECORDINGS)
-def test_every_filter_goes_on_behind_a_gap(kind: str, name: str, cell: str) -> None:
+def test_every_filter_continues_behind_a_gap(kind: str, name: str, cell: str) -> None:
     if name == "filterpy_ukf":
         pytest.importorskip("filterpy")
     series = RECORDINGS[kind]
@@ -71,7 +71,7 @@ def test_a_pause_is_not_taken_for_another_unit() -> None:
 
 
 def test_a_balanced_cycle_in_milliseconds_is_another_unit() -> None:
-    """The net charge of a whole cycle is nothing; what it moves over in between cannot be this cell's."""
+    """The net charge of a whole cycle is zero; the charge moved in between cannot be this cell's."""
     time_s = np.arange(0.0, 7201.0)
     current_a = np.where(time_s <= 3600.0, -3.0, 3.0)
     series, _ = soc.simulate(library.cell("lg_hg2"), time_s, np.clip(current_a, -2.0, 2.0), 25.0, 0.9)
@@ -81,15 +81,15 @@ def test_a_balanced_cycle_in_milliseconds_is_another_unit() -> None:
         CleanedRecording(library.cell("lg_hg2"), Pack()).take(columns)
 
 
-def test_a_step_over_a_gap_says_nothing_about_the_sign() -> None:
-    # blocks of close samples, with steps of the current between the blocks only
+def test_a_step_over_a_gap_is_no_evidence_of_the_sign() -> None:
+    # blocks of close samples, with current steps between the blocks only
     time_s = np.sort(np.concatenate([k * 1000.0 + np.arange(5.0) for k in range(8)]))
     current_a = np.repeat([(-1.0) ** k for k in range(8)], 5)
     voltage_v = np.repeat([3.7 - 0.1 * (-1.0) ** k for k in range(8)], 5)
     assert wrong_sign(Series(time_s, current_a, voltage_v, np.full(40, 25.0))) is None
 
 
-def test_a_filter_without_finite_numbers_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_filter_without_finite_numbers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     live = Estimator(library.cell("lg_hg2"), soc0=0.5)
     run = live.model._run
 

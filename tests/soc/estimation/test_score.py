@@ -1,4 +1,4 @@
-"""Scores of estimates whose error is known, and trials that do what they say."""
+"""Scores of estimates with known errors, and trials that change the data as described."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from soc.series import Series
 TIME = np.arange(0.0, 3600.0)
 
 
-def test_errors_are_judged_after_ten_minutes_only():
+def test_errors_are_scored_after_ten_minutes_only():
     soc = np.where(TIME < 600, 0.2, 0.51)
     found = score(TIME, soc, np.full_like(TIME, 0.01), np.full_like(TIME, 0.5))
     assert found.rms == pytest.approx(0.01)
@@ -43,7 +43,7 @@ def test_coverage_and_width_are_of_three_sigma():
     assert found.nees == pytest.approx(0.25 * 16 + 0.75 * 4)
 
 
-def test_a_filter_with_honest_sigma_scores_one():
+def test_a_filter_with_the_true_sigma_scores_one():
     random = np.random.default_rng(3)
     found = score(
         TIME, 0.5 + 0.01 * random.standard_normal(len(TIME)), np.full_like(TIME, 0.01), np.full_like(TIME, 0.5)
@@ -51,7 +51,7 @@ def test_a_filter_with_honest_sigma_scores_one():
     assert found.nees == pytest.approx(1.0, abs=0.1)
 
 
-def test_white_innovations_have_no_colour_and_slow_ones_do():
+def test_only_slow_innovations_are_autocorrelated():
     random = np.random.default_rng(4)
     white = random.standard_normal(len(TIME))
     slow = np.convolve(white, np.ones(50) / math.sqrt(50), "same")
@@ -63,12 +63,12 @@ def test_white_innovations_have_no_colour_and_slow_ones_do():
     assert math.isnan(score(*same).nis)
 
 
-def test_samples_without_reference_are_not_judged():
+def test_samples_without_reference_are_not_scored():
     reference = np.where(TIME < 3000, 0.5, np.nan)
     assert score(TIME, np.where(TIME < 3000, 0.5, 0.9), np.full_like(TIME, 0.01), reference).rms == 0.0
 
 
-def test_a_recording_too_short_to_judge_is_refused():
+def test_a_recording_too_short_to_score_is_rejected():
     short = TIME[:500]
     with pytest.raises(SeriesError, match="too short"):
         score(short, short, short, short)
@@ -91,7 +91,7 @@ def recording(n: int = 7200) -> tuple[Series, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", TRIALS)
-def test_every_trial_gives_a_reference_for_each_sample_and_hides_the_counter_if_it_lies(name):
+def test_every_trial_has_a_reference_for_each_sample_and_omits_a_false_counter(name):
     series, reference = recording()
     trial = TRIALS[name](series, reference)
     assert len(trial.series) == len(trial.reference)

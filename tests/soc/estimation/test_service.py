@@ -1,4 +1,4 @@
-"""The live service, a process of its own against a real InfluxDB: it resumes, catches up, waits, and ends at once."""
+"""The service as a process against a real InfluxDB: it resumes, catches up, waits, and ends at once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def cell() -> CellParameters:
 
 @pytest.fixture(scope="module")
 def samples(cell: CellParameters) -> dict[str, Any]:
-    """Ten minutes that ended a minute ago, and the truth."""
+    """Ten minutes of samples that ended a minute ago, and the true state of charge."""
     time_s = np.arange(600.0) + np.floor(time.time()) - 660.0
     current_a = np.where(np.arange(600) % 60 < 30, -3.0, 1.0)
     series, soc = simulate(cell, time_s, current_a, 25.0, 0.8)
@@ -58,7 +58,7 @@ def lines(samples: dict[str, Any], rows: slice) -> list[str]:
 
 
 class Service:
-    """`soc estimate --follow` under a service manager that listens."""
+    """`soc estimate --follow` under a stand-in of the service manager."""
 
     def __init__(self, folder: Path, influx: Influx, database: str, cell: CellParameters) -> None:
         self.folder, self.state = folder, folder / "belief.json"
@@ -99,14 +99,14 @@ class Service:
         self.process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
 
     def hear(self, word: str) -> str:
-        """The first message with this word. The socket's own patience ends the test."""
+        """The first message with this word. The socket's own time-out ends the test."""
         while True:
             message = self.socket.recv(4096).decode()
             if word in message:
                 return message
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> float:
-        """Seconds that it took to end."""
+        """Stop the service; return the time in s until it ended."""
         assert self.process is not None and self.process.stderr is not None
         begun = time.monotonic()
         self.process.send_signal(how)
@@ -192,7 +192,7 @@ def test_a_kill_between_storing_and_saving_costs_nothing(influx: Influx, make: M
     await_rows(influx, database, 300)
     service.stop(signal.SIGKILL)
     before = stored(influx, database)
-    service.state.unlink(missing_ok=True)  # as if the belief had not been saved yet
+    service.state.unlink(missing_ok=True)  # as if the state estimate had not been saved yet
     service.start()
     end = time.monotonic() + PATIENCE_S
     while not service.state.exists() and time.monotonic() < end:
@@ -217,10 +217,10 @@ def test_it_waits_while_the_store_is_away(tmp_path: Path, make: Make, samples: d
         own.start()
         assert len(await_rows(own, database, 300)) == 300
         own.freeze()
-        assert service.stop() < 2.0  # in the middle of a request that nobody answers, or between two
+        assert service.stop() < 2.0  # in the middle of a request without response, or between two
 
 
-def test_what_waiting_will_not_mend_ends_it_with_a_message(influx: Influx, make: Make) -> None:
+def test_a_permanent_error_ends_the_service_with_a_message(influx: Influx, make: Make) -> None:
     service = make(influx, "nowhere")
     service.start()
     assert service.process is not None and service.process.stderr is not None
@@ -241,7 +241,9 @@ def fed(setup: Setup, samples: dict[str, Any], rows: slice) -> Stream:
     return stream
 
 
-def test_a_saved_belief_comes_back_to_the_bit(cell: CellParameters, samples: dict[str, Any], tmp_path: Path) -> None:
+def test_a_saved_state_estimate_is_read_back_bit_for_bit(
+    cell: CellParameters, samples: dict[str, Any], tmp_path: Path
+) -> None:
     stream = fed(Setup(cell, full=True), samples, slice(0, 100))
     service.save(stream.beliefs, tmp_path / "b.json")
     found = service.load(tmp_path / "b.json")
@@ -254,7 +256,7 @@ def test_a_saved_belief_comes_back_to_the_bit(cell: CellParameters, samples: dic
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', json.dumps({"format": 1, "beliefs": {"spkf": {}}})])
-def test_a_damaged_belief_is_not_guessed(tmp_path: Path, text: str) -> None:
+def test_a_damaged_state_estimate_is_rejected(tmp_path: Path, text: str) -> None:
     (tmp_path / "b.json").write_text(text)
     with pytest.raises(BeliefError):
         service.load(tmp_path / "b.json")
@@ -269,11 +271,11 @@ def test_another_cell_file_keeps_the_state_of_charge(
     on = service.resumed(Setup(better), tmp_path / "b.json")
     results = on.feed({name: values for name, values in samples.items() if name != "soc"})
     assert results is not None
-    assert results.time_s[0] == samples["time_s"][300]  # not again what was estimated before
+    assert results.time_s[0] == samples["time_s"][300]  # not again the samples that were estimated before
     assert results.signals["soc"][0] == pytest.approx(stream.beliefs["spkf"]["z"], abs=0.01)
 
 
-def test_a_wild_value_does_not_end_a_service(cell: CellParameters, samples: dict[str, Any]) -> None:
+def test_an_implausible_value_does_not_end_a_service(cell: CellParameters, samples: dict[str, Any]) -> None:
     columns = {name: values.copy() for name, values in samples.items() if name != "soc"}
     columns["voltage_v"][50] = 4000.0
     columns["temperature_degc"][60:] = -300.0
@@ -292,8 +294,8 @@ def test_a_pause_is_no_error_for_a_service(cell: CellParameters) -> None:
     assert results is not None and len(results.time_s) == 4
 
 
-def test_a_service_that_goes_on_does_not_end_for_its_first_odd_piece(cell: CellParameters, tmp_path: Path) -> None:
-    """A battery that is taken off shows 0 V; the units were right when the service began."""
+def test_a_resumed_service_does_not_end_for_its_first_implausible_piece(cell: CellParameters, tmp_path: Path) -> None:
+    """A disconnected battery shows 0 V; the units were right when the service began."""
     first = fed(Setup(cell), {name: np.array([0.0, 1.0]) + at for name, at in ODD.items()}, slice(0, 2))
     service.save(first.beliefs, tmp_path / "b.json")
     on = service.resumed(Setup(cell), tmp_path / "b.json")
@@ -321,7 +323,7 @@ def test_results_wait_for_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch) 
     assert writer.taken == 1 and naps == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
 
 
-def test_a_place_that_cannot_be_written_to_needs_another(cell: CellParameters, tmp_path: Path) -> None:
+def test_a_read_only_store_needs_another_for_results(cell: CellParameters, tmp_path: Path) -> None:
     from soc.stores import Rules, StoreError
 
     with pytest.raises(StoreError, match="say with --to"):

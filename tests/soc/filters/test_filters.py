@@ -1,4 +1,4 @@
-"""First the case whose answer is known, then another library's answer, then what must hold for any data."""
+"""Filters against the exact solution, against another library, and against properties that hold for any data."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ CURRENTS = st.lists(st.floats(-4, 4), min_size=2, max_size=40)
 
 
 def drive(n: int, seed: int = 0, mean_a: float = -0.5) -> np.ndarray:
-    """A current like a drive cycle's: slow wandering, some charging."""
+    """A current like that of a drive cycle: slow wandering with some charging."""
     noise = np.random.default_rng(seed).normal(0, 1, n)
     return np.convolve(noise, np.ones(20) / 5, "same") + mean_a
 
 
 def exact_filter(cell: CellParameters, time_s, discharge_a, v, current_sd, voltage_sd, x, P):
-    """The Kalman filter with noise that state and output share (Anderson, Moore, Optimal Filtering, ch. 5)."""
+    """The Kalman filter with noise shared by state and output (Anderson, Moore, Optimal Filtering, ch. 5)."""
     R0, R1, tau, Q = cell.r0_ohm[0, 0], cell.r_ohm[0, 0, 0], cell.tau_s[0, 0], cell.capacity_ah[0]
     results = []
     for k in range(1, len(time_s)):
@@ -70,7 +70,7 @@ def test_linear_model_gives_the_kalman_filter(linear_cell, name):
 
 
 def both(cell: CellParameters, chosen: Options, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """z by our sigma points and by filterpy's, from the same start on the same data."""
+    """z by the sigma points of this package and by those of filterpy, from the same start on the same data."""
     current = drive(n, mean_a=-0.3)
     series, _ = soc.simulate(cell, np.arange(n), current, 25.0, 0.8)
     results = []
@@ -99,7 +99,7 @@ def test_every_filter_is_found_and_an_unknown_one_is_named():
 
 
 @pytest.mark.parametrize("name", ["spkf", "ekf"])
-def test_counting_is_the_filter_that_sees_nothing(vector_cell, name):
+def test_counting_is_a_filter_without_measurement_updates(vector_cell, name):
     n, blind = 600, options(PLAIN, current_sd_a=0.1, sensor_v=1e9)
     columns = samples(np.arange(n), drive(n), 3.3)
     results = []
@@ -111,7 +111,7 @@ def test_counting_is_the_filter_that_sees_nothing(vector_cell, name):
 
 @MODEST
 @given(currents=CURRENTS, shift=st.integers(-(10**6), 10**6))
-def test_time_has_no_origin(vector_cell, currents, shift):
+def test_estimates_do_not_depend_on_the_origin_of_time(vector_cell, currents, shift):
     time_s = np.arange(len(currents), dtype=float)
     runs = [
         soc.estimate(
@@ -137,7 +137,7 @@ def test_an_interval_may_be_split(vector_cell, currents, share, dt):
 
 @MODEST
 @given(currents=CURRENTS)
-def test_what_is_charged_and_discharged_again_is_gone(linear_cell, currents):
+def test_charge_that_is_discharged_again_leaves_no_change(linear_cell, currents):
     there_and_back = np.concatenate([[0.0], currents, -np.array(currents)])
     model = Model(linear_cell, "coulomb", PLAIN)
     belief = begun(model, np.diag([1e-4, 1e-2, 1e-2]), 0.5)
@@ -189,7 +189,7 @@ def test_cells_in_parallel_show_the_same_state_of_charge(vector_cell, parallel, 
 
 @MODEST
 @given(cuts=st.lists(st.integers(1, 299), max_size=6, unique=True), name=st.sampled_from(["spkf", "ekf", "coulomb"]))
-def test_any_cutting_of_a_stream_gives_the_same_bits(warm_and_cold_cell, cuts, name):
+def test_any_split_of_a_stream_gives_the_same_bits(warm_and_cold_cell, cuts, name):
     series = _stream(warm_and_cold_cell)
     whole = soc.estimate(series, warm_and_cold_cell, name, soc0=0.7)
     stream = Estimator(warm_and_cold_cell, name, soc0=0.7)
@@ -218,7 +218,7 @@ def _stream(cell: CellParameters) -> Series:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_cells_do_not_know_of_each_other(warm_and_cold_cell, threads):
+def test_cells_of_a_batch_are_independent(warm_and_cold_cell, threads):
     model = Model(warm_and_cold_cell)
     seeds = [3, 1, 4, 5, 9]
     columns = Samples(

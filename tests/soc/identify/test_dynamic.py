@@ -1,4 +1,4 @@
-"""Identification on cells whose parameters are known, and the algebra under it."""
+"""Identification of cells with known parameters, and the linear algebra used for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TWO_PAIRS = Settings(
 
 
 def cell(**changes: float) -> CellParameters:
-    """A 3 Ah cell with two pairs and hysteresis, constants in z, at 25 °C."""
+    """A 3 Ah cell with two RC pairs and hysteresis, constants in z, at 25 °C."""
     plain = CellParameters.plain(
         "known", 3.0, OCV, 0.020, [(0.010, 8.0), (0.015, 120.0)], gamma=60.0, m_v=0.012, m0_v=0.0
     )
@@ -37,7 +37,7 @@ def cell(**changes: float) -> CellParameters:
 
 
 def drive(known: CellParameters, seed: int, regeneration: float = 0.3, temperature_degc: float = 25.0) -> Run:
-    """A drive from full to nearly empty: steps of current for 5 to 60 s, some of them charging; 1 mV of noise."""
+    """A drive from full to nearly empty: current steps of 5 to 60 s, some of them charging; 1 mV of noise."""
     random = np.random.default_rng(seed)
     steps = [np.full(random.integers(5, 60), random.uniform(-9.0, 6.0 * regeneration)) for _ in range(400)]
     current = np.concatenate([[0.0], *steps])[:7200]
@@ -65,18 +65,18 @@ def test_known_poles_are_found(found):
     assert found.warnings == ()
 
 
-def test_hysteresis_is_told_from_resistance(found):
+def test_hysteresis_is_separated_from_resistance(found):
     assert found.anchors[0].m_v == pytest.approx([0.012], abs=0.002)
     assert found.gamma == pytest.approx(60.0, rel=0.35)
 
 
-def test_the_fit_explains_data_it_has_not_seen(found):
+def test_the_fit_predicts_held_out_data(found):
     unseen = drive(cell(), 3)
     error = (unseen.series.voltage_v - predict(found, unseen))[unseen.soc > 0.15]
     assert np.sqrt(np.mean(error**2)) < 0.002
 
 
-def test_without_charging_m0_is_zero_and_said_to_be_unknown():
+def test_without_charging_m0_is_zero_and_reported_as_unknown():
     rough = fit([drive(cell(m0_v=np.array([[0.008]])), 4, regeneration=-0.05)], OCV, replace(TWO_PAIRS, evaluations=10))
     assert rough.anchors[0].m0_v == pytest.approx(0.0, abs=1e-9)
     assert any("M0 not observable" in w for w in rough.warnings)
@@ -168,7 +168,7 @@ def test_an_arrhenius_law_is_interpolated_exactly(found):
     assert anchor.r_v == pytest.approx(found.anchors[0].r_v * arrhenius(15.0), rel=1e-9)
 
 
-def test_prediction_between_anchors_reads_log_r_against_one_over_t(found):
+def test_prediction_between_anchors_interpolates_log_r_against_one_over_t(found):
     known = three_temperatures(found)
     at_15 = replace(known, anchors=(interpolated(known.anchors, 15.0),))
     run = drive(cell(), 9, temperature_degc=15.0)
@@ -190,7 +190,7 @@ def test_capacity_and_efficiency_of_a_dynamic_test_follow_from_its_counters():
     assert soc == pytest.approx([1.0, left])
 
 
-def test_a_reference_that_parts_from_the_current_is_named():
+def test_a_reference_that_contradicts_the_current_is_named():
     run = drive(cell(), 10)
     assert reference_warning(run) is None
     drifting = replace(run, soc=run.soc + np.linspace(0, 0.05, len(run.soc)))

@@ -1,4 +1,4 @@
-"""OCV tests whose answer is known: the formulas for capacity and efficiency, the blend, the mean of a slow pair."""
+"""OCV tests with known results: the formulas for capacity and efficiency, the blend, the mean of a slow pair."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def room_test() -> list[Script]:
     return [script(-CURRENT_A, 1.0, 0.0, ROOM), script(+CURRENT_A, 0.0, 1.0, ROOM)]
 
 
-def test_efficiency_and_capacity_come_out_of_the_four_counters():
+def test_efficiency_and_capacity_follow_from_the_four_counters():
     room = room_efficiency(room_test())
     found = four_scripts(cold_test(), room)
     assert room == pytest.approx(ROOM, rel=1e-12)
@@ -55,7 +55,7 @@ def test_the_curve_is_free_of_the_current_s_drop():
     assert found.gap_v == pytest.approx(0.0, abs=1e-4)
 
 
-def test_each_branch_is_trusted_where_it_started_from_rest():
+def test_each_branch_is_weighted_where_it_started_from_rest():
     gap = 0.04
     curve, found = blend(CURVE - gap * (1 - GRID), CURVE + gap * GRID)
     assert found == pytest.approx(gap)
@@ -71,7 +71,7 @@ def test_a_branch_that_stops_before_the_middle_is_refused():
 
 
 def pair(stop: float, gain: float = 1.0) -> tuple[NDArray[np.float64], ...]:
-    """A slow discharge and the charge after it, up to `stop`; the charge counter is wrong by `gain`."""
+    """A slow discharge and the charge after it, up to `stop`; the charge counter is scaled by `gain`."""
     down, up = np.linspace(1, 0, 500), np.linspace(0, stop, 500)
     current = np.concatenate((np.full(500, -0.1), np.zeros(5), np.full(500, 0.1)))
     z = np.concatenate((down, np.zeros(5), up))
@@ -104,7 +104,7 @@ def test_ocv_over_temperature_is_a_line_through_the_warm_tests_only():
     assert found.ocvrel_v_per_k == pytest.approx(slope, abs=1e-12)
 
 
-def test_one_temperature_says_nothing_about_the_slope():
+def test_one_temperature_gives_no_slope():
     found = over_temperature({25.0: CURVE})
     assert np.array_equal(found.ocv0_v, CURVE)
     assert not found.ocvrel_v_per_k.any()

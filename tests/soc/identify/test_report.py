@@ -54,7 +54,7 @@ def found() -> Identified:
     return identify([run(1, 25.0), run(2, 25.0), run(3, 0.0), run(4, -20.0)], OCV, ABOUT, SETTINGS)
 
 
-def test_what_is_held_out_is_a_like_run_or_a_temperature_or_nothing(found):
+def test_a_like_run_or_a_temperature_or_nothing_is_held_out(found):
     how = {(e.run.name, e.how) for e in found.held_out}
     assert how == {
         ("run 1", "run"),
@@ -65,17 +65,17 @@ def test_what_is_held_out_is_a_like_run_or_a_temperature_or_nothing(found):
     }
 
 
-def test_a_good_model_leaves_the_sensors_noise(found):
+def test_the_residual_of_a_good_model_is_the_sensors_noise(found):
     assert all(e.rms_v == pytest.approx(0.002, rel=0.2) for e in found.held_out if e.how != "temperature")
 
 
-def test_a_test_of_another_kind_does_not_stand_for_a_run(found):
+def test_a_test_of_another_kind_does_not_replace_a_run(found):
     other = replace(run(5, 0.0), kind="slow discharge")
     errors = held_out([run(3, 0.0), other], found.fit)
     assert {e.how for e in errors} == {"nothing", "temperature"}
 
 
-def test_wide_gaps_have_rows_that_doubt_more(found):
+def test_rows_in_wide_gaps_have_a_larger_uncertainty(found):
     cell = found.cell
     assert cell.temperature_degc.tolist() == [-20.0, -10.0, 0.0, 12.5, 25.0]
     tested = (cell.noise.bias_v[0] + cell.noise.bias_v[2]) / 2
@@ -112,7 +112,7 @@ def test_the_error_factor_scales_the_fast_error_only():
     assert np.array_equal(four.bias_v, one.bias_v)
 
 
-def test_a_place_hardly_seen_takes_more_than_the_whole_error():
+def test_a_sparsely_sampled_position_takes_more_than_the_whole_error():
     soc_seen, square = np.full(1000, 0.5), np.full(1000, 4e-6)
     near = cautious_rms([soc_seen], [square], [1.0], np.linspace(0, 1, 3))
     assert near[1] == pytest.approx(0.002)
@@ -137,7 +137,7 @@ def test_a_moving_mean_keeps_a_constant_up_to_the_ends():
 # ---- the report -----------------------------------------------------------------------------------------------------
 
 
-def test_the_json_report_is_plain_and_names_errors_parameters_and_noise(found):
+def test_the_json_report_names_errors_parameters_and_noise(found):
     read = json.loads(to_json(found))
     assert read == summary(found)
     assert [t["temperature_degc"] for t in read["temperatures"]] == [-20.0, 0.0, 25.0]
@@ -182,7 +182,7 @@ def test_thinning_keeps_the_extremes():
 
 
 @pytest.mark.parametrize("name", ["lg_hg2", "a123_26650", "panasonic_18650pf", "lfp_1ah2"])
-def test_shipped_cells_say_where_they_come_from_and_how_sure_they_are(name):
+def test_shipped_cells_state_their_source_and_uncertainty(name):
     cell = shipped(name)
     assert len(cell.source) > 50 and len(cell.procedure) > 50
     assert cell.sd["r0_ohm"].shape == cell.r0_ohm.shape

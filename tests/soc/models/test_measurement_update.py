@@ -1,4 +1,4 @@
-"""Faults, disagreement, offsets, anchors, honest bounds: the filter's doubts, each counted."""
+"""The measurement update: outlier gating, covariance inflation, sensor offsets, anchors and stated bounds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_an_outlier_is_gated_once_the_filter_has_converged(warm_and_cold_cell):
     assert hit.soc == pytest.approx(clean.soc, abs=5e-3)
 
 
-def test_a_wrong_start_is_not_gated_for_ever(warm_and_cold_cell):
+def test_a_wrong_start_is_gated_for_a_limited_time(warm_and_cold_cell):
     series, truth = drive(warm_and_cold_cell, 1800)
     result = soc.estimate(series, warm_and_cold_cell, soc0=0.2, soc0_sd=0.001)
     assert result.health["gated"] > 0
@@ -44,7 +44,7 @@ def test_a_wrong_start_is_not_gated_for_ever(warm_and_cold_cell):
     assert abs(result.soc[-1] - truth[-1]) < 0.05
 
 
-def test_the_bump_comes_at_most_once_a_minute(warm_and_cold_cell):
+def test_covariance_is_inflated_at_most_once_a_minute(warm_and_cold_cell):
     series, _ = drive(warm_and_cold_cell, 600)
     wrong = spoiled(series, slice(0, 600), 0.3)
     often = soc.estimate(wrong, warm_and_cold_cell, soc0=0.9, soc0_sd=0.01, bump_interval_s=0.0)
@@ -53,7 +53,7 @@ def test_the_bump_comes_at_most_once_a_minute(warm_and_cold_cell):
     assert limited.health["bumps"] <= often.health["bumps"]
 
 
-def test_an_offset_is_learned_on_a_slope_and_left_alone_on_a_plateau(warm_and_cold_cell, vector_cell):
+def test_an_offset_is_learned_on_a_slope_and_unchanged_on_a_plateau(warm_and_cold_cell, vector_cell):
     series, _ = drive(warm_and_cold_cell, 4 * 3600, mean_a=-0.3)
     result = soc.estimate(
         measured(series, Faults(current_offset_a=0.1), 1), warm_and_cold_cell, soc0=0.9, offset_state=True
@@ -65,7 +65,7 @@ def test_an_offset_is_learned_on_a_slope_and_left_alone_on_a_plateau(warm_and_co
     frozen = soc.estimate(flat, vector_cell, soc0=0.55, soc0_sd=0.01, offset_state=True)
     assert frozen.health["frozen_offset"] == 1799
     assert np.ptp(frozen.offset_a) == 0.0
-    assert frozen.belief.sd("i_b") >= 0.02  # neither learned nor forgotten
+    assert frozen.belief.sd("i_b") >= 0.02  # neither learned nor reset
 
 
 def test_an_overload_makes_the_offset_unknown_again(warm_and_cold_cell):
@@ -81,7 +81,7 @@ def test_an_overload_makes_the_offset_unknown_again(warm_and_cold_cell):
 
 
 def full_charge(voltage_v: float, tail_a: float, minutes: float) -> Series:
-    """A cell that is charged with a current and held at a voltage."""
+    """A cell that is charged at constant current, then held at a voltage."""
     n = int(minutes * 60)
     return Series(np.arange(n), np.full(n, tail_a), np.full(n, voltage_v), np.full(n, 25.0))
 
@@ -112,15 +112,15 @@ def test_the_bound_on_a_plateau_is_as_wide_as_the_curve_is_flat(vector_cell):
     series, truth = soc.simulate(vector_cell, np.arange(n), current, 25.0, 0.55)
     cell, known = vector_cell, {"soc0": 0.55, "offset_state": False}
     result = soc.estimate(series, cell, **known, soc0_sd=0.3)
-    slope, ocv_sd = 0.2, 0.002  # the steepest place that was visited, V per unit of z; V
+    slope, ocv_sd = 0.2, 0.002  # the steepest position reached, V per unit of z; V
     assert ocv_sd / slope <= result.sd[-1] < 0.1
     assert soc.estimate(series, cell, **known, soc0_sd=0.3, ocv_sd_v=0.01).sd[-1] > 0.05
     counted_from_known = soc.estimate(series, cell, **known, soc0_sd=0.005, ocv_sd_v=0.01)
-    assert counted_from_known.sd[-1] < 0.02  # the curve's error takes nothing away from what counting knows
+    assert counted_from_known.sd[-1] < 0.02  # the curve's error does not reduce the information of coulomb counting
     assert np.all(np.abs(result.soc - truth) <= 3 * result.sd)
 
 
-def test_more_samples_of_a_coloured_error_are_not_more_looks(linear_cell):
+def test_more_samples_of_a_coloured_error_add_no_information(linear_cell):
     sds = []
     for step in (1.0, 10.0):
         n = int(3600 / step)
@@ -156,8 +156,8 @@ def _coloured(rng: np.random.Generator, n: int, sd: float, t_c: float) -> np.nda
     return error
 
 
-def test_a_large_doubt_on_a_bent_curve_leaves_a_positive_covariance():
-    """Many correlated pairs on a sharp knee: the textbook's weighted sum is negative there (n_a = 7, W_0 = -4/3)."""
+def test_a_large_uncertainty_on_a_bent_curve_leaves_a_positive_covariance():
+    """Many correlated pairs on a sharp knee: the usual weighted sum is negative there (n_a = 7, W_0 = -4/3)."""
     knee = Ocv.of_points([0, 0.5, 0.52, 1], [3.0, 3.0001, 3.4, 3.4001])
     cell = CellParameters.plain("knee", 2.0, knee, 0.001, [(0.001, 9.0), (0.001, 99.0)])
     model = Model(cell, "spkf", options(PLAIN, offset_state=True, offset_sd_a=500.0, sensor_v=1e-6, soc_sd_max=9.0))

@@ -1,4 +1,4 @@
-"""The factor of a covariance that is singular, or a rounding error from it, stays of the covariance's own size."""
+"""The factor of a singular, or by rounding nearly singular, covariance keeps the covariance's magnitude."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_singular_covariance_is_factored_without_growth(seed, rank, error):
     assert np.abs(S @ S.T - P).max() < 1e-3 * np.abs(P).max() + 1e4 * error
 
 
-def test_three_pairs_that_forgot_alike_do_not_make_the_others_grow():
+def test_three_equally_relaxed_pairs_do_not_enlarge_the_other_states():
     P = np.full((4, 4), 0.42)
     P[3] = P[:, 3] = 0.3
     P[3, 3] = 0.5

@@ -1,4 +1,4 @@
-"""Intervals, gaps, missing values and starts: nothing invented, everything counted."""
+"""Intervals, gaps, missing values and starts: no value is invented, and every case is counted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cycle(cell, n=3600, temperature=25.0, soc0=0.9, step=1.0):
     return soc.simulate(cell, np.arange(n) * step, current, temperature, soc0)
 
 
-def test_wrong_start_is_forgotten(warm_and_cold_cell):
+def test_a_wrong_start_is_corrected(warm_and_cold_cell):
     series, truth = cycle(warm_and_cold_cell)
     result = soc.estimate(series, warm_and_cold_cell, soc0=0.6, soc0_sd=0.2)
     assert np.abs(result.soc - truth)[600:].max() < 0.02
@@ -62,7 +62,7 @@ def test_a_charge_counter_closes_a_gap(warm_and_cold_cell):
         soc.estimate(replace(series, charge_ah=None), warm_and_cold_cell, use_counter=True)
 
 
-def test_a_new_rate_is_soon_not_a_gap(warm_and_cold_cell):
+def test_a_new_sampling_rate_is_soon_no_gap(warm_and_cold_cell):
     time_s = np.concatenate([np.arange(100.0), 100 + 60.0 * np.arange(1, 100)])
     series, _ = soc.simulate(warm_and_cold_cell, time_s, np.full(199, -0.1), 25.0, 0.9)
     assert 1 <= soc.estimate(series, warm_and_cold_cell).health["gaps"] < 25
@@ -82,7 +82,7 @@ def test_time_that_does_not_rise_and_missing_values_are_skipped_and_counted(warm
     assert live.belief["z"] < before["z"]
 
 
-def test_a_missing_temperature_is_held_then_distrusted_and_never_invented(warm_and_cold_cell):
+def test_a_missing_temperature_is_held_with_growing_uncertainty(warm_and_cold_cell):
     series, _ = cycle(warm_and_cold_cell, n=1800)
     temperature = series.temperature_degc.copy()
     temperature[300:] = np.nan
@@ -103,7 +103,7 @@ def test_temperatures_outside_the_tested_range_are_clamped_and_counted(warm_and_
     assert np.array_equal(cold.soc, edge.soc)
 
 
-def test_a_stored_belief_goes_on_as_if_never_stored(warm_and_cold_cell):
+def test_a_stored_state_estimate_continues_as_if_never_stored(warm_and_cold_cell):
     series, _ = cycle(warm_and_cold_cell, n=400)
     whole = soc.estimate(series, warm_and_cold_cell, offset_state=True)
     first = soc.estimate(series[:250], warm_and_cold_cell, offset_state=True)
@@ -113,7 +113,7 @@ def test_a_stored_belief_goes_on_as_if_never_stored(warm_and_cold_cell):
     assert second.health == whole.health
 
 
-def test_samples_that_the_belief_already_knows_are_skipped_with_a_warning(warm_and_cold_cell):
+def test_samples_already_in_the_state_estimate_are_skipped_with_a_warning(warm_and_cold_cell):
     series, _ = cycle(warm_and_cold_cell, n=100)
     stream = Estimator(warm_and_cold_cell)
     assert stream.run(series).warnings == ()
@@ -122,7 +122,7 @@ def test_samples_that_the_belief_already_knows_are_skipped_with_a_warning(warm_a
     assert again.health["skipped"] == 50
 
 
-def test_a_belief_of_another_kind_is_refused(warm_and_cold_cell, vector_cell):
+def test_a_state_estimate_of_another_kind_is_rejected(warm_and_cold_cell, vector_cell):
     belief = soc.estimate(cycle(warm_and_cold_cell, n=20)[0], warm_and_cold_cell).belief
     with pytest.raises(BeliefError, match="start anew"):
         Estimator(vector_cell, resume=belief)
@@ -134,7 +134,7 @@ def test_a_belief_of_another_kind_is_refused(warm_and_cold_cell, vector_cell):
         StateEstimate.from_dict({**belief.to_dict(), "mean": [1.0]})
 
 
-def test_a_stored_belief_ages_with_the_gap(warm_and_cold_cell):
+def test_the_covariance_of_a_stored_state_estimate_grows_with_the_gap(warm_and_cold_cell):
     series, _ = cycle(warm_and_cold_cell, n=600)
     belief = soc.estimate(series, warm_and_cold_cell).belief
     sds = []
@@ -145,7 +145,7 @@ def test_a_stored_belief_ages_with_the_gap(warm_and_cold_cell):
     assert sds[0] < sds[1] < sds[2] <= 0.45
 
 
-def test_a_start_on_a_flat_curve_knows_little_and_on_a_steep_one_much(vector_cell, warm_and_cold_cell):
+def test_a_start_on_a_flat_curve_is_uncertain_and_on_a_steep_one_certain(vector_cell, warm_and_cold_cell):
     flat = Estimator(vector_cell)
     flat.step(0.0, 0.0, 3.305, 25.0)
     steep = Estimator(warm_and_cold_cell)
@@ -166,7 +166,7 @@ def test_a_dead_band_widens_the_bound_in_proportion_to_time(linear_cell):
     assert aware.sd[-1] == pytest.approx(0.05 * n / 3600 / 2.0, rel=0.1)
 
 
-def test_nothing_known_twice_and_unknown_options_are_named(vector_cell):
+def test_unknown_options_and_values_out_of_range_are_named(vector_cell):
     with pytest.raises(OptionError, match="no such option: gate; there are coloured"):
         Estimator(vector_cell, gate=3)
     with pytest.raises(OptionError, match=r"option bump_sigma: .* got -1"):

@@ -41,7 +41,7 @@ def table(text: str) -> np.ndarray:
 
 
 def carried(model: Model, rows: np.ndarray, z0: float) -> tuple[list[StateEstimate], np.ndarray]:
-    """The beliefs and outputs after each row, from the vectors' start."""
+    """The state estimates and outputs after each row, from the vectors' start."""
     memory = blank_memory()
     memory[FilterMemory.TIME] = 0.0
     belief = StateEstimate(*model.names, model.states, np.array([0, 0, z0]), np.diag([1e-4, 1e-2, 1e-2]), memory)

@@ -1,4 +1,4 @@
-"""What pictures show: everything that was measured, and no line where nothing was."""
+"""Charts show every measured sample, and no line over a gap."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def test_no_line_goes_over_a_gap(with_gaps: Series) -> None:
             assert np.nanmax(steps) < 60.0
 
 
-def test_a_recording_without_gaps_is_drawn_as_it_is() -> None:
+def test_a_recording_without_gaps_is_drawn_unchanged() -> None:
     hours, rows = charts._hours(np.arange(100.0))
     assert rows.tolist() == list(range(100)) and np.isfinite(hours).all()

@@ -1,4 +1,4 @@
-"""The simulator is the model's equations; the filters, fed with it, expect what they see."""
+"""The simulator solves the model's equations; filters predict its output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from soc.simulation.simulate import Faults, measured
 
 
 def by_hand(cell, dt, discharge_a, soc0):
-    """The equations, once more and slowly, at the first tested temperature; z stays between the last two knots."""
+    """The equations in plain loops, at the first tested temperature; z stays between the last two knots."""
     u, h, z, s, volts = [0.0] * cell.pairs, 0.0, soc0, 0.0, []
     q, eta, gamma, i0 = (float(a[0]) for a in (cell.capacity_ah, cell.efficiency, cell.gamma, cell.charge_transfer_a))
     at = lambda table: float(np.interp(z, cell.soc_knots, table))  # noqa: E731
@@ -46,7 +46,7 @@ def test_the_simulator_is_the_models_equations(warm_and_cold_cell):
 
 
 @pytest.mark.parametrize("name", ["spkf", "ekf", "coulomb", "filterpy_ukf"])
-def test_a_filter_that_starts_right_expects_what_it_sees(warm_and_cold_cell, name):
+def test_a_filter_with_the_true_start_predicts_the_measurements(warm_and_cold_cell, name):
     n = 200 if name == "filterpy_ukf" else 2000
     current = np.random.default_rng(4).normal(-0.5, 1, n)
     temperature = np.linspace(20, -8, n)
@@ -58,7 +58,7 @@ def test_a_filter_that_starts_right_expects_what_it_sees(warm_and_cold_cell, nam
     assert result.version == f"{name}-1"
 
 
-def test_instruments_err_as_told_and_the_same_each_time(linear_cell):
+def test_instrument_errors_are_as_configured_and_repeatable(linear_cell):
     series, _ = soc.simulate(linear_cell, np.arange(5000), np.full(5000, 1.0), 25.0, 0.2)
     faults = Faults(
         voltage_sd_v=0.01, voltage_offset_v=0.1, current_gain=1.1, current_offset_a=0.2, current_step_a=0.25

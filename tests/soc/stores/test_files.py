@@ -1,4 +1,4 @@
-"""CSV and Parquet in, results out: what is read, what is refused, and with which words."""
+"""Reading CSV and Parquet and writing results: accepted forms, rejected ones, and their messages."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def test_the_separator_is_the_one_of_the_line_of_names(tmp_path: Path, separator
     assert columns(stores.read(csv_file(tmp_path, PLAIN.replace(",", separator))))["voltage_v"] == [3.7, 3.65]
 
 
-def test_a_byte_order_mark_and_windows_lines_are_no_matter(tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_windows_line_ends_are_accepted(tmp_path: Path) -> None:
     assert columns(stores.read(csv_file(tmp_path, "\ufeff" + PLAIN.replace("\n", "\r\n"))))["time_s"] == [0.0, 1.0]
 
 
-def test_the_header_line_tells_cell_and_start(tmp_path: Path) -> None:
+def test_the_header_line_gives_cell_and_start(tmp_path: Path) -> None:
     text = '# {"cell": "lg_hg2", "soc0": 0.9, "soc0_sd": 0.02, "temperature_degc": 5, "bench": "ours"}\n' + PLAIN
     recording = stores.read(csv_file(tmp_path, text))
     assert recording.header == {"cell": "lg_hg2", "soc0": 0.9, "soc0_sd": 0.02, "temperature_degc": 5.0}
@@ -113,7 +113,7 @@ def test_a_column_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
     )
 
 
-def test_a_picture_is_no_csv(tmp_path: Path) -> None:
+def test_a_binary_file_is_no_csv(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
     assert "not UTF-8" in refused(str(tmp_path / "a.csv"))
 
@@ -134,7 +134,7 @@ def test_times_with_a_date_become_seconds_since_1970(tmp_path: Path) -> None:
         ("current_a=I_mA-273.15", [-273.15, -1773.15]),
     ],
 )
-def test_a_rule_renames_scales_and_turns(tmp_path: Path, rule: str, values: list[float]) -> None:
+def test_a_rule_renames_scales_and_negates(tmp_path: Path, rule: str, values: list[float]) -> None:
     place = csv_file(tmp_path, "time_s,I_mA,voltage_v\n0,0,3.7\n1,-1500,3.7\n")
     assert columns(stores.read(place, Rules.parse([rule])))["current_a"] == pytest.approx(values)
 
@@ -145,7 +145,7 @@ def test_a_whole_column_name_wins_over_arithmetic(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", ["current_a", "amps=I", "current_a="])
-def test_a_rule_that_makes_no_sense_is_explained(rule: str) -> None:
+def test_an_invalid_rule_is_explained(rule: str) -> None:
     with pytest.raises(StoreError, match="for example current_a=I_mA"):
         Rules.parse([rule])
 
@@ -215,7 +215,7 @@ def test_times_come_back_to_the_last_bit(tmp_path_factory: pytest.TempPathFactor
     assert [float(line.split(",")[0]) for line in path.read_text().splitlines()[1:]] == sorted(times)
 
 
-def test_a_csv_has_the_columns_that_were_promised(tmp_path: Path) -> None:
+def test_a_csv_has_the_documented_columns(tmp_path: Path) -> None:
     with stores.writer(str(tmp_path / "a.csv")) as writer:
         writer.write(results([0.0]))
     assert (tmp_path / "a.csv").read_text() == "time_s,soc,soc_lo,soc_hi\n0.0,0.500000,0.500000,0.500000\n"
@@ -252,12 +252,12 @@ def test_a_folder_that_is_not_there_cannot_be_written_to(tmp_path: Path) -> None
         pass
 
 
-def test_an_appender_goes_on_where_it_ended_and_repeats_nothing(tmp_path: Path) -> None:
+def test_an_appender_continues_where_it_ended_and_repeats_nothing(tmp_path: Path) -> None:
     path = tmp_path / "live.csv"
     with stores.appender(str(path)) as writer:
         writer.write(results([1.0, 2.0]))
     with path.open("a") as file:
-        file.write("3.0,0.5")  # the power went
+        file.write("3.0,0.5")  # the power failed
     with stores.appender(str(path)) as writer:
         writer.write(results([2.0, 3.0]))
         writer.write(results([3.0, 4.0]))
@@ -272,7 +272,7 @@ def test_a_parquet_file_cannot_be_added_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["# notes\n", PLAIN, "time_s,current_a,voltage_v", "\x89PNG\r\n"])
-def test_an_appender_leaves_a_file_of_another_kind_as_it_is(tmp_path: Path, text: str) -> None:
+def test_an_appender_does_not_change_a_file_of_another_kind(tmp_path: Path, text: str) -> None:
     path = Path(csv_file(tmp_path, text))
     before = path.read_bytes()
     with pytest.raises(StoreError, match="has no results"), stores.appender(str(path)):
@@ -287,7 +287,7 @@ def test_an_appender_keeps_the_columns_that_a_file_has(tmp_path: Path) -> None:
     assert path.read_text().splitlines()[2].count(",") == 1
 
 
-def test_an_appender_without_a_folder_says_so(tmp_path: Path) -> None:
+def test_an_appender_without_a_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="cannot be written"), stores.appender(str(tmp_path / "no" / "a.csv")):
         pass
 
@@ -336,7 +336,7 @@ def test_a_text_is_known_by_its_suffix(tmp_path: Path, name: str) -> None:
     assert columns(stores.read(str(tmp_path / name))) == EXPECTED
 
 
-def test_an_unknown_suffix_says_how_to_read_it_all_the_same(tmp_path: Path) -> None:
+def test_an_unknown_suffix_is_reported_with_the_option_to_read_it(tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text(ROWS)
     with pytest.raises(StoreError, match=r"csv:.*a\.log"):
         stores.read(str(tmp_path / "a.log"))
@@ -422,7 +422,7 @@ def test_a_missing_column_s_hint_names_that_column_and_what_may_be_meant(
     assert not any(f"--map {name}" in words for name in given)
 
 
-def test_a_name_that_was_mistyped_in_a_rule_is_guessed(tmp_path: Path) -> None:
+def test_a_close_name_is_suggested_for_a_mistyped_one_in_a_rule(tmp_path: Path) -> None:
     place = csv_file(tmp_path, "time_s,I_mA,voltage_v\n0,0,3.7\n")
     assert "did you mean --map 'current_a=-I_mA*0.001'" in refused(place, Rules.parse(["current_a=-i_mA*0.001"]))
 
@@ -432,9 +432,7 @@ def test_a_name_that_was_mistyped_in_a_rule_is_guessed(tmp_path: Path) -> None:
     [("current_a=I_mA", "I_mA", "ma"), ("time_s=t [min]", "t [min]", "min"), ("temperature_degc=T_K", "T_K", "K"),
      ("current_a=-I_mA", "I_mA", "ma"), ("soc_ref=SOC %", "SOC %", "%")],
 )  # fmt: skip
-def test_a_mapped_column_whose_name_says_another_unit_is_doubted(
-    tmp_path: Path, rule: str, name: str, unit: str
-) -> None:
+def test_a_mapped_column_named_in_another_unit_gives_a_warning(tmp_path: Path, rule: str, name: str, unit: str) -> None:
     place = csv_file(tmp_path, f"time_s,current_a,voltage_v,{name}\n0,0,3.7,1\n")
     (doubt,) = stores.read(place, Rules.parse([rule])).doubts
     assert f"{name!r} as it is, but that name says {unit}" in doubt and "--map" in doubt
@@ -442,13 +440,13 @@ def test_a_mapped_column_whose_name_says_another_unit_is_doubted(
 
 
 @pytest.mark.parametrize("name", ["I_A", "current", "U_V", "T [°C]", "b", "mean"])
-def test_a_name_in_our_unit_or_none_is_not_doubted(tmp_path: Path, name: str) -> None:
+def test_a_column_named_in_the_expected_unit_or_none_gives_no_warning(tmp_path: Path, name: str) -> None:
     place = csv_file(tmp_path, f"time_s,current_a,voltage_v,{name}\n0,0,3.7,1\n")
     assert stores.read(place, Rules.parse([f"charge_ah={name}"])).doubts == []
 
 
 @pytest.mark.parametrize(("name", "separator"), [("r.csv.gz", ","), ("r.tsv", "\t"), ("r.tsv.gz", "\t")])
-def test_results_are_written_as_their_name_says(tmp_path: Path, name: str, separator: str) -> None:
+def test_results_are_written_in_the_format_of_their_suffix(tmp_path: Path, name: str, separator: str) -> None:
     with stores.writer(str(tmp_path / name)) as writer:
         writer.write(results([0.0]))
     data = (tmp_path / name).read_bytes()

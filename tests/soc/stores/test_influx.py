@@ -1,4 +1,4 @@
-"""InfluxDB as a store, against a real server: what is read, joined and written; what is refused."""
+"""InfluxDB as a store, against a real server: samples read and joined, results written, requests rejected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BEGIN = 1_700_006_400
 
 @pytest.fixture
 def place(influx: Influx, tmp_path: Path) -> Callable[..., str]:
-    """Gives the address of the test's own database; `admin` may read."""
+    """Gives the address of the test's own database, which `admin` may read."""
     database = influx.create_database()
     secret = tmp_path / "password"
     secret.write_text(influx.password + "\n")
@@ -85,18 +85,18 @@ def test_a_choice_of_series_is_refused(place: Callable[..., str]) -> None:
         columns(place())
 
 
-def test_a_stretch_of_time_is_open_at_its_beginning(place: Callable[..., str]) -> None:
+def test_a_time_range_excludes_its_start(place: Callable[..., str]) -> None:
     put(place, [battery("t7", k, current_a=float(k), voltage_v=3.7) for k in range(10)])
     assert columns(place(), BEGIN + 3.0, BEGIN + 5.0)["current_a"].tolist() == [4.0, 5.0]
     text = place(**{"from": "2023-11-15T00:00:07Z", "to": BEGIN + 8})
     assert columns(text)["current_a"].tolist() == [8.0]
 
 
-def test_what_is_not_there_is_nothing(place: Callable[..., str]) -> None:
+def test_an_absent_series_is_empty(place: Callable[..., str]) -> None:
     assert columns(place()) == {}
 
 
-def test_results_are_stored_in_the_vocabulary_s_words_and_repeats_overwrite(
+def test_results_are_stored_as_signals_of_the_vocabulary_and_repeats_overwrite(
     place: Callable[..., str], influx: Influx
 ) -> None:
     signals = {name: np.array([0.25, 0.5]) for name in stores.SIGNALS} | {"ocv_v": np.array([np.nan, 3.5])}
@@ -117,7 +117,7 @@ def test_a_line_without_any_value_is_none() -> None:
     assert list(encode(Results(np.array([0.0]), nothing, "m", "v"), {})) == []
 
 
-def test_a_wrong_password_is_not_asked_again(place: Callable[..., str], tmp_path: Path) -> None:
+def test_a_wrong_password_is_not_retried(place: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "password").write_text("wrong")
     with pytest.raises(StoreError, match="401") as caught:
         columns(place())
@@ -130,7 +130,7 @@ def test_a_database_that_is_not_there_is_named(place: Callable[..., str]) -> Non
         writer.write(Results(np.array([0.0]), {"soc": np.array([0.5])}, "m", "v"))
 
 
-def test_a_server_that_is_away_is_told_apart() -> None:
+def test_an_absent_server_is_a_distinct_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with pytest.raises(StoreDown, match="no answer"):

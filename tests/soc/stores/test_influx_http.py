@@ -41,7 +41,7 @@ def in_chunks(body: bytes, status: bytes = b"200 OK") -> bytes:
 
 
 class Listener:
-    """Gives each request the next of these answers and keeps the connection; `requests` by connection."""
+    """Sends each request the next of these responses and keeps the connection; `requests` by connection."""
 
     def __init__(self, answers: list[bytes]) -> None:
         self.answers, self.requests = answers, list[int]()
@@ -136,5 +136,5 @@ def test_an_answer_that_is_abandoned_leaves_the_connection_usable() -> None:
 
 @pytest.mark.parametrize("short", [with_length(CHUNKED_QUERY + b" " * 100)[:-100], in_chunks(CHUNKED_QUERY)[:-9]])
 def test_a_body_shorter_than_announced_is_a_lost_answer(short: bytes) -> None:
-    with listening(short) as (_, server), pytest.raises(StoreDown, match="no answer"):  # closes after its last answer
+    with listening(short) as (_, server), pytest.raises(StoreDown, match="no answer"):  # closes after its last response
         values(server)

@@ -1,4 +1,4 @@
-"""One time base from several instruments: nothing interpolated, nothing from the future."""
+"""Signals of several instruments on one time base: no interpolation, no value from the future."""
 
 from __future__ import annotations
 

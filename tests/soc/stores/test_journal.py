@@ -1,4 +1,4 @@
-"""The journal as a store: through the `collectors` command, whose files these are."""
+"""The journal as a store, read through the `collectors` command, which owns the files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ json.dump(sys.argv, open({log!r}, "a")); open({log!r}, "a").write("\\n")
 
 
 def fake_collectors(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put a stand-in for the command in place; what it was asked is in the file given back."""
+    """Install a stand-in of the command; the returned file holds its arguments."""
     log, path = folder / "asked.jsonl", folder / "collectors"
     path.write_text(FAKE.format(python=sys.executable, log=str(log), body=body))
     path.chmod(0o755)
@@ -51,7 +51,7 @@ def test_exported_lines_become_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert np.isnan(found["temperature_degc"]).all()
 
 
-def test_the_command_is_asked_for_the_measurement_device_and_time(
+def test_the_command_is_called_with_measurement_device_and_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = fake_collectors(tmp_path, lines_of([line("t7", 3, "voltage_v=3.7,current_a=1.0")]), monkeypatch)
@@ -61,14 +61,14 @@ def test_the_command_is_asked_for_the_measurement_device_and_time(
         assert f'"{word}"' in asked
 
 
-def test_what_lies_outside_the_stretch_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_outside_the_time_range_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = [line("t7", k, "voltage_v=3.7,current_a=1.0") for k in range(6)]
     fake_collectors(tmp_path, lines_of(body), monkeypatch)
     (found,) = stores.read("journal:/var/x", since_s=BEGIN + 2.0, until_s=BEGIN + 4.0).chunks
     assert found["time_s"].tolist() == [BEGIN + 3, BEGIN + 4]
 
 
-def test_two_batteries_are_a_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_batteries_need_a_selection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = [line(device, 0, "voltage_v=3.7,current_a=1.0") for device in ("t7", "load")]
     fake_collectors(tmp_path, lines_of(body), monkeypatch)
     with pytest.raises(StoreError, match="several series"):
@@ -76,7 +76,7 @@ def test_two_batteries_are_a_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("code", "kind"), [(78, StoreDown), (74, StoreError)])
-def test_the_command_s_words_are_passed_on(
+def test_the_error_message_of_the_command_is_passed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[StoreError]
 ) -> None:
     fake_collectors(tmp_path, f"sys.stderr.write('no journal here'); sys.exit({code})", monkeypatch)
@@ -96,7 +96,7 @@ def test_the_real_command_exports_what_its_journal_holds(tmp_path: Path) -> None
         list(stores.read(f"journal:{tmp_path}").chunks)
 
 
-def test_samples_that_a_collector_kept_are_read_back(tmp_path: Path) -> None:
+def test_samples_that_a_collector_stored_are_read_back(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     writer = bench.open()
     bench.clock.sleep_s(1.0)

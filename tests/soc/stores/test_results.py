@@ -1,4 +1,4 @@
-"""What is written uses the words of the vocabulary that collectors, dashboards and alerts share."""
+"""Results are written with the signal names that collectors, dashboards and alerts share."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def test_results_are_exactly_the_vocabulary_s_soc_signals() -> None:
     assert set(SIGNALS) == set(signals.VOCABULARY["soc"])
 
 
-def test_files_have_some_of_them() -> None:
+def test_result_files_have_a_subset_of_these_signals() -> None:
     assert set(FILE_COLUMNS) < set(SIGNALS)
