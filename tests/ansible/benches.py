@@ -1,4 +1,4 @@
-"""A bench for tests: a booted Pi with the three instruments of the virtual bench."""
+"""A bench for tests: a booted Pi with the three instruments of the simulated bench."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Bench:
     """A Pi with three fake instruments."""
 
     def __init__(self, pi: Host, wheelhouse: Path) -> None:
-        """Take these; a play with `variables` deploys."""
+        """Take the site's parts; a play with `variables` deploys."""
         self.pi = pi
         self.variables: dict[str, Any] = {
             "bench_instruments": INSTRUMENTS,
@@ -45,7 +45,7 @@ class Bench:
         }
 
     def start_fakes(self) -> None:
-        """Put the three instruments on the host; they begin again with every boot."""
+        """Start the three fake instruments on the host, now and at every boot."""
         unit = (
             "[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart=/opt/battfleet/current/venv/bin/python "
             "/opt/fakes_on_host.py\nRestart=always\nRestartSec=1\n[Install]\nWantedBy=multi-user.target\n"
@@ -60,7 +60,7 @@ class Bench:
         return {row["collector"]: row for row in found.get("collectors", []) if row["collector"] in NAMES}
 
     def collects(self) -> bool:
-        """Return whether every instrument gave a sample in the last 3 s."""
+        """Return whether every instrument sent a sample in the last 3 s."""
         ages = [row["last_sample_age_s"] for row in self.status().values()]
         return len(ages) == len(NAMES) and all(age is not None and age < 3 for age in ages)
 
@@ -71,12 +71,12 @@ class Bench:
         return {p.stamp_ns: float(p.fields[field]) for p in parse(self.pi.run(export)) if field in p.fields}
 
     def stop(self) -> None:
-        """Have the collectors stop, and the shipper send all that they kept."""
+        """Stop the collectors, and let the shipper send every stored row."""
         self.pi.run("systemctl stop 'collector@*'")
         await_true("all confirmed", lambda: all(row["unsent"]["lab"] == 0 for row in self.status().values()), 120)
 
     def go_on(self) -> None:
-        """Have the collectors collect again."""
+        """Start the collectors again."""
         self.pi.run("systemctl start " + " ".join(f"collector@{name}" for name in NAMES))
         await_true("collecting again", self.collects, 20)
 

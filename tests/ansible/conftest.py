@@ -1,4 +1,4 @@
-"""Booted hosts and what they need, once for the session; only the tests marked `hosts` use them."""
+"""Booted hosts and their requirements, once for the session; only the tests marked `hosts` use them."""
 
 from __future__ import annotations
 

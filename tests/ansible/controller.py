@@ -1,4 +1,4 @@
-"""Whoever plays: a copy of the checkout, an inventory, ansible-playbook."""
+"""The controller of a play: a copy of the checkout, an inventory, ansible-playbook."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Controller:
         return {"ansible_host": booted.address if booted else NOWHERE}
 
     def try_play(self, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run ansible-playbook in the copy, whatever comes of it."""
+        """Run ansible-playbook in the copy; return its result whether it fails or not."""
         command = [str(Path(sys.executable).with_name("ansible-playbook")), f"ansible/{playbook}", *arguments]
         return subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd=self.checkout
@@ -58,7 +58,7 @@ class Controller:
 
 
 def recap(output: str) -> dict[str, dict[str, int]]:
-    """Return host to what the last lines of a play count: ok, changed, failed, …"""
+    """Return host to the counters of a play's recap: ok, changed, failed, …"""
     lines = output.partition("PLAY RECAP")[2].splitlines()[1:]
     rows = [line.split(":", 1) for line in lines if ":" in line]
     return {host.strip(): {k: int(v) for k, v in (pair.split("=") for pair in counts.split())} for host, counts in rows}

@@ -24,7 +24,7 @@ TTY_MODE = 0o666
 
 
 def make_ready(port: Path) -> None:
-    """Let anybody open it. A collector's exclusive claim outlives it, as the fake's end of the terminal stays open."""
+    """Let any user open it. A collector's exclusive claim outlives it, as the fake's end of the terminal stays open."""
     port.chmod(TTY_MODE)
     slave = os.open(port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
     fcntl.ioctl(slave, termios.TIOCNXCL)

@@ -101,7 +101,7 @@ def why_not() -> str | None:
 
 
 def shell(*command: str, text: str | None = None) -> str:
-    """Return the standard output of a local command; its whole output is in the error when it fails."""
+    """Return the standard output of a local command; an error holds its whole output."""
     done = subprocess.run(command, input=text or "", capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
@@ -130,12 +130,12 @@ def draft_of(whole: Path) -> Iterator[Path | None]:
 
 
 def image(suite: str) -> Path:
-    """Return the root file system of this Debian release, made when it is not in the cache yet."""
+    """Return the root file system of this Debian release, created when it is not in the cache yet."""
     whole = CACHE / f"image-{suite}-2"
     with draft_of(whole) as draft:
         if draft is not None:
             shell("debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(draft))
-            mirror = (draft / "etc/apt/sources.list").read_text().split()[1]  # the one debootstrap took
+            mirror = (draft / "etc/apt/sources.list").read_text().split()[1]  # the one that debootstrap used
             sources = f"deb {mirror} {suite} main\ndeb {mirror}-security {suite}-security main\n"
             (draft / "etc/apt/sources.list").write_text(sources)
             shell("chroot", str(draft), "/bin/sh", "-c", IMAGE_SETUP)
@@ -143,7 +143,7 @@ def image(suite: str) -> Path:
 
 
 def await_true(what: str, holds: Callable[[], bool], within_s: float, every_s: float = 0.2) -> None:
-    """Return when it holds; TimeoutError saying what did not come."""
+    """Return when the condition holds; TimeoutError naming the condition otherwise."""
     deadline_s = time.monotonic() + within_s
     while not holds():
         if time.monotonic() > deadline_s:
@@ -155,7 +155,7 @@ class Host:
     """One booted host."""
 
     def __init__(self, lab: Lab, name: str, suite: str, address: str) -> None:
-        """Plan it; `start` boots it."""
+        """Configure the host; `start` boots it."""
         self.name, self.suite, self.address = name, suite, address
         self.machine = f"{lab.bridge}-{name[:5]}"
         self.folder = lab.folder / name
@@ -199,7 +199,7 @@ class Host:
 
     @staticmethod
     def _copy_packages(source: Path, target: Path) -> None:
-        """Copy what is missing. A folder that hosts share would be locked by the one that installs."""
+        """Copy missing packages. apt would lock a folder that hosts share."""
         target.mkdir(parents=True, exist_ok=True)
         for package in source.glob("*.deb"):
             if not (target / package.name).exists():
@@ -217,7 +217,7 @@ class Host:
         self.await_ssh()
 
     def await_ssh(self, within_s: float = BOOT_S) -> None:
-        """Return when its ssh server greets."""
+        """Return when its ssh server sends its banner."""
         await_true(f"ssh of {self.name} ({self.folder / 'console.log'})", self._greets, within_s, 0.1)
 
     def _greets(self) -> bool:
@@ -228,7 +228,7 @@ class Host:
             return False
 
     def stop(self) -> None:
-        """Switch it off in order, and take its file system away."""
+        """Shut it down, and unmount its file system."""
         if self._process is not None:
             self._process.terminate()
             try:
@@ -247,7 +247,7 @@ class Host:
         return ["ssh", *self._lab.ssh_options, f"{USER}@{self.address}", *command]
 
     def try_run(self, command: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a shell command as root on the host, whatever comes of it."""
+        """Run a shell command as root on the host; return its result whether it fails or not."""
         return subprocess.run(
             self.ssh("sudo", "sh", "-c", shlex.quote(command)),
             input=text or "",  # never our own standard input: ssh would make it non-blocking, which Ansible refuses
@@ -264,7 +264,7 @@ class Host:
         return done.stdout
 
     def boot_started(self) -> str:
-        """Return what differs from boot to boot: when its service manager began."""
+        """Return a value that differs from boot to boot: the start time of its service manager."""
         return self.run("systemctl show --value -p UserspaceTimestampMonotonic")
 
     def reboot(self) -> None:
@@ -280,33 +280,33 @@ class Host:
 
     @property
     def cable(self) -> str:
-        """Return the bridge's port that leads to it."""
+        """Return the port of the bridge that leads to it."""
         return f"vb-{self.machine}"[:15]
 
     def cut(self) -> None:
-        """Pull its network cable."""
+        """Disconnect its network cable."""
         shell("ip", "link", "set", self.cable, "down")
 
     def join(self) -> None:
-        """Plug its network cable in again."""
+        """Reconnect its network cable."""
         shell("ip", "link", "set", self.cable, "up")
 
     def slow_down(self, rate: str) -> None:
-        """Let what comes to it over the cable be this slow: "64kbit"."""
+        """Limit the rate of traffic to it over the cable: "64kbit"."""
         shell(
             "tc", "qdisc", "replace", "dev", self.cable, "root", "tbf", "rate", rate, "burst", "1600", "latency", "5s"
         )
 
     def speed_up(self) -> None:
-        """Let the cable be as fast as it is."""
+        """Remove the limit of the cable's rate."""
         shell("tc", "qdisc", "del", "dev", self.cable, "root")
 
 
 class Lab:
-    """A bridge with hosts. Nothing is left behind when the with-block ends, except what is in the folder."""
+    """A bridge with hosts. After the with-block nothing remains but the files in the folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Plan it; entering the with-block makes the network."""
+        """Configure the lab; entering the with-block creates the network."""
         self.folder = folder
         taken = {path.name for path in Path("/sys/class/net").glob("bf*")}
         number = secrets.choice([n for n in range(250) if f"bf{n}" not in taken])
@@ -319,7 +319,7 @@ class Lab:
 
     @property
     def ssh_options(self) -> list[str]:
-        """Return the options of ssh that make it ask nobody and leave no trace in the user's files."""
+        """Return the options that make ssh prompt for nothing and write no files of the user."""
         return [
             "-i", str(self.key), "-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}",
             "-o", "StrictHostKeyChecking=accept-new", "-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR",
@@ -327,7 +327,7 @@ class Lab:
         ]  # fmt: skip
 
     def __enter__(self) -> Self:
-        """Make the bridge, let hosts out to the package mirror, and make a key."""
+        """Create the bridge, give hosts access to the package mirror, and create a key."""
         self.folder.mkdir(parents=True, exist_ok=True)
         shell("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
         with ExitStack() as stack:
@@ -335,7 +335,7 @@ class Lab:
             stack.callback(shell, "ip", "link", "del", self.bridge)
             shell("ip", "addr", "add", f"{self.gateway}/24", "dev", self.bridge)
             shell("ip", "link", "set", self.bridge, "up")
-            # Forwarding stays on when we leave: another lab of another test run may need it.
+            # Forwarding stays on afterwards: another lab of another test run may need it.
             Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
             rule = f'ip saddr {self.network} oifname != "{self.bridge}" masquerade'
             table = f"table ip {self.bridge} {{ chain post {{ type nat hook postrouting priority srcnat; {rule}; }}; }}"
@@ -345,7 +345,7 @@ class Lab:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop every host, take everything down."""
+        """Stop every host and remove the network."""
         self._stack.close()
 
     def start(self, name: str, suite: str) -> Host:

@@ -1,4 +1,4 @@
-"""Python files of the roles, which are no package: loaded by path."""
+"""Python files of the roles, which are not in a package: loaded by path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def load(path: str) -> ModuleType:
-    """Return a new module made from a file of the checkout."""
+    """Return a new module loaded from a file of the checkout."""
     specification = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     assert specification is not None
     assert specification.loader is not None

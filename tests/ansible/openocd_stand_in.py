@@ -34,7 +34,7 @@ def tcl_words(step: str) -> list[str]:
 
 
 def do(step: str) -> None:
-    """Do one step of a command line."""
+    """Execute one step of a command line."""
     name, *words = tcl_words(step)
     fail = FOLDER / "fail"
     if fail.exists() and step.startswith(fail.read_text()):
@@ -61,7 +61,7 @@ def do(step: str) -> None:
 
 
 def main() -> None:
-    """Record the call and do its steps."""
+    """Record the call and execute its steps."""
     with (FOLDER / "calls.jsonl").open("a") as calls:
         calls.write(json.dumps(sys.argv[1:]) + "\n")
     if sys.argv[1:] == ["--version"]:

@@ -1,4 +1,4 @@
-"""What tests of the server share: a vault, a signed repository with stand-ins of vendors' packages, the database."""
+"""Shared parts of the server's tests: a vault, a signed repository with stand-in packages, the database."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ PACKAGES: dict[str, tuple[str, str, str, str]] = {
 
 
 class Vault:
-    """An encrypted vault in a checkout, whose password nobody knows but this test."""
+    """An encrypted vault in a checkout, with a password generated for the test."""
 
     def __init__(self, checkout: Path) -> None:
         """Write and encrypt it."""
@@ -81,11 +81,11 @@ class Vault:
 
     @property
     def arguments(self) -> list[str]:
-        """Return what opens it."""
+        """Return the arguments that open it."""
         return ["--vault-password-file", str(self.password_file)]
 
     def leaked(self, output: str) -> list[str]:
-        """Return the names of secrets that this text tells."""
+        """Return the names of the secrets that occur in this text."""
         return [name for name, value in self.values.items() if value in output]
 
 
@@ -119,7 +119,7 @@ def deb(name: str, folder: Path) -> str:
 
 @contextmanager
 def key_ring() -> Iterator[dict[str, str]]:
-    """Give an environment in which gpg has a key of its own; its folder's path must be short."""
+    """Return an environment in which gpg has its own key; the folder's path must be short."""
     with tempfile.TemporaryDirectory(prefix="bf") as folder:
         environment = {**os.environ, "GNUPGHOME": folder}
         make = [
@@ -141,7 +141,7 @@ def key_ring() -> Iterator[dict[str, str]]:
 
 
 def vendor_repository(folder: Path, url: str) -> dict[str, str]:
-    """Make a signed repository of stand-ins here; return how role vendor_apt finds it at this file:// url."""
+    """Create a signed repository of stand-ins here; return how role vendor_apt finds it at this file:// url."""
     folder.mkdir(parents=True)
     packages = "\n".join(deb(name, folder) for name in PACKAGES)
     (folder / "Packages").write_text(packages)
@@ -167,17 +167,17 @@ def vendor_repository(folder: Path, url: str) -> dict[str, str]:
 
 
 def told_by_api(host: Host, token: str, path: str) -> Any:
-    """Return what InfluxDB 2 on this host answers to a GET with a token."""
+    """Return the response of InfluxDB 2 on this host to a GET with a token."""
     ask = "import sys, urllib.request as u; url, token = sys.stdin.read().split(); "
     ask += "print(u.urlopen(u.Request(url, headers={'Authorization': 'Token ' + token})).read().decode())"
     return json.loads(host.run(f"python3 -c {shlex.quote(ask)}", f"http://127.0.0.1:8086{path} {token}"))
 
 
 class Database:
-    """The server's InfluxDB through its door: TLS, and whatever the web server lets pass."""
+    """The server's InfluxDB through its TLS endpoint, limited to the requests that the web server passes on."""
 
     def __init__(self, server: Host, user: str, password: str) -> None:
-        """Ask as this user."""
+        """Send requests as this user."""
         self._address = server.address
         self._trust = ssl.create_default_context(cafile=server.root / "etc/battfleet/tls/authority.pem")
         self.login = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
@@ -188,11 +188,11 @@ class Database:
         return self._ask("POST", f"/influxdb{path}", body)
 
     def page(self, path: str) -> str:
-        """Return what the web server gives a browser."""
+        """Return the page that the web server sends to a browser."""
         return self._ask("GET", path, "")[1]
 
     def connect(self) -> http.client.HTTPSConnection:
-        """Return a new connection to its door."""
+        """Return a new connection to the endpoint."""
         return http.client.HTTPSConnection(self._address, context=self._trust, timeout=30)
 
     def _ask(self, method: str, path: str, body: str) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""A lab as its owner has it: inventory, vault, plays, and the database at the end."""
+"""A lab as its owner provisions it: inventory, vault, plays, and the resulting database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Site:
     """Hosts that are provisioned as a user would do it."""
 
     def __init__(self, controller: Controller, groups: Groups) -> None:
-        """Make a vault and write the inventory: group to host to variables."""
+        """Create a vault and write the inventory: group to host to variables."""
         self.controller, self.groups = controller, groups
         self.vault = Vault(controller.checkout)
         self.write()
@@ -40,13 +40,13 @@ class Site:
         )
 
     def try_play(self, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Play, whatever comes of it; but it must not tell a secret."""
+        """Play; return the result whether it fails or not, but fail if it shows a secret."""
         done = self.controller.try_play(playbook, *self.vault.arguments, *arguments)
         assert self.vault.leaked(done.stdout + done.stderr) == []
         return done
 
     def play(self, playbook: str, *arguments: str) -> str:
-        """Return what the play says; the test fails with all of it when the play fails."""
+        """Return the output of a play; the test fails with the whole output when the play fails."""
         done = self.try_play(playbook, *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -56,7 +56,7 @@ class Site:
         return {host: counts["changed"] for host, counts in recap(self.play(playbook, *arguments)).items()}
 
     def password(self, user: str) -> str:
-        """Return the password that is made for a database user."""
+        """Return the password that is derived for a database user."""
         secrets = load("ansible/plugins/filter/fleet_secrets.py")
         generations = yaml.safe_load((self.controller.checkout / "group_vars/all/generations.yml").read_text())
         return str(secrets.user_secret(self.vault.values["vault_seed"], user, generations["fleet_generations"]))
@@ -73,7 +73,7 @@ class Site:
 
 
 class WholeSite(Site):
-    """A bench, a server and a workstation, and what was said when they were provisioned."""
+    """A bench, a server and a workstation, and the output of their provisioning."""
 
     rehearsal = second = ""
 

@@ -1,4 +1,4 @@
-"""Switching deployments on a host, with stand-ins for systemctl and `collectors status`."""
+"""Switching between deployments on a host, with stand-ins for systemctl and `collectors status`."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ esac
 
 
 class Place:
-    """A host's folders, and what stands in for its programs."""
+    """A host's folders, and the stand-ins for its programs."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Make them."""
+        """Create the folders and stand-ins."""
         self.module: ModuleType = load("ansible/roles/collectors/files/activate.py")
         self.folder, self.home = folder, folder / "home"
         for name in ("bin", "up", "enabled", "units", "secrets", "home/releases", "home/deployments"):
@@ -71,7 +71,7 @@ class Place:
         (self.folder / "status").write_text(json.dumps({"collectors": rows}), encoding="ascii")
 
     def deployment(self, name: str, collectors: Mapping[str, str], release: str = "r1") -> Path:
-        """Make a deployment: collector to what its configuration says of its period."""
+        """Write a deployment: each collector with the period of its configuration."""
         program = self.home / "releases" / release / "bin" / "collectors"
         if not program.exists():
             program.parent.mkdir(parents=True)
@@ -85,12 +85,12 @@ class Place:
         return folder
 
     def activate(self, deployment: Path) -> list[str]:
-        """Return which units were restarted."""
+        """Return the units that were restarted."""
         restarted: list[str] = self.module.activate(deployment, self.settings)["restarted"]
         return restarted
 
     def notes(self) -> list[str]:
-        """Return the command lines of all notes, their words with a bar behind each."""
+        """Return the command lines of all notes, with a bar behind each argument."""
         path = self.folder / "notes"
         return path.read_text(encoding="ascii").splitlines() if path.exists() else []
 
@@ -112,7 +112,7 @@ def test_the_first_deployment_starts_everything_and_the_second_time_nothing(plac
     assert place.current() == "d1"
 
 
-def test_only_what_changed_is_restarted_and_what_left_is_stopped(place: Place) -> None:
+def test_only_changed_collectors_are_restarted_and_removed_ones_are_stopped(place: Place) -> None:
     place.activate(place.deployment("d1", {"a": "0.01", "b": "0.01"}))
     found = place.module.activate(place.deployment("d2", {"a": "0.02"}), place.settings)
     assert (found["changed"], found["restarted"], found["stopped"]) == (
@@ -140,7 +140,7 @@ def test_a_new_secret_restarts_the_shipper_alone(place: Place) -> None:
     assert place.activate(deployment) == ["collectors-ship.service"]
 
 
-def test_a_silent_instrument_takes_the_deployment_back(place: Place) -> None:
+def test_a_silent_instrument_rolls_the_deployment_back(place: Place) -> None:
     place.activate(place.deployment("d1", {"a": "0.01"}))
     place.talks("a")
     with pytest.raises(place.module.Failed, match=r"(?s)b: no sample within 0 s.*last words.*Went back to d1"):
@@ -150,7 +150,7 @@ def test_a_silent_instrument_takes_the_deployment_back(place: Place) -> None:
     assert "period_s = 0.01" in (place.home / "current" / "collectors" / "a.toml").read_text(encoding="ascii")
 
 
-def test_a_last_sample_of_what_ran_before_is_no_fresh_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_of_the_previous_deployment_is_no_fresh_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.activate(place.deployment("d1", {"a": "0.01"}))
     restart_all, sampled_s = place.module.restart_all, place.module.uptime_s()
 
@@ -174,7 +174,7 @@ def test_an_instrument_that_may_be_silent_is_not_waited_for(place: Place) -> Non
     assert len(place.activate(place.deployment("d1", {"a": "0.01", "b": "0.01"}))) == 2
 
 
-def test_a_first_deployment_that_fails_is_not_taken_for_good_later(place: Place) -> None:
+def test_a_failed_first_deployment_is_not_taken_for_a_working_one_later(place: Place) -> None:
     place.talks()
     first = place.deployment("d1", {"a": "0.01"})
     for _ in range(2):
@@ -184,15 +184,13 @@ def test_a_first_deployment_that_fails_is_not_taken_for_good_later(place: Place)
     assert place.activate(first) == ["collector@a.service"]
 
 
-def test_a_unit_that_does_not_start_is_told_with_its_log(place: Place) -> None:
+def test_a_unit_that_does_not_start_is_reported_with_its_log(place: Place) -> None:
     (place.folder / "broken").write_text("collector@a.service", encoding="ascii")
     with pytest.raises(place.module.Failed, match=r"(?s)collector@a\.service does not start.*last words"):
         place.activate(place.deployment("d1", {"a": "0.01"}))
 
 
-def test_what_was_cut_off_in_the_middle_is_finished_by_the_next_run(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_activation_is_completed_by_the_next_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.activate(place.deployment("d1", {"a": "0.01", "b": "0.01"}))
 
     def cut_off(_units: object) -> None:
@@ -205,7 +203,7 @@ def test_what_was_cut_off_in_the_middle_is_finished_by_the_next_run(
     assert place.activate(place.home / "deployments" / "d2") == ["collector@a.service"]
 
 
-def test_old_deployments_and_unused_releases_go(place: Place) -> None:
+def test_old_deployments_and_unused_releases_are_deleted(place: Place) -> None:
     for number in range(1, 6):
         path = place.deployment(f"d{number}", {"a": f"0.0{number}"}, f"r{number}")
         os.utime(path, (number, number))
@@ -222,7 +220,7 @@ def test_a_plan_changes_nothing(place: Place) -> None:
     assert place.module.main([*arguments[:-1], "no-such"]) == 2
 
 
-def test_what_changed_something_is_noted_once(place: Place) -> None:
+def test_an_activation_that_changes_something_is_noted_once(place: Place) -> None:
     first = place.deployment("d1", {"a": "0.01", "b": "0.01"})
     place.activate(first)
     place.activate(first)
@@ -234,7 +232,7 @@ def test_what_changed_something_is_noted_once(place: Place) -> None:
     ]
 
 
-def test_a_way_back_is_noted_with_its_reason(place: Place) -> None:
+def test_a_rollback_is_noted_with_its_reason(place: Place) -> None:
     place.activate(place.deployment("d1", {"a": "0.01"}))
     place.talks("a")
     with pytest.raises(place.module.Failed, match="Went back to d1"):
@@ -244,7 +242,7 @@ def test_a_way_back_is_noted_with_its_reason(place: Place) -> None:
     assert "; went back to d1|--bench|bench-1|" in place.notes()[1]
 
 
-def test_a_note_that_cannot_be_written_is_said_and_stops_nothing(place: Place) -> None:
+def test_a_note_that_cannot_be_written_is_reported_and_stops_nothing(place: Place) -> None:
     (place.folder / "note-fails").touch()
     found = place.module.activate(place.deployment("d1", {"a": "0.01"}), place.settings)
     assert found["warning"] == "This is not in the notes: collectors: the disk is full"
@@ -264,7 +262,7 @@ def test_a_host_that_collects_nothing_notes_nothing(place: Place) -> None:
 
 
 def give(place: Place) -> Any:
-    """Let the state folder be of these users; return the settings. Only root may give files away."""
+    """Give the state folder to these users; return the settings. Only root may change owners."""
     owners = place.module.Owners(collect=4001, ship=4002, group=4003)
     state = place.folder / "lib" / "collectors"
     state.parent.mkdir(exist_ok=True)
@@ -272,13 +270,13 @@ def give(place: Place) -> Any:
 
 
 def owners_in(state: Path) -> dict[str, tuple[int, int]]:
-    """Return whose each entry of a folder is, and whose the folder itself."""
+    """Return the owner of each entry of a folder, and of the folder itself."""
     entries = {str(path.relative_to(state)): path.lstat() for path in (state, *state.rglob("*"))}
     return {name: (entry.st_uid, entry.st_gid) for name, entry in entries.items()}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_the_state_of_a_dynamic_user_is_moved_and_given_to_the_users_of_today(place: Place) -> None:
+def test_the_state_of_a_dynamic_user_is_moved_and_given_to_the_current_users(place: Place) -> None:
     settings = give(place)
     old = settings.state.parent / "private" / "collectors"
     for name in ("a/j-1.db", "notes/j-1.db", "shipper/j-1.db", "ship.db", "ship.lock"):
@@ -305,7 +303,7 @@ def test_the_state_of_a_dynamic_user_is_moved_and_given_to_the_users_of_today(pl
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_a_file_that_root_has_left_is_given_back_and_nothing_is_restarted(place: Place) -> None:
+def test_a_file_of_root_is_given_to_its_user_and_nothing_is_restarted(place: Place) -> None:
     settings = give(place)
     first = place.deployment("d1", {"a": "0.01"})
     place.module.activate(first, settings)
@@ -316,10 +314,10 @@ def test_a_file_that_root_has_left_is_given_back_and_nothing_is_restarted(place:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_a_move_that_was_cut_off_goes_on(place: Place) -> None:
+def test_an_interrupted_move_is_resumed(place: Place) -> None:
     settings = give(place)
     old = settings.state.parent / "private" / "collectors"
     old.mkdir(parents=True)
-    (old / "kept").touch()  # the link is gone, and nothing in its place
+    (old / "kept").touch()  # the link is removed, and no folder is in its place
     place.module.activate(place.deployment("d1", {"a": "0.01"}), settings)
     assert (settings.state / "kept").exists()

@@ -1,4 +1,4 @@
-"""`battfleet-backup`: what it saves comes back, on the same server, on a new one, and beside the real database.
+"""`battfleet-backup`: its backups are restored on the same server, on a new one, and beside the real database.
 
 InfluxDB 2 is the stand-in with a stand-in of its command line, or the vendor's two programs where they are installed.
 Backups of InfluxDB 1.6 are tried on a booted host: test_server.py.
@@ -40,7 +40,7 @@ Server = Any
 
 @pytest.fixture(autouse=True)
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep backups in a folder of the test; there is no Grafana and no authority."""
+    """Keep backups in a folder of the test; there is no Grafana and no certificate authority."""
     for name, folder in (("FOLDER", "backups"), ("GRAFANA", "grafana.db"), ("TLS", "tls")):
         monkeypatch.setattr(backup, name, tmp_path / folder)
     (tmp_path / "backups").mkdir()
@@ -94,7 +94,7 @@ New = Callable[..., Server]
 
 @pytest.fixture(params=["stand-in", "vendor's"])
 def new(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[New]:
-    """Return a function that makes a server, set up with an organisation that has no bucket of the database yet."""
+    """Return a function that creates a server with an organisation that has no bucket of the database yet."""
     numbers = iter(range(9))
     command_line = CommandLine()
     opened: list[Any] = []
@@ -143,7 +143,7 @@ def ask(url: str, token: str, method: str, path: str, body: str = "") -> Any:
 
 
 def fill(server: Server, policy: str, lines: list[str]) -> None:
-    """Write lines, with stamps in s, into the bucket of a policy; make and map it where it is missing."""
+    """Write lines, with stamps in s, into the bucket of a policy; create and map it where it is missing."""
     name = f"{server.database}/{policy}"
     org = server.org_id()
     if name not in [bucket["name"] for bucket in server.buckets()]:
@@ -199,7 +199,7 @@ def test_2x_check_counts_everything_where_the_last_day_is_empty(new: New) -> Non
     assert "20 values of it came back" in backup.check(server)
 
 
-def test_2x_check_names_what_did_not_come_back(new: New, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_2x_check_names_what_was_not_restored(new: New, monkeypatch: pytest.MonkeyPatch) -> None:
     server = filled(new)
     (name,) = [backup.make(server, 3)]
     manifest = backup.read_manifest(name)
@@ -234,7 +234,7 @@ def test_2x_restore_into_another_organisation(new: New) -> None:
     assert default_of(other) == ["raw"]
 
 
-def test_2x_restore_keeps_what_benches_have_sent_to_the_new_server_already(new: New) -> None:
+def test_2x_restore_keeps_rows_that_benches_have_already_sent_to_the_new_server(new: New) -> None:
     saved = backup.make(filled(new), 3)
     other = new()
     fill(other, "raw", [f"battery,bench=a,device=d0 voltage_v=1 {NOW_S + n}" for n in range(7)])
@@ -252,7 +252,7 @@ def test_2x_restore_keeps_what_benches_have_sent_to_the_new_server_already(new: 
     assert default_of(other) == ["raw"]
 
 
-def test_2x_a_restore_that_fails_leaves_everything_as_it_was(new: New) -> None:
+def test_2x_a_restore_that_fails_changes_nothing(new: New) -> None:
     server = filled(new)
     saved = backup.make(server, 3)
     command_line = new.command_line  # type: ignore[attr-defined]
@@ -321,7 +321,7 @@ COUNTED = st.dictionaries(
 
 
 @given(COUNTED, COUNTED)
-def test_everything_that_is_counted_must_come_back(wanted: Any, found: Any) -> None:
+def test_counts_below_those_of_the_backup_are_reported(wanted: Any, found: Any) -> None:
     missing = backup.missing_in(found, {"fields": wanted, "counts": {}}, [])
     less = [
         f"{policy}.{measurement}.{field}"
@@ -348,7 +348,7 @@ def test_2x_by_its_command(new: New, credential: Path, capsys: pytest.CaptureFix
         assert "unauthorized access" in capsys.readouterr().err
 
 
-def test_1x_brings_every_policy_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_1x_restores_every_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if influx.INFLUXD is None:
         pytest.skip(influx.MISSING)
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -373,7 +373,7 @@ def test_1x_brings_every_policy_back(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert list(server.policies()) == ["raw", "h1_mean"]
 
 
-def test_what_is_no_backup_is_refused_in_words(
+def test_an_invalid_backup_is_rejected_with_a_message(
     tmp_path: Path, credential: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     credential.write_text("x")
@@ -395,7 +395,7 @@ def test_what_is_no_backup_is_refused_in_words(
     assert "does not answer" in capsys.readouterr().err
 
 
-def test_an_answer_that_is_cut_off_is_an_error_in_words() -> None:
+def test_a_truncated_response_is_an_error_with_a_message() -> None:
     def cut_off(server: socket.socket) -> None:
         connection, _ = server.accept()
         with connection:

@@ -1,4 +1,4 @@
-"""The collectors' role on a booted Pi: what a deployment does, and what the services stand."""
+"""The collectors' role on a booted Pi: deployments, permissions and recovery of the services."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def deployment(site: WholeSite) -> str:
     return site.bench.pi.run("readlink /opt/battfleet/current")
 
 
-def test_only_what_changed_is_restarted_and_one_variable_goes_back(site: WholeSite) -> None:
+def test_only_the_changed_collector_is_restarted_and_one_variable_rolls_back(site: WholeSite) -> None:
     started, first = site.bench.started(), deployment(site)
     slower = [INSTRUMENTS[0], INSTRUMENTS[1] | {"period_s": 2.0}, INSTRUMENTS[2]]
     site.write(bench={"bench_instruments": slower})
@@ -36,7 +36,7 @@ def test_only_what_changed_is_restarted_and_one_variable_goes_back(site: WholeSi
     assert set(site.changed(PLAYBOOK).values()) == {0}
 
 
-def test_systemd_takes_every_word_of_the_units(site: WholeSite) -> None:
+def test_systemd_accepts_every_setting_of_the_units(site: WholeSite) -> None:
     pi = site.bench.pi
     shown = pi.run("systemctl show -p SystemCallFilter collector@mppt collectors-ship")
     assert shown.count("clock_adjtime") >= 2, "asking for the clock"
@@ -51,12 +51,12 @@ def test_systemd_takes_every_word_of_the_units(site: WholeSite) -> None:
 
 
 def notes(site: WholeSite) -> list[str]:
-    """Return what the bench's notes say of deployments."""
+    """Return the deployment events of the bench's notes."""
     said = site.bench.pi.run("collectors export notes --format lp --measurement event --state /var/lib/collectors")
     return [str(point.fields["detail"]) for point in parse(said) if point.tags["kind"] == "deploy"]
 
 
-def test_a_deployment_without_samples_is_taken_back(site: WholeSite) -> None:
+def test_a_deployment_without_samples_is_rolled_back(site: WholeSite) -> None:
     now = deployment(site)
     wrong = INSTRUMENTS[2] | {"link": "tcp:127.0.0.1:9"}
     site.write(bench={"bench_instruments": [*INSTRUMENTS[:2], wrong], "collectors_sample_timeout_s": 5})
@@ -71,7 +71,7 @@ def test_a_deployment_without_samples_is_taken_back(site: WholeSite) -> None:
     assert "went back to" in notes(site)[-1]
 
 
-def test_a_person_s_note_reaches_the_server_and_belongs_to_the_collectors(site: WholeSite) -> None:
+def test_a_manual_note_reaches_the_server_and_belongs_to_the_collectors(site: WholeSite) -> None:
     pi = site.bench.pi
     pi.run("collectors note calibration 'zeroed the clamp' --device t7")
     owners = pi.run("stat -c %U:%G /var/lib/collectors /var/lib/collectors/notes /var/lib/collectors/notes/*").split()
@@ -91,7 +91,7 @@ def test_secrets_are_roots_alone(site: WholeSite) -> None:
 
 
 def test_no_collector_reaches_the_shipper(site: WholeSite) -> None:
-    """Each collector's user, groups and all, against the shipper's process: secrets, memory, environment, signals."""
+    """Each collector's user, with its groups, against the shipper's process: secrets, memory, environment, signals."""
     pi = site.bench.pi
     ship = pi.run("systemctl show --value -p MainPID collectors-ship").strip()
     secret = f"/proc/{ship}/root/run/credentials/collectors-ship.service/lab-password"
@@ -126,7 +126,7 @@ def test_the_shipper_reads_journals_and_changes_none(site: WholeSite) -> None:
 
 
 def test_a_host_of_an_older_version_keeps_its_journals(site: WholeSite) -> None:
-    """Until version 0.1 a dynamic user had the folder: /var/lib/private/collectors, and a link to it."""
+    """Until version 0.1 the folder belonged to a dynamic user: /var/lib/private/collectors, and a link to it."""
     pi, state = site.bench.pi, "/var/lib/collectors"
     before = site.bench.values("mppt")
     pi.run("systemctl stop 'collector@*' collectors-ship")

@@ -1,4 +1,4 @@
-"""Tasks of the role grafana that need no server: its minimum version, and contact points that are taken back."""
+"""Tasks of the role grafana that need no server: its minimum version, and the removal of contact points."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def tasks_of(name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("version", "is_taken"), [("12.1.9", False), ("9.4.7", False), ("12.2.0", True)])
-def test_a_grafana_that_would_ignore_what_alerts_need_is_refused(version: str, is_taken: bool, tmp_path: Path) -> None:
+def test_a_grafana_that_ignores_settings_of_the_alerts_is_rejected(
+    version: str, is_taken: bool, tmp_path: Path
+) -> None:
     checks = [task for task in tasks_of("preflight.yml") if "ansible.builtin.assert" in task]
     done = play(tmp_path, checks, PASSWORDS | {"grafana_version": version})
     assert (done.returncode == 0) == is_taken, done.stdout
@@ -52,7 +54,7 @@ def test_the_version_that_is_installed_is_new_enough() -> None:
 
 
 def test_contact_points_that_are_named_no_more_are_deleted_once(tmp_path: Path) -> None:
-    """Their file stays until Grafana has read it, goes then, and a play that was stopped in between is made up for."""
+    """Their file stays until Grafana has read it and is then deleted, also after a play that was interrupted."""
     etc, built = tmp_path / "etc", tmp_path / "built"
     shipped = etc / "provisioning/alerting"
     for folder in (shipped, etc / "dashboards/battfleet"):

@@ -1,4 +1,4 @@
-"""Many ways to write a wrong inventory: each is refused, with its name, before any host is touched."""
+"""Wrong inventories: each mistake is rejected by name before any host is changed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def without(item: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    # what is wrong: (the host's variables, a part of what is said about it)
+    # the mistake: (the host's variables, a part of the message)
     "no list": ({}, "bench_instruments: missing; write it in inventory/host_vars/"),
     "not a list": ({"bench_instruments": MPPT}, "bench_instruments: expected a list of instruments, got dict"),
     "not a table": ({"bench_instruments": ["mppt"]}, "bench_instruments[1]: expected keys such as name"),
@@ -107,7 +107,7 @@ def host_named(title: str) -> str:
 
 
 def check(benches: dict[str, dict[str, Any]]) -> subprocess.CompletedProcess[str]:
-    """Return what the check says of these hosts' variables."""
+    """Return the messages of the check for these hosts' variables."""
     module = load("ansible/plugins/filter/battfleet.py")
     facts = {host: module.bench_facts({"collectors_bench": host} | variables) for host, variables in benches.items()}
     return subprocess.run(
@@ -131,7 +131,7 @@ def test_each_mistake_is_named_with_host_and_key(title: str) -> None:
 
 
 def inventory_of(folder: Path, benches: dict[str, dict[str, Any]]) -> Path:
-    """Write an inventory with these benches, at addresses where nobody answers."""
+    """Write an inventory with these benches, at addresses without a host."""
     (folder / "group_vars").symlink_to(ROOT / "group_vars")
     hosts = {host: {"ansible_host": "192.0.2.1"} | variables for host, variables in benches.items()}
     path = folder / "hosts.yml"
@@ -146,7 +146,7 @@ def play(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("playbook", ["site.yml", "playbooks/collectors.yml", "playbooks/pi.yml"])
-def test_all_mistakes_of_all_hosts_come_at_once_and_no_host_is_touched(tmp_path: Path, playbook: str) -> None:
+def test_all_mistakes_of_all_hosts_are_reported_at_once_and_no_host_is_changed(tmp_path: Path, playbook: str) -> None:
     benches = {host_named(title): variables for title, (variables, _) in WRONG.items()}
     done = play(f"ansible/{playbook}", "-i", str(inventory_of(tmp_path, benches | {"right": RIGHT})))
     assert done.returncode != 0
@@ -156,7 +156,7 @@ def test_all_mistakes_of_all_hosts_come_at_once_and_no_host_is_touched(tmp_path:
     assert not missing
 
 
-def test_a_limit_does_not_go_round_the_check(tmp_path: Path) -> None:
+def test_a_limit_does_not_bypass_the_check(tmp_path: Path) -> None:
     benches: dict[str, dict[str, Any]] = {"right": RIGHT, "wrong": {"bench_instruments": [MPPT | {"kind": "none"}]}}
     done = play("ansible/playbooks/collectors.yml", "-i", str(inventory_of(tmp_path, benches)), "--limit", "right")
     assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""The watchdog of the network: what it does after how many minutes, and what it never does."""
+"""The network watchdog: its measures after how many minutes, and the measures it must not take."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def test_it_escalates_and_repeats_what_may_help(watch: ModuleType) -> None:
+def test_it_escalates_and_repeats_measures(watch: ModuleType) -> None:
     done = {minutes: watch.step(minutes, SETTINGS, True) for minutes in range(1, 32)}
     assert {minutes: action for minutes, action in done.items() if action} == {
         3: "reconnect", 6: "restart", 11: "restart", 16: "restart", 21: "restart", 26: "restart", 30: "reboot",
@@ -29,7 +29,7 @@ def test_it_escalates_and_repeats_what_may_help(watch: ModuleType) -> None:
     }  # fmt: skip
 
 
-def test_without_leave_to_reboot_it_goes_on_with_gentler_means(watch: ModuleType) -> None:
+def test_without_permission_to_reboot_it_continues_with_other_measures(watch: ModuleType) -> None:
     assert [watch.step(minutes, SETTINGS, False) for minutes in range(30, 36)] == ["", "restart", "", "", "", ""]
     assert watch.step(1000, SETTINGS | {"reboot_after": 0}, True) != "reboot"
 
@@ -58,7 +58,7 @@ def test_an_experiment_and_a_recent_reboot_forbid_a_reboot(watch: ModuleType, tm
     ],
     ids=["gateway", "a gateway that does not answer pings", "no route", "nobody", "nothing"],
 )
-def test_the_network_is_there_when_the_gateway_or_the_server_answers(
+def test_the_network_is_up_when_the_gateway_or_the_server_responds(
     watch: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     routes: list[dict[str, str]],
@@ -83,7 +83,7 @@ case "$*" in *device) echo wlan0:wifi:disconnected; echo lo:loopback:unmanaged;;
         ("restart", ["radio wifi off", "radio wifi on", "device connect wlan0"]),
     ],
 )
-def test_it_tells_networkmanager(
+def test_actions_call_networkmanager(
     watch: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, action: str, said: list[str]
 ) -> None:
     calls = tmp_path / "calls"

@@ -1,4 +1,4 @@
-"""The way to the server fails and comes back: live values come first, then everything else; nothing is missing."""
+"""The connection to the server fails and returns: live values arrive first, then all others; none is missing."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ for _ in range(int(seconds * 5)):
 
 
 class Watch:
-    """Somebody who looks at the database on the server itself, so that a slow cable does not slow the look."""
+    """Polls the database on the server itself, so that a slow cable does not slow the polling."""
 
     def __init__(self, site: WholeSite, cut_ns: int, joined_ns: int, seconds: float) -> None:
-        """Begin to look."""
+        """Start polling."""
         series = "FROM battery WHERE bench='bench' AND device='t7'"
         span = f"time > {cut_ns} AND time < {joined_ns}"
         statements = f"SELECT last(current_a) {series}; SELECT count(current_a) {series} AND {span}"
@@ -57,7 +57,7 @@ class Watch:
         self._process.stdin.close()
 
     def seen(self) -> list[tuple[float, int]]:
-        """Return age of the newest value (s) and how many of the outage were there, look by look."""
+        """Return age of the newest value (s) and number of stored values of the outage, poll by poll."""
         with self._process:
             assert self._process.stdout is not None
             looks = [json.loads(line) for line in self._process.stdout]
@@ -69,7 +69,7 @@ def test_the_drill_proves_that_an_outage_loses_nothing(site: WholeSite) -> None:
     assert "nothing is missing" in said
 
 
-def test_a_cut_cable_costs_nothing_and_live_values_come_first(site: WholeSite) -> None:
+def test_a_cut_cable_loses_nothing_and_live_values_arrive_first(site: WholeSite) -> None:
     server, bench = site.host("lab"), site.bench
     bench.pi.cut()
     cut_ns = time.time_ns()

@@ -1,4 +1,4 @@
-"""What the benches run on: the roles of `pi.yml` on a booted Pi."""
+"""The benches' hosts: the roles of `pi.yml` on a booted Pi."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLAYBOOK = "playbooks/pi.yml"
 BEHIND_THE_GATE = {"bench_instruments": [], "tunnel_gate": "lab", "tunnel_port": 2209}
 
 
-def test_people_come_in_by_key_alone(site: WholeSite) -> None:
+def test_ssh_accepts_keys_only(site: WholeSite) -> None:
     command = [word.replace("admin@", "ada@") for word in site.bench.pi.ssh("sudo", "id", "-un")]
     assert shell(*command).strip() == "root"
     settings = site.bench.pi.run("sshd -T")
@@ -23,14 +23,14 @@ def test_people_come_in_by_key_alone(site: WholeSite) -> None:
     assert "kbdinteractiveauthentication no" in settings
 
 
-def test_the_firewall_lets_only_ssh_in(site: WholeSite) -> None:
+def test_the_firewall_accepts_only_ssh(site: WholeSite) -> None:
     rules = site.bench.pi.run("nft list table inet battfleet")
     assert "policy drop" in rules
     assert rules.count("tcp dport") == 1
     assert site.bench.pi.run("systemctl is-enabled battfleet-firewall").strip() == "enabled"
 
 
-def test_a_firewall_that_locks_us_out_goes_back_by_itself(site: WholeSite) -> None:
+def test_a_firewall_that_blocks_ssh_is_reverted_automatically(site: WholeSite) -> None:
     before = site.bench.pi.run("nft list table inet battfleet")
     site.bench.pi.run(
         "sed -i 's/tcp dport 22 accept/tcp dport 23 accept/; /established/d' /etc/battfleet/access/firewall.nft"
@@ -44,7 +44,7 @@ def test_a_firewall_that_locks_us_out_goes_back_by_itself(site: WholeSite) -> No
     site.play(PLAYBOOK)
 
 
-def test_what_wears_the_card_or_fails_silently_is_set(site: WholeSite) -> None:
+def test_settings_against_card_wear_and_silent_failures_are_set(site: WholeSite) -> None:
     assert "SystemMaxUse=64M" in site.bench.pi.run("systemd-analyze cat-config systemd/journald.conf")
     assert "RuntimeWatchdogSec=14" in site.bench.pi.run("systemd-analyze cat-config systemd/system.conf")
     updates = site.bench.pi.run("apt-config dump Unattended-Upgrade")
@@ -57,14 +57,14 @@ def test_the_experiment_lock_holds_updates(site: WholeSite) -> None:
     assert "/run/battfleet/experiment" in condition
 
 
-def test_ports_have_names(site: WholeSite) -> None:
+def test_serial_ports_have_persistent_names(site: WholeSite) -> None:
     rules = site.bench.pi.run("cat /etc/udev/rules.d/70-battfleet-serial.rules")
     assert 'ENV{ID_PATH}=="platform-1.2", SYMLINK+="bat/load"' in rules
     assert 'ENV{ID_SERIAL_SHORT}=="A1B2", SYMLINK+="bat/mppt"' in rules
     assert site.bench.pi.try_run("udevadm verify /etc/udev/rules.d/70-battfleet-serial.rules").returncode == 0
 
 
-def test_a_lost_network_is_counted_and_found_again(site: WholeSite) -> None:
+def test_minutes_without_network_are_counted_and_the_route_is_restored(site: WholeSite) -> None:
     pi, server = site.bench.pi, site.host("lab").address
     look = "systemctl start network-watch"
     pi.run("systemctl stop network-watch.timer")
@@ -94,7 +94,7 @@ def test_a_bench_behind_a_router_is_reached_through_its_tunnel(site: WholeSite) 
     assert line.count("\n") == 1 and line.strip().endswith(" bench")
 
 
-def test_the_gate_takes_a_host_name_for_what_it_is_and_forgets_benches_that_are_gone(site: WholeSite) -> None:
+def test_the_gate_matches_host_names_literally_and_removes_deleted_benches(site: WholeSite) -> None:
     gate, keys = site.host("lab"), "/etc/ssh/battfleet-gate.keys"
     own = gate.run(f"cat {keys}")
     other, gone = own.replace(" bench\n", " benchXold\n"), own.replace(" bench\n", " gone\n")
@@ -108,7 +108,7 @@ def test_the_gate_takes_a_host_name_for_what_it_is_and_forgets_benches_that_are_
     assert gate.run(f"cat {keys}") == own
 
 
-def test_nobody_comes_in_by_a_key_that_he_gave_himself_or_that_was_taken_away(site: WholeSite) -> None:
+def test_ssh_rejects_keys_that_users_added_themselves_or_that_were_removed(site: WholeSite) -> None:
     pi = site.bench.pi
     enter = [word.replace("admin@", "ada@") for word in pi.ssh("true")]
     pi.run("mkdir -p -m 0700 /home/ada/.ssh && cp /etc/ssh/authorized_keys.d/ada /home/ada/.ssh/authorized_keys")
@@ -126,7 +126,7 @@ def test_nobody_comes_in_by_a_key_that_he_gave_himself_or_that_was_taken_away(si
     assert subprocess.run(enter, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
 
 
-def test_sudo_may_be_for_some_commands_alone(site: WholeSite) -> None:
+def test_sudo_can_be_limited_to_some_commands(site: WholeSite) -> None:
     pi = site.bench.pi
     (key,) = pi.run("cat /etc/ssh/authorized_keys.d/ada | grep -v '^#'").splitlines()
     narrow = {

@@ -1,4 +1,4 @@
-"""Files that the Pi's roles write, rendered without a host, and judged by the programs that read them."""
+"""Files that the Pi's roles write, rendered without a host and checked by the programs that read them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ USB = {"name": "can7", "bitrate": 125_000}
 
 
 def render(template: str, **variables: Any) -> str:
-    """Return what a role writes with its defaults and these variables."""
+    """Return the file that a role writes with its defaults and these variables."""
     path = ROLES / template
     defaults = read(path.parents[1] / "defaults/main.yml") or {}
     environment = Environment(loader=FileSystemLoader(path.parent), trim_blocks=True, autoescape=False)
     return environment.get_template(path.name).render(defaults | {"ansible_managed": ""} | variables)
 
 
-def test_the_firmware_is_told_of_each_hat_whatever_section_stands_above() -> None:
+def test_the_firmware_configuration_names_each_hat_whatever_section_precedes() -> None:
     assert render("can/templates/config.txt.j2", can_hats=[HAT]).splitlines() == [
         "[all]",
         "dtparam=spi=on",
@@ -44,8 +44,8 @@ def test_the_firmware_is_told_of_each_hat_whatever_section_stands_above() -> Non
     reason="needs root and systemd-networkd, which reads its files in a network of its own",
 )
 @pytest.mark.parametrize("extra", ["", "Bitrate=1\n"], ids=["as written", "with a mistake"])
-def test_networkd_knows_every_word_of_an_interface(tmp_path: Path, extra: str) -> None:
-    tmp_path.chmod(0o755)  # it reads as a user of its own
+def test_networkd_accepts_every_setting_of_an_interface(tmp_path: Path, extra: str) -> None:
+    tmp_path.chmod(0o755)  # it reads files as its own user
     for item in (HAT, USB):
         text = render("can/templates/can.network.j2", item=item) + extra
         assert f"BitRate={item['bitrate']}" in text
@@ -61,11 +61,11 @@ def test_networkd_knows_every_word_of_an_interface(tmp_path: Path, extra: str) -
     assert ("60-battfleet-can" in said) == bool(extra), said
 
 
-def test_nobody_waits_for_a_bus_at_boot() -> None:
+def test_the_boot_does_not_wait_for_a_bus() -> None:
     assert "RequiredForOnline=no" in render("can/templates/can.network.j2", item=HAT)
 
 
-def test_only_a_bench_with_can_may_speak_it() -> None:
+def test_only_a_bench_with_can_may_open_can_sockets() -> None:
     unit = "collectors/templates/collector@.service.j2"
     families = [
         next(line for line in text.splitlines() if line.startswith("RestrictAddressFamilies="))
@@ -76,33 +76,33 @@ def test_only_a_bench_with_can_may_speak_it() -> None:
 
 
 def of_bench(name: str, **variables: Any) -> str:
-    """Return what Ansible says of a variable of the example inventory's first bench."""
+    """Return Ansible's value of a variable of the example inventory's first bench."""
     command = [str(Path(sys.executable).with_name("ansible")), "bench-1", "-m", "ansible.builtin.debug"]
     arguments = ["-a", f"var={name}", "-e", json.dumps(variables)]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
 
 @pytest.mark.parametrize("interfaces", [[], [USB]], ids=["no CAN", "CAN"])
-def test_the_list_of_interfaces_is_all_that_a_bench_says(interfaces: list[dict[str, Any]]) -> None:
+def test_the_list_of_interfaces_is_all_that_a_bench_configures(interfaces: list[dict[str, Any]]) -> None:
     assert ("AF_CAN" in of_bench("collectors_address_families", can_interfaces=interfaces)) == bool(interfaces)
 
 
-def test_the_network_watch_of_a_bench_asks_the_server_too() -> None:
+def test_the_network_watch_of_a_bench_checks_the_server_too() -> None:
     assert "lab-server.lab.example" in of_bench("network_watch_hosts")
 
 
 @pytest.mark.parametrize("unit", ["collector@.service.j2", "collectors-ship.service.j2"])
-def test_collectors_may_ask_the_kernel_whether_the_clock_is_right(unit: str) -> None:
-    """The C library asks by clock_adjtime; a call that the filter refuses means "not synchronised", for ever."""
+def test_collectors_may_read_the_kernels_clock_status(unit: str) -> None:
+    """The C library calls clock_adjtime; a call that the filter blocks always means "not synchronised"."""
     lines = render(f"collectors/templates/{unit}").splitlines()
     filters = [line.partition("=")[2] for line in lines if line.startswith("SystemCallFilter=")]
     assert filters == ["@system-service", "~@privileged @resources", "adjtimex clock_adjtime clock_adjtime64"]
 
 
-def test_chrony_is_told_to_tell_the_kernel_and_the_kernel_is_what_collectors_ask(
+def test_chrony_sets_the_kernels_clock_status_and_collectors_read_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without `rtcsync` chrony leaves STA_UNSYNC standing, for ever, and no sample would ever be shipped."""
+    """Without `rtcsync` chrony never clears STA_UNSYNC, and no sample would be shipped."""
     settings = [line for line in render("clock/templates/battfleet.conf.j2").splitlines() if not line.startswith("#")]
     assert [line for line in settings if line] == ["rtcsync"]
     clock = SystemClock(tmp_path / "no-timesyncd")
@@ -112,7 +112,7 @@ def test_chrony_is_told_to_tell_the_kernel_and_the_kernel_is_what_collectors_ask
 
 
 class Kernel:
-    """A libc whose adjtimex gives this status."""
+    """A libc whose adjtimex returns this status."""
 
     def __init__(self, status: int) -> None:
         """Take the status."""
@@ -120,7 +120,7 @@ class Kernel:
 
     def adjtimex(self, timex: Any) -> int:
         """Fill in the struct."""
-        timex._obj.status = self.status  # what `byref` points at
+        timex._obj.status = self.status  # the object that `byref` points at
         return 0
 
 
@@ -145,7 +145,7 @@ except ConnectionRefusedError:
     ("users", "user", "said"),
     [(["root"], "root", "connected"), (["root"], "daemon", "refused"), (None, "daemon", "connected")],
 )
-def test_a_port_on_loopback_may_be_some_users_alone(
+def test_a_port_on_loopback_can_be_limited_to_some_users(
     tmp_path: Path, users: list[str] | None, user: str, said: str
 ) -> None:
     rows = [{"port": 8088, "users": users}] if users else []

@@ -1,4 +1,4 @@
-"""What a host gets: configuration files from the inventory, pins and wheels from the lock."""
+"""The content of a release on a host: configuration files from the inventory, pins and wheels from the lock."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.di
 
 @settings(max_examples=200)
 @given(st.dictionaries(NAMES, st.dictionaries(NAMES, VALUES, max_size=4), max_size=3))
-def test_what_is_written_as_toml_is_read_as_the_same(tables: dict[str, dict[str, Any]]) -> None:
+def test_written_toml_is_read_back_unchanged(tables: dict[str, dict[str, Any]]) -> None:
     assert tomllib.loads(battfleet.to_toml(tables)) == tables
 
 
@@ -40,7 +40,7 @@ def test_a_list_at_the_top_becomes_tables() -> None:
     }
 
 
-def test_an_instrument_waits_for_every_sink_before_it_forgets() -> None:
+def test_an_instrument_keeps_rows_until_every_sink_has_them() -> None:
     text = battfleet.collector_toml({"name": "mppt"}, "bench-1", ["lab", "cloud"])
     assert tomllib.loads(text)["journal"] == {"sinks": ["lab", "cloud"]}
 
@@ -54,7 +54,7 @@ def test_a_serial_number_without_quotes_in_an_inventory_is_taken(tmp_path: Path)
     assert config.load(path).options.serial_number == "470012345"
 
 
-def test_secrets_are_never_handed_on_by_value() -> None:
+def test_secrets_are_never_passed_on_by_value() -> None:
     facts = battfleet.bench_facts({"collectors_secrets": {"lab": "hidden"}})
     assert "hidden" not in json.dumps(facts)
     assert facts["secrets"] == ["lab"]

@@ -1,4 +1,4 @@
-"""What holds for every role: one shape, declared variables, hardened services, clean by the linter."""
+"""Rules for every role: one structure, declared variables, hardened services, no finding of the linter."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def test_every_setting_is_used(role: Path) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda path: path.name)
-def test_no_role_uses_a_folder_that_everybody_writes(role: Path) -> None:
-    """A name in /tmp or /var/tmp may be somebody else's file or link, which root would then write or run."""
+def test_no_role_uses_a_world_writable_folder(role: Path) -> None:
+    """Another user may own a name in /tmp or /var/tmp, as a file or link that root would then write or run."""
     tasks = [path for path in role.rglob("*") if path.suffix in (".yml", ".j2", ".sh", ".service")]
     wrong = [str(path) for path in tasks if re.search(r"/(var/)?tmp(/|\b(?!files))", code(path))]
     assert wrong == []
 
 
 def code(path: Path) -> str:
-    """Return a file's lines but for comments."""
+    """Return a file's lines without comments."""
     return "\n".join(
         line for line in path.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")
     )
@@ -71,7 +71,7 @@ def test_a_vendor_s_key_is_fetched_whatever_its_date() -> None:
     assert fetch["force"] is True
 
 
-def test_the_vendor_s_installer_lies_where_only_root_comes() -> None:
+def test_the_vendor_s_installer_lies_in_a_folder_of_root_only() -> None:
     (task,) = read(ROOT / "ansible/roles/ljm/tasks/install.yml")
     _, folder, copied, ran = (
         next(value for name, value in step.items() if name.startswith("ansible.builtin.")) for step in task["block"][:4]

@@ -1,4 +1,4 @@
-"""Secrets: nothing in clear text gets into the repository, examples are refused, passwords come from the seed."""
+"""Secrets: no clear text in the repository, examples are rejected, passwords are derived from the seed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 LEAKS = {
-    # what leaks: (file, content, a part of what is said)
+    # the leak: (file, content, a part of the message)
     "a vault that is not encrypted": ("group_vars/all/vault.yml", f"vault_seed: {RANDOM}\n", "not encrypted"),
     "a vault under another name": ("group_vars/all/old-vault.yml", f"vault_seed: {RANDOM}\n", "not encrypted"),
     "a host's vault": ("inventory/host_vars/bench-1/vault.yml", "vault_x: y\n", "not encrypted"),
@@ -86,7 +86,7 @@ def test_the_hook_looks_at_what_is_staged_not_at_the_disk(checkout: Path) -> Non
 
 
 def test_a_secret_that_a_later_commit_removes_is_found(checkout: Path) -> None:
-    """What was pushed is known, whatever comes after it; a clone without the hook can push such commits."""
+    """A pushed commit stays readable whatever follows; a clone without the hook can push such commits."""
     git(checkout, "config", "--unset", "core.hooksPath")
     leak = checkout / "ship.toml"
     for content in (f'token = "{RANDOM}"\n', 'token_file = "token"\n'):
@@ -108,7 +108,7 @@ def test_every_check_and_every_run_of_ci_looks_for_secrets() -> None:
     assert "scripts/vault_guard.py --history" in (ROOT / ".ci/run").read_text()
 
 
-def test_nothing_in_this_repository_is_a_secret() -> None:
+def test_this_repository_contains_no_secret() -> None:
     done = subprocess.run([sys.executable, GUARD], cwd=ROOT, capture_output=True, text=True, check=False)
     if "not a git repository" in done.stderr:
         pytest.skip("this copy of the sources is not a git checkout")

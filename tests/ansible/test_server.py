@@ -46,7 +46,7 @@ def test_the_server_reports_its_own_disk_as_a_bench_does(site: WholeSite) -> Non
     assert server.run("systemctl is-active battfleet-disk-report.timer").strip() == "active"
 
 
-def test_strangers_are_not_let_in(site: WholeSite) -> None:
+def test_unknown_users_are_rejected(site: WholeSite) -> None:
     server = site.host("lab")
     assert Database(server, "bench", "guessed").request("/query", "q=SHOW+DATABASES")[0] == 401
     listening = server.run("ss -ltnH")
@@ -64,7 +64,7 @@ def test_only_root_reaches_the_port_for_backups_that_takes_no_password(site: Who
         assert "Connection refused" in refused.stderr and refused.stdout == "", user
 
 
-def test_the_door_is_tls_and_leads_to_writing_asking_and_pages_only(site: WholeSite) -> None:
+def test_the_endpoint_is_tls_and_serves_writes_queries_and_pages_only(site: WholeSite) -> None:
     bench, server = site.as_user("bench"), site.host("lab")
     assert bench.request("/debug/vars", "")[0] == 404
     plain = http.client.HTTPConnection(server.address, timeout=10)
@@ -76,7 +76,7 @@ def test_the_door_is_tls_and_leads_to_writing_asking_and_pages_only(site: WholeS
     assert "voltage" not in server.run("cat /var/log/nginx/battfleet.log")
 
 
-def test_the_door_says_itself_where_somebody_comes_from(site: WholeSite) -> None:
+def test_the_endpoint_replaces_the_forwarded_address_of_the_client(site: WholeSite) -> None:
     bench, server = site.as_user("bench"), site.host("lab")
     connection = bench.connect()
     lies = {"X-Forwarded-For": "192.0.2.66", "Forwarded": "for=192.0.2.66", "X-Real-IP": "192.0.2.66"}
@@ -90,7 +90,7 @@ def test_the_door_says_itself_where_somebody_comes_from(site: WholeSite) -> None
     assert server.run("nginx -t 2>&1").count("successful") == 1
 
 
-def test_passwords_are_not_tried_at_any_speed(site: WholeSite) -> None:
+def test_password_attempts_are_rate_limited(site: WholeSite) -> None:
     guess = Database(site.host("lab"), "bench", "guessed")
 
     def tried(_: int) -> int:
@@ -99,7 +99,7 @@ def test_passwords_are_not_tried_at_any_speed(site: WholeSite) -> None:
     with ThreadPoolExecutor(150) as pool:
         answers = Counter(pool.map(tried, range(300)))
     assert set(answers) == {401, 429} and answers[429] > 0
-    # The bench itself, one request after another, waits at most, and so does another user at the same address.
+    # A bench's own sequential requests are delayed at most, and so are those of another user at the same address.
     await_true("room for the next", lambda: guess.request("/query", "q=SHOW+DATABASES")[0] == 401, 30)
     bench = site.as_user("bench")
     line = "battery,bench=test voltage_v=13.2"
@@ -121,7 +121,7 @@ def test_grafana_gets_its_secrets_from_systemd_only(site: WholeSite) -> None:
     assert f"BATTFLEET_INFLUXDB_PASSWORD={password}" in environment_of_grafana(site)
 
 
-def test_limits_and_contact_points_of_the_site_arrive_by_the_short_way_and_go_again(site: WholeSite) -> None:
+def test_limits_and_contact_points_of_the_site_are_applied_and_removed_by_tag(site: WholeSite) -> None:
     server, odd = site.host("lab"), 'a "quoted" $HOME, \\ # and ü'
     rules = "cat /etc/grafana/provisioning/alerting/rules.yaml"
     site.write(
@@ -155,7 +155,7 @@ def test_limits_and_contact_points_of_the_site_arrive_by_the_short_way_and_go_ag
     assert "smtp" not in server.run("cat /etc/grafana/grafana.ini")
 
 
-def test_a_backup_brings_every_point_back(site: WholeSite) -> None:
+def test_a_backup_restores_every_point(site: WholeSite) -> None:
     site.bench.stop()
     site.bench.pi.run("systemctl stop collectors-ship")
     server, bench, admin = site.host("lab"), site.as_user("bench"), site.as_admin()

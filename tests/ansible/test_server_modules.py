@@ -1,4 +1,4 @@
-"""The modules that make a database ready: 1.6 against a real one, 2.x against a stand-in that responds as recorded."""
+"""The modules that provision a database: 1.6 against a real one, 2.x against a stand-in that responds as recorded."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Run = Callable[..., list[str]]
 
 @pytest.fixture
 def one(tmp_path: Path) -> Iterator[Run]:
-    """A new InfluxDB 1.6 that nobody has set up; called with changes to COMMON it sets up and says what it did."""
+    """A new, unprovisioned InfluxDB 1.6; called with changes to COMMON it provisions and returns the changes."""
     if INFLUXD is None:
         pytest.skip(MISSING)
     config, log = tmp_path / "influxdb.conf", tmp_path / "log"
@@ -74,7 +74,7 @@ def one(tmp_path: Path) -> Iterator[Run]:
 
 @pytest.fixture
 def two() -> Iterator[tuple[Api, Run]]:
-    """A new stand-in of InfluxDB 2 and how to set it up."""
+    """A new stand-in of InfluxDB 2 and the function that provisions it."""
     with serving(Api()) as api:
 
         def run(dry: bool = False, **changes: Any) -> list[str]:
@@ -86,7 +86,7 @@ def two() -> Iterator[tuple[Api, Run]]:
         yield api, run
 
 
-def test_1x_is_made_once(one: Run) -> None:
+def test_1x_is_provisioned_once(one: Run) -> None:
     assert one(dry=True) == ["administrator"], "a rehearsal cannot look further"
     assert one(dry=True) == ["administrator"], "and has changed nothing"
     made = one()
@@ -109,7 +109,7 @@ def test_1x_changes_only_what_differs(one: Run) -> None:
     assert one(policies=swapped) == []
 
 
-def test_1x_a_bench_that_is_gone_is_not_let_in(one: Run) -> None:
+def test_1x_a_removed_bench_loses_access(one: Run) -> None:
     one()
     left = {"bench-2": PASSWORDS["bench-2"]}
     assert one(writers=left, retired=["bench-1"]) == ["user bench-1 is gone"]
@@ -133,7 +133,7 @@ def test_1x_a_user_with_too_many_rights_loses_them(one: Run) -> None:
     assert changed == ["bench-1: READ on bat"]
 
 
-def test_1x_a_bench_that_is_an_administrator_is_one_no_more(one: Run) -> None:
+def test_1x_a_bench_loses_administrator_rights(one: Run) -> None:
     one()
     admin = influxdb1.Influx(one.url, "admin", PASSWORDS["admin"])  # type: ignore[attr-defined]
     admin.ask('GRANT ALL PRIVILEGES TO "bench-1"')
@@ -145,7 +145,7 @@ def test_1x_a_bench_that_is_an_administrator_is_one_no_more(one: Run) -> None:
 
 @pytest.mark.parametrize("keep", ["", "0d", "5", "5 d", "1y", "-3d"])
 @pytest.mark.parametrize("module", [influxdb1, influxdb2], ids=["1.x", "2.x"])
-def test_a_length_that_is_none_is_refused(module: ModuleType, keep: str) -> None:
+def test_an_invalid_duration_is_rejected(module: ModuleType, keep: str) -> None:
     with pytest.raises(module.Refused, match="expected for example"):
         module.duration_s(keep)
 
@@ -161,7 +161,7 @@ def rules(keep_s: int, group_s: int) -> list[dict[str, Any]]:
     return [{"type": "expire", "everySeconds": keep_s, "shardGroupDurationSeconds": group_s}]
 
 
-def test_2x_is_made_once(two: tuple[Api, Run]) -> None:
+def test_2x_is_provisioned_once(two: tuple[Api, Run]) -> None:
     api, run = two
     assert run(dry=True) == ["administrator, organisation and first bucket"]
     assert api.changes == []
@@ -337,7 +337,7 @@ def test_2x_means_are_made_once_and_grafana_may_read_them(two: tuple[Api, Run]) 
     assert api.lines("bat/h1_mean") == choices("raw")
 
 
-def test_2x_a_changed_task_gets_its_text_and_others_are_left_alone(two: tuple[Api, Run]) -> None:
+def test_2x_a_changed_task_gets_its_text_and_others_are_unchanged(two: tuple[Api, Run]) -> None:
     api, run = two
     run(**REDUCED)
     theirs = {"id": "f", "name": "somebody's own", "flux": "x"}
@@ -355,7 +355,7 @@ def test_2x_a_changed_task_gets_its_text_and_others_are_left_alone(two: tuple[Ap
     assert len(api.tasks) == 3
 
 
-def test_2x_another_name_of_raw_is_another_choice_of_grains(two: tuple[Api, Run]) -> None:
+def test_2x_another_name_of_raw_is_another_choice_of_resolutions(two: tuple[Api, Run]) -> None:
     api, run = two
     run(**REDUCED)
     other = REDUCED | {"grain": {"policy": "h1_mean", "lines": "\n".join(choices("long"))}}
@@ -372,8 +372,8 @@ def test_2x_a_task_without_a_name_is_refused(two: tuple[Api, Run]) -> None:
         run(tasks=["from(bucket: 1)"])
 
 
-def test_2x_takes_what_is_built(two: tuple[Api, Run]) -> None:
-    """The very files that the role reads, in the number that `grafana.downsampling` says."""
+def test_2x_accepts_the_built_files(two: tuple[Api, Run]) -> None:
+    """The files that the role reads, in the number that `grafana.downsampling` gives."""
     api, run = two
     built = ROOT / "grafana/built/downsampling"
     tasks = [path.read_text() for path in sorted((built / "influxdb2").glob("*.flux"))]

@@ -18,13 +18,13 @@ SERVER = ("--limit", "servers", "--diff")
 
 @pytest.fixture(scope="module")
 def repository(lab: Lab) -> dict[str, str]:
-    """Boot a server and put a vendor's repository on its own disk; return what role vendor_apt is told of it."""
+    """Boot a server and put a vendor's repository on its disk; return the variables of role vendor_apt for it."""
     return vendor_repository(lab.start("vend", "bookworm").root / "srv/vendor", "file:/srv/vendor")
 
 
 @pytest.fixture(scope="module")
 def site(lab: Lab, repository: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """A server of the vendor's variant, not provisioned yet; of its bench only the name is needed."""
+    """A server of the vendor's variant, not provisioned yet; its bench needs only a name."""
     variables = {
         "influxdb_variant": "vendor",
         "influxdb_version": "2.9.1-1",
@@ -53,7 +53,7 @@ def test_a_key_with_another_fingerprint_is_refused_and_never_trusted(
     assert "influxdb2" not in host.run("dpkg -l")
 
 
-def test_the_right_key_brings_exactly_the_held_version_and_a_database_that_is_set_up_once(
+def test_the_right_key_installs_exactly_the_held_version_and_provisions_the_database_once(
     site: Site, host: Host
 ) -> None:
     rehearsal = recap(site.play(PLAYBOOK, *SERVER, "--check"))["vend"]

@@ -21,7 +21,7 @@ ALLOWED = {"nginx.service": 24}
 """Debian's own: its master must be root to read the key, open logs of others and become another user."""
 
 
-def test_a_rehearsal_on_fresh_hosts_goes_through(site: WholeSite) -> None:
+def test_a_check_mode_run_on_fresh_hosts_succeeds(site: WholeSite) -> None:
     counts = recap(site.rehearsal)
     assert sorted(counts) == sorted(HOSTS)
     assert all((c["failed"], c["unreachable"]) == (0, 0) for c in counts.values())
@@ -36,7 +36,7 @@ def test_samples_of_every_instrument_reach_the_server(site: WholeSite) -> None:
 
 
 def units(host: Host) -> list[str]:
-    """Return the services that we wrote or changed: files and folders of drop-ins in /etc."""
+    """Return the services that the roles write or change: files and drop-in folders in /etc."""
     found = host.run(
         "cd /etc/systemd/system && find . -maxdepth 1 \\( -type f -name '*.service' -o -name '*.service.d' \\)"
     )

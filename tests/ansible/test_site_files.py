@@ -1,4 +1,4 @@
-"""What a site says of itself is built on the controller, or refused there: no host is needed and none is called."""
+"""Files of a site are built on the controller, or rejected there; no host is needed or contacted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NTFY = {"BATTFLEET_NTFY_URL": "https://ntfy.example.org/x", "BATTFLEET_NTFY_TOKE
 
 
 def play(folder: Path, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run server.yml with these variables, on a server whose ssh nobody answers; the build goes into the folder."""
+    """Run server.yml with these variables, on a server without ssh; the files are built into the folder."""
     (folder / "group_vars").unlink(missing_ok=True)
     (folder / "group_vars").symlink_to(ROOT / "group_vars")
     unreachable = {"ansible_host": "127.0.0.1", "ansible_port": 9}
@@ -44,7 +44,7 @@ def content(folder: Path) -> dict[str, str]:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
-    # what is wrong: (variables, all that is said)
+    # the mistake: (variables, the whole message)
     "a mistyped limit": ({"fleet_limits": {"soc_lov": [0.3, 0.1]}}, ["limits.soc_lov: unknown key; expected one of"]),
     "a battery without limits": (
         {"fleet_batteries": {"b-1": {"chemistry": "lto", "cells": 4, "capacity_ah": 40}}},
@@ -100,7 +100,7 @@ def test_a_site_gets_its_own_rules_each_time_the_same_and_in_a_rehearsal_too(tmp
     assert [path.name for path in (tmp_path / "built/alerting").iterdir()] == ["rules.yaml"]
 
 
-def test_what_is_built_is_nothing_that_git_would_see() -> None:
+def test_built_files_are_ignored_by_git() -> None:
     command = ["git", "check-ignore", "build/grafana/server/alerting/rules.yaml"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, cwd=ROOT, capture_output=True, text=True, check=False)
     if "not a git repository" in done.stderr:
@@ -109,14 +109,14 @@ def test_what_is_built_is_nothing_that_git_would_see() -> None:
     assert "/../../build/grafana/" in yaml.safe_load((ROOT / "group_vars/servers/main.yml").read_text())["_built"]
 
 
-def test_the_example_lab_knows_the_batteries_of_its_instruments() -> None:
+def test_the_example_lab_lists_the_batteries_of_its_instruments() -> None:
     hosts = [yaml.safe_load(path.read_text()) for path in (ROOT / "inventory/host_vars").glob("*.yml")]
     named = {instrument["battery"] for host in hosts for instrument in host["bench_instruments"]}
     site = yaml.safe_load((ROOT / "group_vars/servers/main.yml").read_text())
     assert {battery.name for battery in settings_of({"batteries": site["fleet_batteries"]}).batteries} == named
 
 
-def test_every_variable_of_a_contact_point_has_its_place_in_the_vault() -> None:
+def test_every_variable_of_a_contact_point_is_in_the_vault() -> None:
     site = yaml.safe_load((ROOT / "group_vars/servers/main.yml").read_text())
     example = (ROOT / "group_vars/servers/vault.example.yml").read_text()
     for name, value in site["grafana_environment"].items():

@@ -1,4 +1,4 @@
-"""What a bench's tunnel key can do at the gate: a real sshd with the role's own files, and every way that ssh knows."""
+"""The rights of a bench's tunnel key at the gate: a real sshd with the role's files, and every kind of forwarding."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Greeter(socketserver.BaseRequestHandler):
-    """A service that only the gate should reach: it greets whoever connects."""
+    """A service that only the gate should reach: it sends a greeting to every connection."""
 
     def handle(self) -> None:
         self.request.sendall(GREETING)
@@ -45,7 +45,7 @@ class Greeter(socketserver.BaseRequestHandler):
 
 @contextmanager
 def service(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Serve greetings on a loopback port and on a unix socket; give both."""
+    """Serve greetings on a loopback port and on a unix socket; yield both."""
     path = folder / "service"
     with (
         socketserver.ThreadingTCPServer(("127.0.0.1", 0), Greeter) as by_port,
@@ -65,7 +65,7 @@ def free_port() -> int:
 
 
 def heard(port: int, within_s: float = 10.0, socks_to: int = 0) -> bytes:
-    """Return what a loopback port sends (with `socks_to`: through SOCKS5 to that port); nothing if nobody listens."""
+    """Return what a loopback port sends (with `socks_to`: through SOCKS5 to that port); nothing without a listener."""
     until_s = time.monotonic() + within_s
     while time.monotonic() < until_s:
         try:
@@ -87,7 +87,7 @@ def heard(port: int, within_s: float = 10.0, socks_to: int = 0) -> bytes:
 
 @dataclass
 class Gate:
-    """A gate's sshd, what is behind it, and a bench that has the key."""
+    """A gate's sshd, the services behind it, and a bench that has the key."""
 
     folder: Path
     port: int
@@ -108,7 +108,7 @@ class Gate:
         ]  # fmt: skip
 
     def ssh(self, *arguments: str, command: str = "", within_s: float = 10.0) -> subprocess.CompletedProcess[bytes]:
-        """Run ssh to its end; TimeoutExpired where it stays connected."""
+        """Run ssh to its end; TimeoutExpired if it stays connected."""
         words = [*self.command(*arguments), *([command] if command else [])]
         return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=within_s)
 
@@ -138,8 +138,8 @@ def rights(listen: int) -> str:
 
 @pytest.fixture(params=["both", "key's options alone", "Match block alone"], scope="module")
 def gate(request: pytest.FixtureRequest) -> Iterator[Gate]:
-    """A gate that has both of the role's limits, or only one: each must be enough."""
-    # pytest keeps its own folders from the user who comes in, as whom sshd reads the key.
+    """A gate that has both of the role's limits, or only one: each must suffice."""
+    # pytest's own folders are closed to the login user, as whom sshd reads the key.
     with tempfile.TemporaryDirectory(prefix="battfleet-gate-") as folder:
         Path(folder).chmod(0o755)
         with running_gate(Path(folder), str(request.param)) as made:
@@ -158,7 +158,7 @@ def running_gate(folder: Path, limits: str) -> Iterator[Gate]:
     (folder / "authorized_keys").chmod(0o644)
     text = render_config(listen) if limits != "key's options alone" else ""
     text = text.replace("/etc/ssh/battfleet-gate.keys", str(folder / "authorized_keys"))
-    # All that sshd allows by default, and more; what follows must take it away.
+    # All that sshd allows by default, and more; the limits that follow must disable it.
     (folder / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder / 'host'}\nPidFile none\nUsePAM no\nStrictModes no\n"
         f"AuthorizedKeysFile {folder / 'authorized_keys'}\nPermitTunnel yes\nX11Forwarding yes\nGatewayPorts yes\n"
@@ -258,7 +258,7 @@ def test_no_network_device_is_opened(gate: Gate) -> None:
 
 
 def effective(folder: Path, user: str) -> dict[str, str]:
-    """Return what sshd would do for this user, by the role's file in front of settings that allow all."""
+    """Return sshd's effective settings for this user, with the role's file before settings that allow everything."""
     (folder / "gate.conf").write_text(render_config(2201))
     (folder / "main").write_text(f"Include {folder / 'gate.conf'}\nPermitTunnel yes\nX11Forwarding yes\n")
     command = [str(SSHD), "-T", "-f", str(folder / "main"), "-C", f"user={user},host=localhost,addr=127.0.0.1"]
@@ -268,7 +268,7 @@ def effective(folder: Path, user: str) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
 
 
-def test_sshd_takes_every_limit_for_the_tunnel_s_user_and_none_for_others(tmp_path: Path) -> None:
+def test_sshd_applies_every_limit_to_the_tunnel_s_user_and_none_to_others(tmp_path: Path) -> None:
     limited = {
         "allowtcpforwarding": "remote", "permitopen": "none", "permitlisten": "localhost:2201", "gatewayports": "no",
         "allowstreamlocalforwarding": "no", "allowagentforwarding": "no", "x11forwarding": "no", "permittunnel": "no",
@@ -282,7 +282,7 @@ def test_sshd_takes_every_limit_for_the_tunnel_s_user_and_none_for_others(tmp_pa
     assert other["allowtcpforwarding"] == "yes"
 
 
-def test_the_options_of_the_key_reach_nothing_by_themselves() -> None:
+def test_the_options_of_the_key_open_nothing_by_themselves() -> None:
     """RFC 6761: names below .invalid never resolve; without `permitopen` every address would be open."""
     assert 'permitopen="nowhere.invalid:1"' in rights(2201)
     assert 'permitlisten="localhost:2201"' in rights(2201)

@@ -1,4 +1,4 @@
-"""Flashing, with a stand-in for OpenOCD: what is asked of the probe, in which order, and when nothing is."""
+"""Flashing, with a stand-in for OpenOCD: the steps sent to the probe, their order, and cases without any step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Chip:
     """A chip with firmware and EEPROM, and the program that flashes it."""
 
     def __init__(self, folder: Path) -> None:
-        """Put stand-ins of openocd and systemctl in front of the PATH."""
+        """Put stand-ins of openocd and systemctl first on the PATH."""
         self.folder, self.state, self.image = folder, folder / "state", folder / "new.bin"
         self.old = {"flash": random.Random(1).randbytes(192 * 1024), "eeprom": random.Random(2).randbytes(6 * 1024)}
         for name, content in self.old.items():
@@ -53,13 +53,13 @@ class Chip:
         return subprocess.run(command, capture_output=True, text=True, check=False, env=self.environment)
 
     def steps(self) -> list[str]:
-        """Return every step that the probe was asked for, in order."""
+        """Return every step that the probe was given, in order."""
         path = self.folder / "calls.jsonl"
         calls = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return [word for call in calls for flag, word in pairwise(call) if flag == "-c"]
 
     def is_untouched(self) -> bool:
-        """Return whether what is on the chip is what was."""
+        """Return whether the chip's content is unchanged."""
         return all((self.folder / name).read_bytes() == content for name, content in self.old.items())
 
 
@@ -96,7 +96,7 @@ def test_the_event_is_one_that_the_vocabulary_knows(chip: Chip) -> None:
     assert SERIAL in str(point.fields["detail"])
 
 
-def test_a_rehearsal_says_the_commands_and_runs_none(chip: Chip) -> None:
+def test_a_dry_run_prints_the_commands_and_runs_none(chip: Chip) -> None:
     done = chip.flash("--dry-run", "--unit", "collector@mppt.service")
     lines = done.stdout.splitlines()
     assert lines[0] == "systemctl stop collector@mppt.service" and lines[-1].startswith("systemctl start")
@@ -139,7 +139,7 @@ def test_when_the_probe_fails_the_collector_runs_again(chip: Chip, step: str) ->
     assert not (chip.state / "log.jsonl").exists()
 
 
-def test_another_chip_is_left_alone(chip: Chip) -> None:
+def test_another_chip_is_not_changed(chip: Chip) -> None:
     (chip.folder / "chip").write_text(json.dumps({"0x40015800": 0x10006413}))
     done = chip.flash()
     assert done.returncode == 65
@@ -147,7 +147,7 @@ def test_another_chip_is_left_alone(chip: Chip) -> None:
     assert chip.is_untouched()
 
 
-def test_a_copy_that_is_not_whole_stops_it(chip: Chip) -> None:
+def test_an_incomplete_copy_stops_the_flashing(chip: Chip) -> None:
     (chip.folder / "eeprom").write_bytes(b"short")
     done = chip.flash()
     assert done.returncode == 69
@@ -167,13 +167,13 @@ NOT_FIRMWARE: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("title", NOT_FIRMWARE)
-def test_what_is_no_firmware_is_refused_before_the_probe_is_asked(chip: Chip, title: str) -> None:
+def test_an_invalid_firmware_is_rejected_before_the_probe_is_used(chip: Chip, title: str) -> None:
     chip.image.write_bytes(NOT_FIRMWARE[title])
     assert chip.flash().returncode == 65
     assert chip.steps() == []
 
 
-def test_without_openocd_it_says_what_to_install(chip: Chip) -> None:
+def test_without_openocd_it_names_the_package_to_install(chip: Chip) -> None:
     (chip.folder / "bin/openocd").unlink()
     chip.environment["PATH"] = str(chip.folder / "bin")
     done = chip.flash()
@@ -205,7 +205,7 @@ def test_a_folder_of_any_name_is_a_name_and_no_command(chip: Chip, name: str) ->
         ("--device", "m\n"),
     ],
 )
-def test_what_is_no_serial_number_unit_or_tag_is_refused_by_name(chip: Chip, option: str, value: str) -> None:
+def test_an_invalid_serial_number_unit_or_tag_is_rejected_by_name(chip: Chip, option: str, value: str) -> None:
     done = chip.flash(f"{option}={value}")
     assert done.returncode == 2
     assert f"argument {option}: expected" in done.stderr

@@ -151,9 +151,7 @@ def test_compare_puts_all_filters_side_by_side(
     asked = ("compare", recording(), "--cell", cell_file, "--soc0", 0.6, "--soc0-sd", 0.2, "--plot", tmp_path / "c.svg")
     found = {row["filter"]: row for row in map(json.loads, call(*asked, "--json").out.splitlines())}
     assert {"spkf", "ekf", "coulomb"} <= set(found)
-    assert (
-        found["coulomb"]["rms"] > 0.19 and found["spkf"]["rms"] < 0.02
-    )  # coulomb counting never corrects a wrong start
+    assert found["coulomb"]["rms"] > 0.19 and found["spkf"]["rms"] < 0.02  # counting never corrects a wrong start
     assert (tmp_path / "c.svg").read_text().startswith("<?xml")
 
 
