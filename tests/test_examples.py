@@ -88,7 +88,7 @@ def test_the_examples_are_found() -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
-def test_an_example_names_commands_and_options_that_there_are(example: Example) -> None:
+def test_an_example_names_existing_commands_and_options(example: Example) -> None:
     found = [problem for words in examples.parts(example.text) for problem in examples.problems(words)]
     assert not found
 
@@ -123,7 +123,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sandbox.Sandbox]
 @pytest.mark.xdist_group("examples")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("text", RUN)
-def test_an_example_does_what_it_says(text: str, files: sandbox.Sandbox, tmp_path: Path) -> None:
+def test_an_example_runs_with_the_documented_result(text: str, files: sandbox.Sandbox, tmp_path: Path) -> None:
     if "jq" in text and shutil.which("jq") is None:
         pytest.skip("needs jq")
     files.copy_to(tmp_path)

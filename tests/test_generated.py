@@ -1,4 +1,4 @@
-"""Generated pages of the documentation: what they show is accepted by the programs that they describe."""
+"""Generated pages of the documentation: the programs accept the examples shown there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Import rules that need looking rather than a list; the others are contracts in pyproject.toml (lint-imports)."""
+"""Import rules that a list cannot express; the others are contracts in pyproject.toml (lint-imports)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def imports(path: Path, *, outermost: bool = False) -> Iterator[str]:
-    """Yield every module that a file imports, wherever in the file or as soon as it is imported itself."""
+    """Yield every module that a file imports, anywhere in the file or indirectly when it is imported."""
     tree = ast.parse(path.read_text())
     for node in tree.body if outermost else ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -24,7 +24,7 @@ def imports(path: Path, *, outermost: bool = False) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", devices.KINDS)
-def test_no_instrument_knows_another(kind: str) -> None:
+def test_no_instrument_imports_another(kind: str) -> None:
     others = {f"collectors.devices.{other}" for other in devices.KINDS if other != kind}
     package = ROOT / "collectors" / "devices" / kind
     files = sorted(package.rglob("*.py")) if package.is_dir() else [package.with_suffix(".py")]
@@ -34,7 +34,7 @@ def test_no_instrument_knows_another(kind: str) -> None:
 
 
 def test_only_commands_and_tools_draw() -> None:
-    """A daemon must stay small: rich and click are for commands, and the client library for setting up a server."""
+    """A service must stay small: rich and click are for commands, and the client library for provisioning a server."""
     heavy = {"click", "rich", "influxdb_client", "pyarrow"}
     rooms = ("cli", "bench")
     for path in sorted((ROOT / "collectors").rglob("*.py")):
@@ -49,7 +49,7 @@ OUTERMOST = {"collectors/cli/__init__.py", "collectors/shipper/service.py", "soc
 """Where a command or a sink's thread ends: a bug ends the process, with its traceback and its own exit code."""
 
 
-def test_nothing_catches_everything_but_the_outermost_frame() -> None:
+def test_only_the_outermost_frame_catches_every_exception() -> None:
     wide = set()
     for path in [*(ROOT / "collectors").rglob("*.py"), *(ROOT / "soc").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):

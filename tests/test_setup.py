@@ -1,4 +1,4 @@
-"""Setting up a checkout: what a missing library says, and that a second set-up does nothing."""
+"""Setting up a checkout: the message for a missing library, and a second set-up that changes nothing."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ link = "serial:/dev/null"
         (("soc", "notebooks"), soc.libraries.LIBRARIES),
     ],
 )
-def test_every_library_of_the_extras_is_known_as_one_that_can_be_missing(
+def test_every_library_of_the_extras_is_listed_as_one_that_can_be_missing(
     extras: tuple[str, ...], known: Mapping[str, object]
 ) -> None:
     names = {re.match(r"[\w.-]+", need)[0] for extra in extras for need in EXTRAS[extra]}  # type: ignore[index]
-    not_imported = {"battfleet", "click", "ipykernel", "nbclient"}  # without click, no command can say anything
+    not_imported = {"battfleet", "click", "ipykernel", "nbclient"}  # without click, no command can print anything
     owners = importlib.metadata.packages_distributions()
     found = {name for module in known for name in owners.get(module, ())}
     assert names - not_imported <= found
@@ -82,7 +82,7 @@ def test_a_missing_library_is_named_with_the_setup_that_installs_it(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_an_import_error_of_our_own_is_a_bug_with_its_trace(tmp_path: Path) -> None:
+def test_an_import_error_within_the_project_is_a_bug_with_a_traceback(tmp_path: Path) -> None:
     done = run_without("collectors.journal.reader", "collectors tail", tmp_path)
     assert done.returncode == 70 and "Traceback" in done.stderr
 
@@ -100,7 +100,7 @@ def shell(text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["sh", "-c", lines], capture_output=True, text=True)
 
 
-def test_a_virtual_environment_that_has_the_extras_is_left_alone(tmp_path: Path) -> None:
+def test_a_virtual_environment_that_has_the_extras_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     folder = shlex.quote(str(tmp_path))
@@ -128,7 +128,7 @@ def test_a_python_that_was_updated_with_its_venv_package_is_not_set_up_again(tmp
     assert done.stderr.endswith("second\n")
 
 
-def test_who_may_not_install_packages_is_told_what_to_run_and_nothing_else() -> None:
+def test_a_user_without_rights_to_install_packages_gets_only_the_command_to_run() -> None:
     done = shell("as_root() { return 1; }\ninstall_packages git python3-venv || echo code $?")
     assert done.stdout == "code 69\n"
     assert done.stderr == (

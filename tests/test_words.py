@@ -1,4 +1,4 @@
-"""Everyone uses the vocabulary's words: no signal, tag or event kind is made up on the way."""
+"""All code uses the vocabulary: no signal, tag or event kind outside it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_codes_lie_within_their_signals_range() -> None:
 
 
 @pytest.mark.parametrize("kind", devices.KINDS)
-def test_a_device_gives_only_signals_of_the_vocabulary(kind: str) -> None:
+def test_a_device_reports_only_signals_of_the_vocabulary(kind: str) -> None:
     for measurement, names in devices.load(kind).signals.items():
         assert set(names) <= set(signals.VOCABULARY[measurement]), measurement
 

@@ -1,4 +1,4 @@
-"""What Grafana does to a query before it is sent: variables and macros become text. Nothing else is done here."""
+"""Grafana's processing of a query before it is sent: variables and macros are replaced by text, and nothing else."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def duration_s(text: str) -> int:
 
 
 def auto(variable: Mapping[str, Any], span: Range) -> str:
-    """What an interval variable on "auto" is for this range."""
+    """The value of an interval variable on "auto" for this range."""
     wanted_s = (span.to_s - span.from_s) / variable["auto_count"]
     rounded_s = next(step_s for below_s, step_s in STEPS_S if wanted_s < below_s)
     return f"{max(rounded_s, duration_s(variable['auto_min']))}s"

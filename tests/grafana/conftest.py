@@ -1,4 +1,4 @@
-"""A seeded server, one for all tests here."""
+"""A seeded server, shared by all tests of this folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.testing.influx import Influx
 
 @pytest.fixture(scope="session")
 def seeded(influx: Influx) -> Server:
-    """A day of two benches, with its sums per minute and hour; made once, only read."""
+    """A day of two benches, with its sums per minute and hour; created once and only read."""
     database = influx.create_database()
     seed.write(influx, database, list(seed.day()))
     server = Server(influx.url, database, influx.admin, influx.password)

@@ -70,7 +70,7 @@ def table(letter: str, answer: Sequence[Series], is_reversed: bool = False) -> l
 
 
 def expression(letter: str, formula: str, inputs: Mapping[str, Sequence[Frame]]) -> list[Frame]:
-    """What the server computes of series without tags: at each time at which all of them have one."""
+    """The server's result for series without tags, at each time at which all of them have a value."""
     names = re.findall(r"\$([A-Z])", formula)
     if not all(inputs[name] for name in names):
         return []

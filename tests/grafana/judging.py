@@ -1,4 +1,4 @@
-"""What Grafana does with a rule's answer: reduce each series to a number, compare it with the limit."""
+"""Grafana's evaluation of a rule: each series is reduced to a number and compared with the limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A day of two benches in a real InfluxDB: the virtual bench's battery as several instruments see it.
+"""A day of two benches in a real InfluxDB: the simulated bench's battery as several instruments measure it.
 
 One hour is simulated (`collectors.bench.battery`) and repeated back to back; each instrument adds its own noise, gain
 and offset (`collectors.bench.sensors`). A gap of 40 minutes with its events is in every instrument of bench-1 but one.
@@ -35,7 +35,7 @@ def line(measurement: str, tags: str, values: Mapping[str, float | str | None], 
 
 
 def hour() -> list[dict[str, float]]:
-    battery = Battery(Setup(start_of_day_s=16.5 * 3600), seed=3)  # the sun sinks: both charge and discharge
+    battery = Battery(Setup(start_of_day_s=16.5 * 3600), seed=3)  # sunset: both charge and discharge
     course = []
     for second in range(0, 3600, STEP_S):
         truth = dict(battery.at(second))
@@ -75,7 +75,7 @@ def battery_lines(now: Mapping[str, float], views: Mapping[str, View], at_s: int
 
 
 def throughput_line(device: str, seen: Mapping[str, float], at_s: int) -> str:
-    """What a collector writes of the step before; here the current is as it was all the time."""
+    """The collector's row for the step before; here the current was constant over the step."""
     charge_ah = seen["current_a"] * STEP_S / 3600
     inward, outward = max(charge_ah, 0.0), max(-charge_ah, 0.0)
     values = {"charge_in_ah": inward, "charge_out_ah": outward}

@@ -1,4 +1,4 @@
-"""Whether a dashboard is what Grafana's own types say, panel by panel."""
+"""Check of a dashboard against Grafana's own types, panel by panel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ANNOTATION_TARGET = ("limit", "matchAny", "tags", "type")
 
 
 def mistakes(dashboard: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
-    """One line for each thing that the types do not allow, with its place."""
+    """One line, with its position, for each element that the types do not allow."""
     plain = copy.deepcopy(dict(dashboard))
     for annotation in plain["annotations"]["list"]:
         if "target" in annotation:

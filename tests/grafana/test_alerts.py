@@ -69,7 +69,7 @@ def tags(bench: str, rule: Rule, device: str = "x") -> str:
 
 
 def scene(rule: Rule, bench: str, value: float, current_a: float | None = None) -> Iterator[str]:
-    """Points of the last quarter of an hour in which what the rule looks at is this value."""
+    """Points of the last quarter of an hour in which the quantity of the rule has this value."""
     for at_s in range(END_S - 900, END_S, 10):
         if rule.name in SIMPLE:
             measurement, name = SIMPLE[rule.name]
@@ -134,8 +134,8 @@ def test_a_healthy_bench_is_quiet(seeded: Server, rule: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule.gate], ids=lambda rule: rule.uid)
-def test_a_closed_gate_is_a_result_and_not_a_missing_series(scenes: Server, rule: Rule) -> None:
-    """Else the alarm would be held when the current stops, as if the instrument had fallen silent."""
+def test_an_unmet_gate_is_a_result_and_not_a_missing_series(scenes: Server, rule: Rule) -> None:
+    """Otherwise the alarm would be held when the current stops, as if the instrument sent no data."""
     judged = {dict(labels)["bench"]: holds for labels, holds in evaluated(scenes, provisioned(rule), END_S).items()}
     assert judged[f"{rule.uid}.rests"] is False
     assert judged[f"{rule.uid}.beyond"] is True
@@ -161,8 +161,8 @@ def test_nothing_at_all_is_an_alert_of_one_rule_only() -> None:
     assert [rule["uid"] for rule in BUILT_RULES if rule["noDataState"] == "Alerting"] == [SILENT]
 
 
-def test_a_value_rule_keeps_its_state_when_its_instrument_falls_silent() -> None:
-    """As OK, an alarm resolved minutes after data stopped: with the battery empty, that is a false all-clear."""
+def test_a_value_rule_keeps_its_state_when_its_instrument_sends_no_data() -> None:
+    """As OK, an alarm would resolve minutes after data stopped: with an empty battery, a false all-clear."""
     assert {rule["noDataState"] for rule in BUILT_RULES if rule["uid"] != SILENT} == {"KeepLast"}
 
 
@@ -181,7 +181,7 @@ def test_a_dead_database_is_an_alert_of_one_rule_only() -> None:
     assert [rule["uid"] for rule in BUILT_RULES if rule["execErrState"] == "Error"] == [SILENT]
 
 
-def test_there_are_as_many_rules_as_the_page_says() -> None:
+def test_the_page_gives_the_number_of_rules() -> None:
     assert f"{len(BUILT_RULES)} rules with fixed ids" in (ROOT / "docs" / "dashboards.md").read_text()
 
 
@@ -198,12 +198,12 @@ def test_ids_do_not_depend_on_a_sites_batteries() -> None:
     assert {rule.uid for rule in rules(load({"batteries": {}}))} == {rule.uid for rule in RULES}
 
 
-def test_rules_of_a_chemistry_that_nobody_has_are_paused() -> None:
+def test_rules_of_an_unused_chemistry_are_paused() -> None:
     assert {rule.chemistry for rule in rules(load()) if rule.is_paused} == {"nmc"}
 
 
 @pytest.mark.parametrize("name", sorted({rule.name for rule in RULES}))
-def test_every_rule_has_a_page_that_says_what_to_do(name: str) -> None:
+def test_every_rule_has_a_runbook_page(name: str) -> None:
     page = (ROOT / "docs" / "runbook" / f"{name}.md").read_text()
     for heading in ("## What it means", "## First", "## Then", "## If it is a false alarm"):
         assert heading in page
@@ -243,7 +243,7 @@ def test_only_known_secrets_are_taken_from_the_environment() -> None:
 
 
 def test_dollars_are_for_macros_and_templates_alone() -> None:
-    """Grafana leaves queries and annotations as they stand, so that a doubled dollar would stay two."""
+    """Grafana does not expand queries and annotations, so that a doubled dollar would stay two."""
     for rule in BUILT_RULES:
         assert "$timeFilter" in rule["data"][0]["model"]["query"]
         assert "$$" not in str(rule)
@@ -268,7 +268,7 @@ def test_rules_and_dashboards_share_one_folder_by_its_name() -> None:
     assert {group["folder"] for group in rules_file["groups"]} == {provider["folder"]}
 
 
-def test_values_are_said_as_people_say_them() -> None:
+def test_values_are_formatted_for_reading() -> None:
     said = {rule["uid"]: rule["annotations"]["description"] for rule in BUILT_RULES}
     assert known(said["bf-soc-low-warning"]) == ("{{ humanizePercentage .Value }}", "limit 20%.")
     assert known(said["bf-disk-low-warning"]) == ("{{ humanize .Value }}B", "limit 5 GB.")
@@ -277,7 +277,7 @@ def test_values_are_said_as_people_say_them() -> None:
 
 
 def known(description: str) -> tuple[str, str]:
-    """What is said where there is a value, and the limit; the template must be guarded as it stands here."""
+    """The text where a value is present, and the limit; the template must be guarded in this form."""
     guarded = re.escape("{{ else }}" + UNKNOWN + "{{ end }}")
     begin = re.escape("Now {{ with $values.B }}{{ if eq .Value .Value }}")
     found = re.match(rf"{begin}(.*){guarded}{guarded}, (limit .*?\.)(?: |$)", description)
@@ -297,7 +297,7 @@ def test_no_template_uses_a_value_or_label_that_may_be_missing() -> None:
 
 
 def test_a_warning_and_its_alarm_are_one_message() -> None:
-    """They differ in severity only, and neither a route nor a group of the policy depends on that."""
+    """They differ in severity only, and no route or group of the policy depends on it."""
     (tree,) = yaml.safe_load((BUILT / "examples" / "policies.yaml").read_text())["policies"]
     looked_at = {*tree["group_by"], *(name for route in tree["routes"] for name, _, _ in route["object_matchers"])}
     pairs: dict[str, list[dict[str, str]]] = {}
@@ -311,14 +311,14 @@ def test_a_warning_and_its_alarm_are_one_message() -> None:
     assert all(tree["receiver"] == route["receiver"] for route in tree["routes"])
 
 
-def test_urgent_is_what_endangers_a_battery_or_hides_everything() -> None:
+def test_rules_that_endanger_a_battery_or_hide_all_data_are_urgent() -> None:
     urgent = {rule["labels"]["rule"] for rule in BUILT_RULES if rule["labels"]["urgency"] == "high"}
     assert {"collector-silent", "cell-voltage-low", "pack-voltage-high", "charge-cold", "temperature-high"} <= urgent
     assert not urgent & {"soc-low", "disk-low", "current-disagreement"}
 
 
 def test_contact_points_that_are_not_named_are_deleted() -> None:
-    """Grafana keeps what a file has made, and lets nobody delete it by hand."""
+    """Grafana keeps provisioned contact points, and nobody can delete them by hand."""
     made = contact_points(("mail", "mqtt"))
     (point,) = made["contactPoints"]
     assert [receiver["uid"] for receiver in point["receivers"]] == ["battfleet-mail", "battfleet-mqtt"]
@@ -327,7 +327,7 @@ def test_contact_points_that_are_not_named_are_deleted() -> None:
     assert "deleteContactPoints" not in contact_points(CONTACT_POINTS)
 
 
-def test_the_last_contact_point_goes_with_the_policies_that_use_it() -> None:
+def test_the_last_contact_point_is_deleted_after_the_policies_that_use_it() -> None:
     """A contact point that a policy uses cannot be deleted, and Grafana would not start."""
     gone = no_contact_points()
     assert gone == yaml.safe_load((BUILT / "retired" / "contact-points.yaml").read_text())

@@ -1,4 +1,4 @@
-"""What holds of every dashboard beyond Grafana's schema: names, places, words, colours."""
+"""Rules for every dashboard beyond Grafana's schema: names, positions, texts, colours."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ def queries(board: dict[str, Any]) -> list[str]:
     return [*asked, *chosen, *(query for _, query in annotations(board))]
 
 
-def test_what_is_committed_is_what_the_code_says() -> None:
+def test_committed_files_are_what_the_code_builds() -> None:
     assert build.differences(build.files(build.load()), BUILT) == []
 
 
-def test_a_changed_file_is_told_with_its_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_changed_file_is_reported_with_its_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert build.main(["--out", str(tmp_path)]) == 0
     assert build.main(["--out", str(tmp_path), "--check"]) == 0
     changed = tmp_path / "dashboards" / "battfleet-soc.json"
@@ -91,7 +91,7 @@ def test_a_changed_file_is_told_with_its_difference(tmp_path: Path, capsys: pyte
     assert not (tmp_path / "dashboards" / "old.json").exists()
 
 
-def test_a_site_builds_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_site_builds_its_own_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = tmp_path / "own.json"
     own.write_text('{"contact_points": ["mail"], "limits": {"soc_low": [0.3, 0.1]}}')
     assert build.main(["--out", str(tmp_path / "built"), "--settings", str(own)]) == 0
@@ -103,7 +103,7 @@ def test_a_site_builds_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert build.main(["--out", str(tmp_path / "built"), "--settings", str(own)]) == 2
 
 
-def test_there_are_six_in_their_order() -> None:
+def test_there_are_six_dashboards_in_their_order() -> None:
     assert sorted(board["title"] for board in DASHBOARDS.values()) == list(TITLES)
 
 
@@ -131,7 +131,7 @@ def test_panels_are_wide_enough_for_1366_pixels_and_titles_for_a_phone(board: di
         assert len(panel["title"]) <= 42, panel["title"]
 
 
-def test_every_panel_asks_a_question_and_says_why_it_may_be_empty(board: dict[str, Any]) -> None:
+def test_every_panel_has_a_query_and_explains_why_it_may_be_empty(board: dict[str, Any]) -> None:
     for panel in panels(board):
         question, _, how = panel["description"].partition("\n\n")
         assert question.endswith("?"), panel["title"]
@@ -160,19 +160,19 @@ def test_every_variable_that_is_used_exists(board: dict[str, Any]) -> None:
 
 
 def test_no_variable_is_taken_for_a_macro(board: dict[str, Any]) -> None:
-    """The data source replaces `$interval` and `$timeFilter` wherever they stand, also as the beginning of a name."""
+    """The data source replaces `$interval` and `$timeFilter` wherever they occur, also at the start of a name."""
     for variable in board["templating"]["list"]:
         assert not variable["name"].startswith(("interval", "timeFilter", "__")), variable["name"]
 
 
 def test_every_variable_that_exists_is_used(board: dict[str, Any]) -> None:
-    linked = {"reference", "device", "battery", "bin_width"}  # kept on the way to other dashboards
+    linked = {"reference", "device", "battery", "bin_width"}  # kept for links to other dashboards
     text = " ".join([*queries(board), *(row.get("repeat", "") for row in board["panels"])])
     unused = {v["name"] for v in board["templating"]["list"] if f"${v['name']}" not in text and v["hide"] != 2}
     assert unused <= linked
 
 
-def test_queries_use_only_words_of_the_vocabulary(board: dict[str, Any]) -> None:
+def test_queries_use_only_names_of_the_vocabulary(board: dict[str, Any]) -> None:
     known = WORDS | TAGS | TEXT_FIELDS | COLUMNS | NAMED | GRAIN_FIELDS | {"lo", "hi", "stated", "kind"}
     for query in queries(board):
         without_sources = re.sub(r'(FROM|KEY =) ("[^"]*"\.)?"(\w+)"', r"\1", query)
@@ -189,7 +189,7 @@ def test_colours_are_of_the_safe_palette(board: dict[str, Any]) -> None:
             assert colour in safe, panel["title"]
 
 
-def test_states_are_told_by_words_or_by_limits_but_not_by_both() -> None:
+def test_states_are_shown_by_texts_or_by_limits_but_not_by_both() -> None:
     """With colours from thresholds, Grafana's state timeline leaves value mappings out."""
     timelines = [panel for board in DASHBOARDS.values() for panel in panels(board) if panel["type"] == "state-timeline"]
     assert timelines
@@ -224,7 +224,7 @@ def test_links_keep_time_and_variables(board: dict[str, Any]) -> None:
     assert board["tags"] == ["battfleet"]
 
 
-def test_settings_come_from_standard_input_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_read_from_standard_input_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO('{"database": "lab", "policy": "all"}'))
     assert build.main(["--out", str(tmp_path), "--settings", "-"]) == 0
     source = yaml.safe_load((tmp_path / "provisioning" / "influxdb.yaml").read_text())["datasources"][0]

@@ -1,4 +1,4 @@
-"""Downsampling against a real InfluxDB 1.6: made once, right by the numbers, and late data are found."""
+"""Downsampling against a real InfluxDB 1.6: installed once, numerically right, and applied to late data."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_second_install_changes_nothing(server: Server) -> None:
     assert install(server) == []
 
 
-def test_a_changed_query_is_made_again(server: Server) -> None:
+def test_a_changed_query_is_recreated(server: Server) -> None:
     install(server)
     name = "m1_mean_battery"
     server.query(f'DROP CONTINUOUS QUERY "{name}" ON "{server.database}"')
@@ -78,7 +78,7 @@ def test_sums_are_right_and_keep_the_vocabularys_names(server: Server, influx: I
             assert len(series["values"]) == HOUR_S // step_s
 
 
-def test_what_arrives_hours_late_is_found_and_only_that(server: Server, influx: Influx) -> None:
+def test_only_values_that_arrive_hours_late_are_recomputed(server: Server, influx: Influx) -> None:
     install(server)
     end_s = START_S + 4 * HOUR_S
     seed.write(influx, server.database, [*points(START_S, START_S + HOUR_S), *points(START_S + 3 * HOUR_S, end_s)])
@@ -97,7 +97,7 @@ def test_what_arrives_hours_late_is_found_and_only_that(server: Server, influx: 
 
 @pytest.mark.slow
 def test_the_server_runs_the_continuous_queries_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the next full minute: the one place where a test waits for a clock."""
+    """At the next full minute: the only test that waits for a clock."""
     off, on = "[continuous_queries]\nenabled = false", '[continuous_queries]\nenabled = true\nrun-interval = "1s"'
     assert off in tests.testing.influx.CONFIG
     monkeypatch.setattr(tests.testing.influx, "CONFIG", tests.testing.influx.CONFIG.replace(off, on))
@@ -145,12 +145,12 @@ def test_a_server_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str])
     assert "http://127.0.0.1:9" in capsys.readouterr().err
 
 
-def test_a_refusal_carries_the_servers_words(influx: Influx) -> None:
+def test_a_rejection_carries_the_servers_message(influx: Influx) -> None:
     with pytest.raises(Refused, match="authorization failed"):
         Server(influx.url, "db1", influx.admin, "wrong").query("SHOW DATABASES")
 
 
-def test_every_range_has_exactly_one_grain() -> None:
+def test_every_range_has_exactly_one_resolution() -> None:
     grains = (RAW, *REDUCED)
     assert grains[0].from_s == 0 and grains[-1].to_s == FOR_EVER_S
     assert [one.to_s for one in grains[:-1]] == [one.from_s for one in grains[1:]]
@@ -165,7 +165,7 @@ def test_tasks_for_2x_cover_every_policy_live_and_late() -> None:
 
 
 def test_tasks_for_2x_read_numbers_only() -> None:
-    """What the vocabulary names, as the continuous queries do; texts beside them are in no regular expression."""
+    """Numeric fields of the vocabulary, as the continuous queries do; text fields are in no regular expression."""
     every = [signal for signals in VOCABULARY.values() for signal in signals.values()]
     for name, text in influxdb2.tasks("bat", "raw").items():
         (fields,) = re.findall(r"r\._field =~ /\^\((.*)\)\$/", text)
@@ -174,14 +174,14 @@ def test_tasks_for_2x_read_numbers_only() -> None:
         assert not {"model", "version", "detail"} & set(fields.split("|"))
 
 
-def test_what_the_role_makes_on_2x_is_what_tasks_write_to() -> None:
+def test_tasks_of_2x_write_to_the_buckets_that_the_role_creates() -> None:
     made = {each["name"]: each["keep"] for each in influxdb2.policies()}
     assert made.keys() == influxdb1.policies("bat").keys()
     assert (made["m1_mean"], made["h1_mean"]) == ("104w", "forever")
 
 
-def test_the_roles_module_finds_the_choice_of_grains_as_a_server_tells_it(server: Server) -> None:
-    """The answer has 1.6's form, which 2.x keeps on /query: the module must know its own points in it."""
+def test_the_roles_module_reads_the_choice_of_resolutions_from_a_servers_response(server: Server) -> None:
+    """The response has the form of 1.6, which 2.x keeps on /query: the module must recognise its own points in it."""
     module = load("ansible/roles/influxdb/library/influxdb2.py")
     install(server)
     answer = {"results": [{"series": server.query(f'SELECT * FROM "{policy(H1, "mean")}"."grain"')}]}
@@ -191,7 +191,7 @@ def test_the_roles_module_finds_the_choice_of_grains_as_a_server_tells_it(server
 
 
 def test_sums_are_kept_of_increments_only(server: Server, influx: Influx) -> None:
-    """Amounts of an hour: 240 rows of a quarter of a minute, +2 mAh and −1 mAh by turns of 10 min, with a gap."""
+    """Amounts of an hour: 240 rows of a quarter of a minute, +2 mAh and −1 mAh in turns of 10 min, with a gap."""
     install(server)
     stamps = [s for s in range(START_S, START_S + HOUR_S, 15) if not START_S + 600 <= s < START_S + 900]
     lines = []

@@ -38,7 +38,7 @@ RAW_WORDS = {name for names in VOCABULARY.values() for name in names if "_" in n
 
 
 class Seen(NamedTuple):
-    """A panel and what is seen of it: for each frame its fields, for each override how many fields it matches."""
+    """A panel as displayed: for each frame its fields, for each override how many fields it matches."""
 
     dashboard: str
     grain: str
@@ -60,7 +60,7 @@ class Seen(NamedTuple):
 
 @pytest.fixture(scope="session")
 def library() -> Path:
-    """The folder with the library installed; where it cannot be, the tests are skipped and say why."""
+    """The folder with the library installed; where it cannot be installed, the tests are skipped with the reason."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("needs Node.js and npm (apt-get install nodejs npm) to run Grafana's data library")
@@ -194,7 +194,7 @@ def test_every_number_has_its_unit(seen: list[Seen]) -> None:
     assert without == set()
 
 
-def test_every_column_of_a_table_is_named_and_stands_in_its_place(
+def test_every_column_of_a_table_is_named_and_in_its_position(
     library: Path, seeded: Server, seen: list[Seen], tmp_path: Path
 ) -> None:
     tables = [one for one in seen if one.panel["type"] == "table" and one.grain == "raw"]
@@ -229,19 +229,19 @@ def test_bands_end_at_a_series_that_is_shown(seen: list[Seen]) -> None:
 
 
 def test_a_gap_in_a_state_timeline_is_no_entry_of_its_legend(seen: list[Seen]) -> None:
-    """Grafana's legend takes the text of each value, also of a missing one, unless the text has no length."""
+    """Grafana's legend takes the text of each value, also of a missing one, unless the text is empty."""
     gaps = [field for one in seen if one.panel["type"] == "state-timeline" for field in one.numbers]
     with_words = [one for one in seen if one.panel["type"] == "state-timeline" and "mappings" in defaults(one)]
     assert gaps and with_words
     assert {field["missing"] for one in with_words for field in one.numbers} == {""}
 
 
-def test_an_empty_cell_of_a_table_is_not_the_words_of_an_empty_table(seen: list[Seen]) -> None:
+def test_an_empty_cell_of_a_table_has_not_the_text_of_an_empty_table(seen: list[Seen]) -> None:
     cells = {field["missing"] for one in seen if one.panel["type"] == "table" for each in one.frames for field in each}
     assert cells == {"–"}
 
 
-def test_a_number_that_is_not_there_says_why_in_no_colour_of_a_limit(seen: list[Seen]) -> None:
+def test_a_missing_number_is_explained_in_no_colour_of_a_limit(seen: list[Seen]) -> None:
     numbers = [one for one in seen if one.panel["type"] == "stat"]
     assert any(defaults(one)["color"]["mode"] == "thresholds" for one in numbers)
     for one in numbers:
@@ -252,7 +252,7 @@ def test_a_number_that_is_not_there_says_why_in_no_colour_of_a_limit(seen: list[
         assert not limits & {colour for _, colour in shown}, one.name
 
 
-def test_several_numbers_of_a_panel_keep_their_names_when_one_is_alone(seen: list[Seen]) -> None:
+def test_numbers_of_a_panel_keep_their_names_when_only_one_is_present(seen: list[Seen]) -> None:
     several = [one for one in seen if one.panel["type"] == "stat" and len(shown_targets(one.panel)) > 1]
     assert several
     assert {one.panel["options"]["textMode"] for one in several} == {"value_and_name"}
@@ -343,7 +343,7 @@ def test_automatic_intervals_are_those_of_grafana(answer: tuple[dict[str, Any], 
     assert answer[0]["intervals"] == [int(auto(one, span)[:-1]) for _, one, span in INTERVALS]
 
 
-def test_a_panels_own_time_range_is_understood(answer: tuple[dict[str, Any], list[Seen]]) -> None:
+def test_a_panels_own_time_range_is_applied(answer: tuple[dict[str, Any], list[Seen]]) -> None:
     assert answer[0]["misread"] == []
 
 
@@ -356,7 +356,7 @@ def test_automatic_intervals_are_not_finer_than_what_is_read(answer: tuple[dict[
 
 
 @pytest.mark.parametrize("uid", DASHBOARDS)
-def test_events_are_drawn_with_their_words(seeded: Server, uid: str) -> None:
+def test_events_are_drawn_with_their_texts(seeded: Server, uid: str) -> None:
     board = DASHBOARDS[uid]
     kinds = EVENTS.keys() | HUMAN_EVENTS.keys()
     for annotation in board["annotations"]["list"]:
@@ -372,12 +372,12 @@ def test_events_are_drawn_with_their_words(seeded: Server, uid: str) -> None:
             assert event["tags"] and set(event["tags"]) <= {"mppt", "t7", "bms"}
 
 
-def test_events_that_are_grouped_by_their_tags_would_lose_their_words(seeded: Server) -> None:
+def test_events_grouped_by_their_tags_would_lose_their_texts(seeded: Server) -> None:
     text = f'SELECT "detail" FROM "event" WHERE {SPANS["m1"].filter} GROUP BY "kind", "device"'
     target = {"textColumn": "detail", "tagsColumn": "kind,device"}
     drawn = framing.annotations(target, seeded.query(text))
     assert drawn and not any(isinstance(event["text"], str) for event in drawn)
 
 
-def test_every_annotation_is_tried() -> None:
+def test_every_annotation_is_tested() -> None:
     assert all(len(list(annotations(board))) == 3 for board in DASHBOARDS.values())

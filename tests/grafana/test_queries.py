@@ -1,4 +1,4 @@
-"""Every query of every panel, variable and annotation, asked of a real InfluxDB."""
+"""Every query of every panel, variable and annotation, sent to a real InfluxDB."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def is_beyond_the_last_instrument(one: Asked) -> bool:
 
 
 def values_at(server: Server, dashboard: dict[str, Any], span: Range) -> dict[str, str]:
-    """What the variables are: people's choices as seeded, the rest asked of the server as Grafana does."""
+    """The values of the variables: user selections as seeded, the others queried from the server as Grafana does."""
     values = dict(VALUES)
     for variable in dashboard["templating"]["list"]:
         if variable["type"] == "interval":
@@ -51,7 +51,7 @@ def values_at(server: Server, dashboard: dict[str, Any], span: Range) -> dict[st
 
 
 def answers(server: Server, one: Asked) -> int:
-    """How many rows with a number or a word came back."""
+    """Return how many rows with a number or a text the server sent."""
     return sum(
         any(value is not None for value in row[1:]) for series in server.query(one.text) for row in series["values"]
     )
@@ -59,7 +59,7 @@ def answers(server: Server, one: Asked) -> int:
 
 @pytest.mark.parametrize("grain", SPANS)
 @pytest.mark.parametrize("uid", DASHBOARDS)
-def test_every_query_of_every_panel_is_answered(seeded: Server, uid: str, grain: str) -> None:
+def test_every_query_of_every_panel_has_a_result(seeded: Server, uid: str, grain: str) -> None:
     span = SPANS[grain]
     values = values_at(seeded, DASHBOARDS[uid], span)
     every = list(asked(uid, DASHBOARDS[uid], values, span))
@@ -108,12 +108,12 @@ def test_a_share_of_nothing_is_unknown(seeded: Server) -> None:
     assert None in found and 0 not in found
 
 
-def test_before_downsampling_is_set_up_the_default_policy_answers(seeded: Server) -> None:
+def test_before_downsampling_is_provisioned_the_default_policy_is_queried(seeded: Server) -> None:
     """Then the hidden variables are empty; 1.x reads `"".` as the default policy."""
     assert seeded.query(f'SELECT mean("voltage_v") FROM ""."battery" WHERE {SPANS["raw"].filter}')
 
 
-def test_as_many_panels_and_queries_as_the_page_says() -> None:
+def test_the_page_gives_the_numbers_of_panels_and_queries() -> None:
     every = [panel for board in DASHBOARDS.values() for panel in panels(board)]
     queries = sum("query" in target for panel in every for target in panel.get("targets", []))
     variables = sum(v["type"] == "query" for board in DASHBOARDS.values() for v in board["templating"]["list"])
@@ -179,7 +179,7 @@ def test_charge_and_energy_that_flowed_are_those_of_the_samples(swinging: Server
 
 
 def test_means_of_a_minute_would_have_cancelled_it(swinging: Server) -> None:
-    """What the panels showed before: the sum of what minutes' means say is in, and out."""
+    """The panels' former query: the sum of the charge in and out that means of a minute give."""
     means = 'SELECT mean("current_a") / 60 AS "q" FROM "battery" WHERE {} GROUP BY time(1m) fill(none)'
     text = f'SELECT sum("q") FROM ({means.format(SPANS["m1"].filter)}) WHERE "q" {{}} 0'
     ((inward,), outward) = (numbers(swinging, text.format(sign)) for sign in "><")
@@ -213,7 +213,7 @@ def interrupted(influx: Influx) -> Server:
 @pytest.mark.parametrize(
     "title", ["Drift over weeks, current", "Residual current, mA", "Running bias and noise, current"]
 )
-def test_an_hour_that_one_instrument_heard_in_part_is_not_compared(interrupted: Server, title: str) -> None:
+def test_an_hour_that_one_instrument_measured_in_part_is_not_compared(interrupted: Server, title: str) -> None:
     span = SPANS["h1"]
     values = values_at(interrupted, DASHBOARDS["battfleet-agreement"], span)
     known = [
@@ -226,14 +226,14 @@ def test_an_hour_that_one_instrument_heard_in_part_is_not_compared(interrupted: 
 def test_a_point_of_the_scatter_has_both_its_numbers(seeded: Server) -> None:
     span = SPANS["raw"]
     values = values_at(seeded, DASHBOARDS["battfleet-agreement"], span)
-    for compared, one_alone in (("t7", 240), ("bms", 240)):  # mppt is silent for 40 minutes
+    for compared, one_alone in (("t7", 240), ("bms", 240)):  # mppt sends no data for 40 minutes
         text = query_of("agreement", "Scatter, current", values | {"compared": compared}, span)
         (series,) = seeded.query(text)
         assert len(series["values"]) == 6 * 360 - one_alone
         assert all(None not in row for row in series["values"])
 
 
-def test_a_short_error_does_not_paint_a_month(seeded: Server) -> None:
+def test_a_short_error_does_not_colour_a_month(seeded: Server) -> None:
     """In the seeded day errors last 5 min of every 2 h, so 1/24 of the time, of which a gap takes a part."""
     span = SPANS["h1"]
     values = values_at(seeded, DASHBOARDS["battfleet-overview"], span)

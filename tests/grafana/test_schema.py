@@ -1,4 +1,4 @@
-"""Dashboards against schemas made from Grafana's own package, for Grafana 12 and 13; and that mistakes are caught."""
+"""Dashboards against schemas generated from Grafana's own package, for Grafana 12 and 13; mistakes are detected."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ PLANTED: dict[str, Callable[[dict[str, Any]], object]] = {
 
 @pytest.mark.parametrize("version", SCHEMAS)
 @pytest.mark.parametrize("uid", DASHBOARDS)
-def test_a_dashboard_is_what_grafana_knows(uid: str, version: str) -> None:
+def test_a_dashboard_fits_grafanas_schema(uid: str, version: str) -> None:
     assert mistakes(DASHBOARDS[uid], SCHEMAS[version]) == []
 
 

@@ -1,4 +1,4 @@
-"""Open a link to a T7, take some turns, print what came as JSON. Run in its own process: LJM is loaded only once."""
+"""Open a link to a T7, poll it some times, print the results as JSON. Runs in its own process: LJM is loaded once."""
 
 from __future__ import annotations
 

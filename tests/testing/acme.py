@@ -1,4 +1,4 @@
-"""An invented instrument for tests of everything around instruments: frames of `Z <value> <sum>`, three bytes each."""
+"""An invented instrument for tests of the code around instruments: frames of `Z <value> <sum>`, three bytes each."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ DEVICE = Device("acme", "ACME PM1", ("serial",), Options, Driver, {"battery": ["
 
 @dataclass
 class ScriptedLink:
-    """Answers each write with the next item: bytes after `delay_s`, or an exception. Time is the FakeClock's."""
+    """Replies to each write with the next item: bytes after `delay_s`, or an exception. Time is the FakeClock's."""
 
     clock: FakeClock
     answers: list[bytes | LinkDown | None]

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Exchange:
-    """One question and the pieces in which its answer arrives; no pieces: silence."""
+    """One request and the pieces in which its reply arrives; no pieces: no reply."""
 
     ask: bytes
     pieces: tuple[bytes, ...]
@@ -63,7 +63,7 @@ class Case:
 
 @dataclass
 class Outcome:
-    """What came of playing a case."""
+    """The result of playing a case."""
 
     polls: list[list[Reading | Event]] = field(default_factory=list)
     identity: Identity | None = None
@@ -77,7 +77,7 @@ class Outcome:
 
 
 class Unexpected(AssertionError):
-    """The driver asked something else than the case says."""
+    """The driver sent another request than the case expects."""
 
 
 class Hand:
@@ -132,7 +132,7 @@ def options_of(of: Device | FakeKind, table: Mapping[str, Any]) -> Any:
 
 
 def play(case: Case, exchanges: Sequence[Exchange] | None = None) -> Outcome:
-    """Carry the case, with other exchanges than its own if given."""
+    """Play the case, with other exchanges than its own if given."""
     device = devices.load(case.kind)
     driver = device.driver(options_of(device, case.options))
     if case.opening and case.dialogue != "open":
@@ -154,22 +154,22 @@ def play(case: Case, exchanges: Sequence[Exchange] | None = None) -> Outcome:
 
 
 def damaged(case: Case, index: int, *pieces: bytes) -> list[Exchange]:
-    """Return the case's exchanges up to one whose answer arrives as these pieces; then all is silent."""
+    """Return the case's exchanges up to one whose reply arrives as these pieces; no reply follows."""
     return [*case.exchanges[:index], replace(case.exchanges[index], pieces=pieces)]
 
 
 def changed(case: Case, index: int, *pieces: bytes) -> list[Exchange]:
-    """Return all of the case's exchanges, one of them with its answer arriving as these pieces."""
+    """Return all of the case's exchanges, one of them with its reply arriving as these pieces."""
     return [*damaged(case, index, *pieces), *case.exchanges[index + 1 :]]
 
 
 def answered(case: Case) -> list[int]:
-    """Return which exchanges have an answer."""
+    """Return which exchanges have a reply."""
     return [index for index, exchange in enumerate(case.exchanges) if exchange.reply]
 
 
 def is_part(values: Mapping[str, Value], whole: Mapping[str, Value]) -> bool:
-    """Return whether every value is one of the whole's; leaving out is no lie."""
+    """Return whether every value is one of the whole's; a missing value is allowed."""
     return all(value is None or is_close(value, whole.get(name)) for name, value in values.items())
 
 
@@ -223,7 +223,7 @@ def _bytes(table: Mapping[str, Any], key: str) -> bytes:
 
 
 class Bench:
-    """Carries dialogues against a fake, in simulated time: what a real link and the runner do, without waiting."""
+    """Plays dialogues against a fake in simulated time, as a real link and a session do, without waiting."""
 
     def __init__(self, fake: Fake, channels: Iterable[str]) -> None:
         self.now_s = 0.0

@@ -27,7 +27,7 @@ PLACEHOLDER = re.compile(r"^[A-Z][A-Z_]*$|…|^\.\.\.$")
 
 @dataclass(frozen=True)
 class Example:
-    """One command line that somebody will type."""
+    """One command line that a user types."""
 
     where: str
     """Command path or file."""
@@ -116,7 +116,7 @@ def parts(text: str) -> list[list[str]]:
 
 
 def problems(words: list[str]) -> list[str]:
-    """Return what a command line of ours names that is not there: subcommands and options."""
+    """Return the subcommands and options named by a command line that do not exist."""
     words = [word for word in words if not re.fullmatch(r"\w+=.*", word)] or words
     program = Path(words[0]).name
     if words[0].startswith("scripts/"):

@@ -74,11 +74,11 @@ class Influx:
 
     @property
     def url(self) -> str:
-        """Return where it answers."""
+        """Return its URL."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it, on the same port as before if it ran before, and make the users if they are not there yet."""
+        """Start it, on the same port as before if it ran before, and create the users if they do not exist yet."""
         assert INFLUXD is not None, MISSING
         self.folder.mkdir(parents=True, exist_ok=True)
         config, log = self.folder / "influxdb.conf", self.folder / "influxd.log"
@@ -111,13 +111,13 @@ class Influx:
         raise TimeoutError(f"influxd did not listen within {START_S} s:\n{log.read_text(encoding='utf-8')}")
 
     def _await_users(self) -> None:
-        """The first user may be made without credentials, and nothing else may be done without them."""
+        """The first user can be created without credentials, and no other request is accepted without them."""
         try:
             self.query(f"CREATE USER {self.admin} WITH PASSWORD '{self.password}' WITH ALL PRIVILEGES", user="")
             self.query(f"CREATE USER {self.writer} WITH PASSWORD '{self.password}'")
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code != 401:  # 401: started again, the users are there
+            if error.code != 401:  # 401: restarted, the users exist
                 raise
 
     def stop(self) -> None:
@@ -132,7 +132,7 @@ class Influx:
             self.process = None
 
     def freeze(self) -> None:
-        """Let it hang: connections are taken, nothing is answered. `thaw` wakes it."""
+        """Suspend it: connections are accepted, no request gets a response. `thaw` resumes it."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
         status = Path(f"/proc/{self.process.pid}/status")
@@ -140,7 +140,7 @@ class Influx:
             time.sleep(0.001)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Resume it."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
@@ -153,7 +153,7 @@ class Influx:
         return name
 
     def query(self, statement: str, database: str = "", *, user: str | None = None) -> list[dict[str, Any]]:
-        """Return the series of an InfluxQL statement, times as ns; RuntimeError with the server's words."""
+        """Return the series of an InfluxQL statement, times as ns; RuntimeError with the server's message."""
         parts = {"q": statement, "epoch": "ns"} | ({"db": database} if database else {})
         request = urllib.request.Request(f"{self.url}/query", urllib.parse.urlencode(parts).encode())
         name = self.admin if user is None else user

@@ -54,7 +54,7 @@ class Refusal(Exception):
 
 
 class Point:
-    """A line of line protocol, taken apart; `line` is its text without the stamp's precision applied."""
+    """A parsed line of line protocol; `line` is its text before the stamp's precision is applied."""
 
     def __init__(self, line: str, scale_ns: int, now_ns: int) -> None:
         parts = re.findall(r'(?:[^ "\\]|\\.|"(?:[^"\\]|\\.)*")+', line)
@@ -93,7 +93,7 @@ def split(text: str, by: str) -> list[str]:
 
 
 def shard_s(keep_s: int) -> int:
-    """Return the shard group duration that the server chooses for a retention period; 0 keeps points forever."""
+    """Return the shard group duration that the server chooses for a retention period; 0 keeps points without limit."""
     if not keep_s or keep_s >= 180 * DAY_S:
         return 7 * DAY_S
     return DAY_S if keep_s >= 2 * DAY_S else 3600
@@ -115,7 +115,7 @@ class Api:
     """What the server stores; `changes` are the requests that changed it. `clock` returns the time in s."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        """Make a server that nobody has set up yet."""
+        """Create a server without any user."""
         self.url = ""
         self.token = ""
         self.user: Json = {}
@@ -143,7 +143,7 @@ class Api:
         return token
 
     def points(self, bucket: str) -> list[Point]:
-        """Return what the bucket of this name holds, in order of time."""
+        """Return the points in the bucket of this name, in order of time."""
         (found,) = (b for b in self.buckets if b["name"] == bucket)
         return sorted(self.stored.get(found["id"], {}).values(), key=lambda point: point.stamp_ns)
 
@@ -153,7 +153,7 @@ class Api:
         return [point.line for point in self.stored.get(found["id"], {}).values()]
 
     def handle(self, method: str, path: str, query: dict[str, str], login: str, body: bytes) -> tuple[int, Any]:
-        """Return status and answer; raise Refusal for an error."""
+        """Return status and body; raise Refusal for an error."""
         parts = path.strip("/").split("/")
         match method, parts:
             case "GET", ["health"]:
@@ -474,7 +474,7 @@ class Api:
         return 204, None
 
     def _store(self, bucket: Json, points: list[Point], now_ns: int) -> None:
-        """Keep points, one of each series and time; raise Refusal for what the server drops of them."""
+        """Store points, one for each series and time; raise Refusal for those that the server drops."""
         keep_s = bucket["retentionRules"][0]["everySeconds"]
         bound_ns = now_ns - keep_s * 1_000_000_000
         expired = [point for point in points if keep_s and point.stamp_ns < bound_ns]
@@ -639,7 +639,7 @@ def _form(body: bytes) -> dict[str, str]:
 
 
 def handler_of(api: Api) -> type[BaseHTTPRequestHandler]:
-    """Return the class that speaks HTTP for this server."""
+    """Return the class that serves HTTP for this server."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -671,14 +671,14 @@ def handler_of(api: Api) -> type[BaseHTTPRequestHandler]:
         do_GET = do_POST = do_PATCH = do_DELETE = answer  # noqa: N815 - the library looks for these names
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     return Handler
 
 
 @contextmanager
 def serving(api: Api) -> Iterator[Api]:
-    """Let it listen on loopback, at `api.url`, until the block ends."""
+    """Listen on loopback, at `api.url`, until the block ends."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler_of(api)) as listener:
         listener.daemon_threads = True
         api.url = f"http://127.0.0.1:{listener.server_port}"

@@ -1,4 +1,4 @@
-"""A journal under a clock that does what the test says."""
+"""A journal under a clock that the test sets."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Point(NamedTuple):
-    """One line, taken apart."""
+    """One parsed line."""
 
     measurement: str
     tags: dict[str, str]
@@ -19,7 +19,7 @@ class Point(NamedTuple):
 
     @property
     def series(self) -> tuple[str, tuple[tuple[str, str], ...]]:
-        """What a server keeps apart, besides the stamp."""
+        """The key by which a server separates series, besides the stamp."""
         return self.measurement, tuple(sorted(self.tags.items()))
 
 

@@ -1,4 +1,4 @@
-"""A journal and a server in memory, as simple as they can be: what the shipper is tested against first."""
+"""A journal and a server in memory, as simple as possible: the first test doubles of the shipper."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ class TwinJournal:
         return self.seq
 
     def commits_between(self, after: int, upto: int) -> int:
-        """Return how many numbers were given out in (after, upto]."""
+        """Return how many numbers were used in (after, upto]."""
         return max(0, min(self.seq, upto) - after)
 
     def after(self, seq: int, max_rows: int) -> Chunks:
-        """Return the next chunks and events, and where a cursor may stand after them."""
+        """Return the next chunks and events, and the cursor's position after them."""
         chunks: list[Chunk] = []
         for chunk in [*self.blocks, *self.hot]:
             if chunk.hi > seq and sum(len(c.boottime_ns) for c in chunks) < max_rows:
@@ -100,7 +100,7 @@ Key = tuple[str, tuple[tuple[str, str], ...], int]
 
 @dataclass
 class TwinServer:
-    """Stores points as InfluxDB does: same series and stamp overwrite. `mood` says what happens to a request."""
+    """Stores points as InfluxDB does: same series and stamp overwrite. `mood` sets the response to a request."""
 
     mood: Callable[[list[str]], str] = lambda _lines: "store"
     points: dict[Key, dict[str, float | int | bool | str]] = field(default_factory=dict)
@@ -113,12 +113,12 @@ class TwinServer:
         return "\n".join(lines).encode()
 
     def send(self, body: bytes) -> WriteResponse | None:
-        """Take the body."""
+        """Accept the body."""
         self.requests.append(body.decode().split("\n"))
         return None
 
     def answer(self) -> WriteResponse:
-        """Return what the mood makes of it."""
+        """Return the response that the mood gives."""
         lines = self.requests[-1]
         mood = self.mood(lines)
         if mood in ("silent", "late"):

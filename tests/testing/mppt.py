@@ -34,7 +34,7 @@ WORLD: Mapping[str, float | None] = {
 
 
 class Recorder:
-    """A fake that remembers what it was asked."""
+    """A fake that records the requests to it."""
 
     def __init__(self, fake: Fake) -> None:
         self.fake = fake
@@ -89,7 +89,7 @@ def kinds(outputs: Sequence[Reading | Event]) -> list[str]:
 
 
 class Scripted(Recorder):
-    """A fake with some answers of its own."""
+    """A fake with some scripted replies."""
 
     def __init__(self, fake: Fake, answers: Mapping[bytes, bytes], publications: Sequence[bytes] = ()) -> None:
         super().__init__(fake)

@@ -1,4 +1,4 @@
-"""A proxy between shipper and database that does what networks and servers do, at random but by a seed."""
+"""A proxy between shipper and database that injects network and server faults at random from a seed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close at once, with RST
 
 
 class FaultProxy:
-    """Listens on loopback; `url` is where the shipper is sent to."""
+    """Listens on loopback; the shipper sends to `url`."""
 
     def __init__(self, upstream_port: int, seed: int, weights: Mapping[str, int] = FAULTS, hang_s: float = 1.0) -> None:
-        """Requests go on to 127.0.0.1:`upstream_port`."""
+        """Forward requests to 127.0.0.1:`upstream_port`."""
         self.seen: Counter[str] = Counter()
         self._upstream_port = upstream_port
         self._random = random.Random(seed)
@@ -39,7 +39,7 @@ class FaultProxy:
         self._accepting.start()
 
     def close(self) -> None:
-        """Stop listening and wait for what is under way."""
+        """Stop listening and wait for the requests under way."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._accepting.join()
@@ -63,7 +63,7 @@ class FaultProxy:
                 pass
 
     def _handle(self, client: socket.socket, request: bytes, stream: IO[bytes]) -> bool:
-        """Do something with one request; return whether the connection is still good."""
+        """Handle one request, perhaps with a fault; return whether the connection is still usable."""
         headers = http.client.parse_headers(stream)
         with self._lock:
             (mode,) = self._random.choices(list(self._weights), list(self._weights.values()))
@@ -110,7 +110,7 @@ class FaultProxy:
 
 @contextmanager
 def faults(upstream_port: int, seed: int, weights: Mapping[str, int] = FAULTS) -> Iterator[FaultProxy]:
-    """Give a proxy that ends with the block."""
+    """Yield a proxy that ends with the block."""
     proxy = FaultProxy(upstream_port, seed, weights)
     try:
         yield proxy

@@ -127,7 +127,7 @@ def prepared(folder: Path) -> Iterator[Sandbox]:
 
 
 def environment(folder: Path) -> Mapping[str, str]:
-    """Return the environment of an example: our commands first, and a clock that is right."""
+    """Return the environment of an example: the project's commands first on the PATH, and a synchronised clock."""
     path = f"{BIN}:/usr/local/bin:/usr/bin:/bin"
     clock = str(folder / CLOCK)
     return {"PATH": path, "HOME": "/nonexistent", "LANG": "C.UTF-8", "TERM": "dumb", MANUAL_CLOCK_SOURCE: clock}
@@ -204,7 +204,7 @@ def _dead_letters(state: Path) -> None:
 
 
 def _recordings(files: Path) -> None:
-    """Write what `soc` and `bench` are given: recordings with a reference, one of another logger, tests of a cell."""
+    """Write the input of `soc` and `bench`: recordings with a reference, one of another logger, tests of a cell."""
     simulate = "soc simulate --cell lg_hg2 --profile drive"
     for seed, name in enumerate(("a.csv", "b.csv", "b.parquet", "drive.csv", "drive_1.parquet", "drive_2.parquet")):
         run(f"{simulate} --hours {2 if name == 'drive.csv' else 0.2} --seed {seed} --out {name}", files)

@@ -19,7 +19,7 @@ TRUE: dict[str, float | None] = {"battery.voltage_v": 13.2, "battery.current_a":
 
 
 class Setup:
-    """A driver on a fake whose world can be changed, in a process that knows nothing of its stream yet."""
+    """A driver on a fake with changeable simulated values, in a process without knowledge of a running stream."""
 
     def __init__(self, table: Mapping[str, Any], **fake: Any) -> None:
         STREAMS.clear()
