@@ -1,7 +1,7 @@
-"""Every example of every help text, of README and of the pages: it runs, or a reason says why it cannot, here.
+"""Every example of every help text, of README and of the pages runs, or a reason for not running it is listed here.
 
-An example that neither runs nor has a reason fails. All of them name commands and options that there are. Only our own
-commands and harmless ones are run, in a copy of the sandbox.
+An example that neither runs nor has a reason fails. All examples must name existing commands and options. Only the
+project's commands and harmless ones are run, in a copy of the sandbox.
 """
 
 from __future__ import annotations

@@ -110,9 +110,9 @@ def shell(*command: str, text: str | None = None) -> str:
 
 @contextmanager
 def draft_of(whole: Path) -> Iterator[Path | None]:
-    """Give the place to make a part of the cache at, or None when it is there; nobody else makes it meanwhile.
+    """Yield the path to create a part of the cache at, or None when it exists; a lock keeps other processes out.
 
-    What is made there takes its final name when the with-block ends well; a broken draft is removed.
+    The draft gets its final name when the with-block ends without an error; a failed draft is removed.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     with whole.with_suffix(".lock").open("w") as lock:

@@ -191,7 +191,7 @@ def test_means_of_a_minute_would_have_cancelled_it(swinging: Server) -> None:
 def interrupted(influx: Influx) -> Server:
     """Two instruments that agree to 2 mA, at a current of +10 A in every first half hour and −10 A in every second.
 
-    For a day of the last three weeks one of them is heard only in the first halves, so its hourly mean is 10 A off.
+    For a day of the last three weeks one of them sends data only in the first halves, so its hourly mean is 10 A off.
     """
     database = influx.create_database()
     lines: list[str] = []

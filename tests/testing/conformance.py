@@ -1,7 +1,7 @@
-"""Carries the cases of tests/frames over the device modules by hand, whole, damaged, split and joined.
+"""Plays the cases of tests/frames on the device modules without a link: whole, damaged, split and joined.
 
-A `Hand` is what `collectors.acquisition.session` is on a real link, without time: it answers each Ask from a list of
-exchanges and is silent when the list is at its end.
+A `Hand` replaces `collectors.acquisition.session` on a real link, without time: it replies to each Ask from a list of
+exchanges, and gives no reply after the end of the list.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Unexpected(AssertionError):
 
 
 class Hand:
-    """Carries dialogues over a list of exchanges."""
+    """Plays dialogues over a list of exchanges."""
 
     def __init__(self, exchanges: Iterable[Exchange]) -> None:
         self.exchanges = deque(exchanges)

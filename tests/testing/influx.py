@@ -58,7 +58,7 @@ enabled = false
 class Influx:
     """A running server. `admin` and `writer` are users; the writer may write to every database made here.
 
-    Without `auth` it has no users and lets everybody in.
+    Without `auth` it has no users and accepts every request.
     """
 
     def __init__(self, folder: Path, index: str = "inmem", *, auth: bool = True) -> None:

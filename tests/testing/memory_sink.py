@@ -31,7 +31,7 @@ class TwinJournal:
     seq: int = 0
 
     def sync(self, boot_id: str = "boot-1", boottime_ns: int = 0, offset_ns: int = OFFSET_NS, state: int = 1) -> None:
-        """Add a step to the boot's clock table."""
+        """Add a row to the boot's clock table."""
         self.steps.setdefault(boot_id, []).append(ClockStep(boottime_ns, offset_ns, state, frozen=False))
 
     def append(
