@@ -81,14 +81,19 @@ class Store:
             assert "\n" not in line
             line.encode()
 
+    def close(self) -> None:
+        self._writer.close()
+
     def _now(self) -> int:
         self.clock.sleep_s(1e-3)
         return self.clock.boottime_ns()
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "load")
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store(tmp_path / "load")
+    yield made
+    made.close()
 
 
 @given(HOSTILE | st.text(st.characters(categories=["Cs"]), min_size=3, max_size=9))

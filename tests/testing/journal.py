@@ -30,6 +30,7 @@ class Bench:
         self.events: list[tuple[str, str]] = []
         self.reader = JournalReader(self.directory)
         self.open_writers: list[JournalWriter] = []
+        self.killed_writers: list[JournalWriter] = []
 
     def open(self, settings: JournalSettings = QUIET) -> JournalWriter:
         writer = JournalWriter(self.directory, {"device": "load"}, settings, self.clock, self.report)
@@ -42,6 +43,19 @@ class Bench:
     def close(self, writer: JournalWriter) -> None:
         self.open_writers.remove(writer)
         writer.close()
+
+    def kill(self, writer: JournalWriter) -> None:
+        """Release the directory as the kernel does for a killed process: nothing is written or closed."""
+        self.open_writers.remove(writer)
+        self.killed_writers.append(writer)
+        writer._place.release()
+
+    def end(self) -> None:
+        """Close what the test left open, and the files of killed writers."""
+        for writer in list(self.open_writers):
+            self.close(writer)
+        for writer in self.killed_writers:
+            writer._live.connection.close()
 
     def kinds(self) -> list[str]:
         return [kind for kind, _ in self.events]

@@ -27,5 +27,4 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path)
     yield made
-    for writer in list(made.open_writers):
-        made.close(writer)
+    made.end()

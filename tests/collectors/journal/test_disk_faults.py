@@ -200,8 +200,7 @@ def test_a_killed_run_is_reported_once_with_its_committed_rows(bench: Bench) -> 
     bench.write(first, 3)
     newest_ns = bench.clock.boottime_ns()
     first.commit(rows({"voltage_v": 4.0}, newest_ns + 1, measurement="load"))
-    bench.open_writers.remove(first)
-    first._place.release()  # killed: nothing is closed
+    bench.kill(first)
     bench.clock.boot_id = "next-boot"
     for _ in range(2):
         writer = bench.open()
@@ -228,8 +227,7 @@ def test_no_other_process_ends_the_run_of_a_killed_collector(bench: Bench) -> No
     first = bench.open()
     first.begin_run()
     bench.write(first)
-    bench.open_writers.remove(first)
-    first._place.release()
+    bench.kill(first)
     other = bench.open()  # as `collectors clock set` does
     other.commit(event("x"))
     bench.close(other)
@@ -245,8 +243,7 @@ def test_the_run_record_is_carried_over_a_roll_over(bench: Bench) -> None:
     bench.write(first)
     first.roll()
     bench.write(first)
-    bench.open_writers.remove(first)
-    first._place.release()
+    bench.kill(first)
     writer = bench.open()
     writer.begin_run()
     writer.commit(event("collector_start"))
@@ -525,8 +522,7 @@ def test_commits_that_failed_but_show_in_the_file_are_not_counted_twice(bench: B
     upto = writer.seq
     bench.write(writer, 1, value=3.0)
     record = Held("fake-boot", 1, 2, "EIO", Losses({("battery", "{}"): Loss(1, 1, 1)}), True, {"j-00000001.db": upto})
-    bench.open_writers.remove(writer)
-    writer._place.release()
+    bench.kill(writer)
     held_losses.write(bench.directory, record)
     again = bench.open(QUIET)
     again.begin_run()

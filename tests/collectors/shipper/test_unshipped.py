@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -109,14 +109,14 @@ def test_a_journal_that_the_user_may_not_read_is_no_missing_journal(
     journal(state, "mppt")
     journal(state, "load")
     (state / "lost+found").mkdir()
-    real = os.listdir
+    real = Path.iterdir
 
-    def listdir(path: str | Path = ".") -> list[str]:
-        if Path(path).name in ("load", "lost+found"):
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path.name in ("load", "lost+found"):
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr("os.listdir", listdir)
+    monkeypatch.setattr(Path, "iterdir", iterdir)
     assert collectors_of(state) == ["load", "mppt"]
     done = CliRunner().invoke(STATUS, ["--state", str(state), "--json"])
     assert "sudo" in json.loads(done.stdout)["unreadable"]["load"]
@@ -126,10 +126,10 @@ def test_a_journal_that_the_user_may_not_read_is_no_missing_journal(
 def test_a_state_folder_that_the_user_may_not_read_is_a_named_error(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def listdir(path: str | Path = ".") -> list[str]:
+    def iterdir(path: Path) -> Iterator[Path]:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("os.listdir", listdir)
+    monkeypatch.setattr(Path, "iterdir", iterdir)
     with pytest.raises(JournalError, match="sudo"):
         collectors_of(state)
 
