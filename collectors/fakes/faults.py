@@ -25,7 +25,7 @@ from typing import NamedTuple
 from collectors.errors import ConfigError
 
 DEBUG_TEXT = b'Received Request (15 bytes): ?output "Bat_V"\n'
-"""What a charge controller of 2019 prints between its answers (lab-instruments.md, section 1.1)."""
+"""What a charge controller of 2019 prints between its answers (docs/protocols/libresolar_mppt.md §1)."""
 
 
 def flip_bits(data: bytes, rng: Random, share: float) -> bytes:

@@ -5,7 +5,7 @@ so that the world says battery.current_a and the fake makes the hall sensor's vo
 resolution index sets noise and step, and a power cycle forgets them all. Where the world has no value (a gap in a
 recording) a read gets no answer, and a stream loses its scans.
 
-Facts: lab-instruments sheet §3; the noise is §3.5's.
+Facts: docs/protocols/labjack_t7.md; the noise is that of its §5.
 """
 
 from __future__ import annotations

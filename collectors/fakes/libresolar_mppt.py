@@ -4,7 +4,7 @@ It answers from the same object table that the driver reads, run backwards, and 
 decimals: what is given to it at 0.01 V and A comes back exactly. What the world does not say is derived as the device
 would have it: a load where the battery discharges, a panel where it charges.
 
-Habits (lab-instruments.md, section 1): bytes that come while it works are lost, from 0.5 on with the whole line; 0.2
+Habits (docs/protocols/libresolar_mppt.md): bytes that arrive while it works are lost, from 0.5 on the whole line; 0.2
 prints "Received Request" before each answer, and an empty line for an unknown verb; a missing number is the bare word
 nan before 0.4 and null from then on; a wrong password is answered like a right one; battery settings that contradict
 each other are taken and silently put back; a reset forgets the publication switch, the day's energies and the rights.

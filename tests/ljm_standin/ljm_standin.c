@@ -1,6 +1,6 @@
 /* A stand-in for LabJack's library LJM, for tests only: the few functions that collectors/transports/ljm.py calls
  * through the wrapper labjack-ljm, forwarded by Modbus TCP to the T7 fake. It is written from the wrapper's calls and
- * the fact sheet; it is not the vendor's code and proves nothing about it.
+ * the docs/protocols/labjack_t7.md; it is not the vendor's code and proves nothing about it.
  *
  * Where the fake is: $LJM_STANDIN_PORT (Modbus) and $LJM_STANDIN_STREAM_PORT (stream packets), on 127.0.0.1.
  * $LJM_STANDIN_OPEN_ERROR: LJM_OpenS fails with this code.

@@ -10,7 +10,7 @@ then thrown away, an event says so, and the settings are written again. A stream
 silent, and the link is opened anew.
 
 Carriers: Modbus TCP straight to the device (`tcp:`), or LabJack's LJM library (`ljm:`, USB too), which carries the same
-register reads and writes. Facts: lab-instruments sheet §3 and §4.
+register reads and writes. Facts: docs/protocols/labjack_t7.md.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 A code has 16 bits, so calibration *and* scaling of a channel together are one table of 65536 numbers, worked out once;
 a sample then costs one look-up. Codes that mean "outside the range" are NaN in it.
-Facts: lab-instruments sheet §3.4.
+Facts: docs/protocols/labjack_t7.md §4.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a user can choose for a T7, checked against the device's limits before anything is opened.
 
-Facts: lab-instruments sheet §3.1 (settings), §3.2 (stream), §3.5 (speed by resolution index), §4 (sensor).
+Facts: docs/protocols/labjack_t7.md §1 (settings), §2 (stream), §5 (speed by resolution index), §7 (sensor).
 """
 
 from __future__ import annotations

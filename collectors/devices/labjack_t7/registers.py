@@ -1,7 +1,7 @@
 """The T7's registers that we use, as data. Big-endian; 32-bit values take two registers, high word first.
 
 A name with # is a family: AIN#_RANGE stands for AIN0_RANGE, AIN1_RANGE, …, each `step` registers after the last.
-Facts: lab-instruments sheet §3.1 and §3.2, from the vendor's constants file.
+Facts: docs/protocols/labjack_t7.md §1 and §2, from the vendor's constants file.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ What a sensor cannot measure is no value: an LA 55-P ends at ±70 A (`range_a`),
 most 3.5 V (`limit_v`), another sensor has a range of its own (`range`). Near its end a sensor still gives a plausible
 number, which is wrong; so beyond these limits the value is missing and an event says why. Nothing is ever clipped.
 
-Facts: lab-instruments sheet §4, from the LEM LA 55-TP data sheet.
+Facts: docs/protocols/labjack_t7.md §7, from the LEM LA 55-TP data sheet.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A stream carries no time. The device's crystal is good to tens of ppm, arrival of a packet is late by whatever network
 and scheduler add, never early. So: in each block of 5 s the earliest arrival counts; a robust line (Theil–Sen: the
 median of all pairs' slopes) through up to 5 minutes of such blocks is the clock. In the first minute the slope is the
-device's nominal rate. Facts: pipeline sheet §4, lab-instruments sheet §3.6.
+device's nominal rate. Facts: docs/protocols/labjack_t7.md §6.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ class Streamer:
         self._calibration = {range_v: sets[range_v] for range_v in self._calibration}
 
     def _start(self) -> Dialogue[None]:
-        """Start the stream, in the order of the sheet's §3.2, and begin to count its scans."""
+        """Start the stream, in the order of docs/protocols/labjack_t7.md §2, and begin to count its scans."""
         yield from self._drain()
         options, channels = self._options, len(self._channels)
         scans = min(max(1, round(options.scan_rate_hz * PACKET_S)), MOST_SAMPLES_PER_PACKET // channels)

@@ -13,7 +13,7 @@ count, and everything that follows (bins, times) is worked out from it.
     other           the stream ended; what to do is in ENDINGS
 
 A hole in the transactions is lost packets, each with as many scans as its neighbour.
-Facts: lab-instruments sheet §3.3, pipeline sheet §6.
+Facts: docs/protocols/labjack_t7.md §3.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """Libre Solar MPPT-1210-HUS solar charge controller, over ThingSet text mode on its UEXT serial port.
 
-    115200 8-N-1, lines of text      collectors.thingset has the grammar
+    115200 8-N-1, lines of text      collectors.protocols.thingset has the grammar
     #serial {"Bat_V":13.41,…}        once a second, unasked: "publications"
     ?meas ["Bat_degC","Int_degC"]    the rest is fetched now and then:  :85 Content. [24.1,31.5]
 
 Five generations of names and forms exist; `open` finds out which one answers, without writing. Publications are off
 after power-up in firmware before v21; the switch is in RAM, so switching them on wears nothing, and `close` puts it
 back. Where the port carries Zephyr's shell instead, ThingSet is a command of it, and the values are asked for.
-What each object is called, its sign and how counters behave: collectors.devices._libresolar_objects.
-Writing settings: collectors.devices._libresolar_write, off unless the operator allows it.
+What each object is called, its sign and how counters behave: collectors.devices.libresolar_mppt.objects.
+Writing settings: collectors.devices.libresolar_mppt.writing, off unless the operator allows it.
 
 Frames carry no checksum in any released firmware: a flipped bit in a digit is seen only by range and power balance.
-Source: lab-instruments.md, section 1.
+Source: docs/protocols/libresolar_mppt.md.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The data objects of Libre Solar charge controllers: what each is called in which generation, and what it means.
 
 A row runs forwards in the driver (name to signal) and backwards in the fake (signal to name). Sources:
-lab-instruments.md, section 1.7, and where it says "in the groups": the firmware's data_objects.cpp of 2019, 2021,
-2022 and HEAD (github.com/LibreSolar/charge-controller-firmware).
+docs/protocols/libresolar_mppt.md §5 and §6, and where it says "in the groups": the firmware's data_objects.cpp of
+2019, 2021, 2022 and HEAD (github.com/LibreSolar/charge-controller-firmware).
 
 Signs: the device counts current positive that leaves it, so battery and load are ours already; solar is turned.
 Counters: "today" energies restart at sunrise (solar above battery voltage after more than 5 h below), not at midnight,

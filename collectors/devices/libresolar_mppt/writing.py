@@ -1,6 +1,6 @@
 """Writing to a Libre Solar charge controller: off unless the operator allows it, read back, and never periodic.
 
-Traps of the device (lab-instruments.md, section 1.6), and what is done about them:
+Traps of the device (docs/protocols/libresolar_mppt.md §7), and what is done about them:
 
     :84 Changed. also stands for a battery setting that was silently put back     read before, read back after
     :83 Valid. also stands for a wrong password, and takes rights away            only a write shows it: :A1
