@@ -130,8 +130,9 @@ class _Recoded(io.RawIOBase):
     def close(self) -> None:
         """Close the text unless it is standard input."""
         if self._is_standard:
-            self._text.detach()
             self._is_standard = False
+            if not self._text.closed:  # the collector of cycles may have closed its stream before this one
+                self._text.detach()
         else:
             self._text.close()
         super().close()

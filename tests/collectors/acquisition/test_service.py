@@ -287,7 +287,7 @@ def test_a_stop_on_a_full_disk_fails_and_every_command_reports_the_loss(
     filler.unlink()
     with running(path):
         wait_for(lambda: "samples_dropped" in event_kinds(tmp_path))
-        assert status(small_state)["held"] is None
+        wait_for(lambda: status(small_state)["held"] is None)
     told = [e for e in JournalReader(small_state / "load").events_after(0) if e.kind == "samples_dropped"]
     assert sum(int(e.detail.split()[0]) for e in told) == lost
     lost_samples = sum(int(e.detail.split()[0]) for e in told if "rows of load " in e.detail)
