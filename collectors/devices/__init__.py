@@ -1,4 +1,4 @@
-"""The supported instruments: one module each, found by looking. See `collectors.device`."""
+"""The supported instruments: one module or package each, discovered by name. See `collectors.device`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KINDS: list[str] = sorted(m.name for m in iter_modules(__path__) if not m.name.s
 
 
 def load(kind: str) -> Device:
-    """Return the DEVICE of the module named `kind`; ConfigError when there is none."""
+    """Return the DEVICE of the module named `kind`. Raise ConfigError if there is no such module."""
     if kind not in KINDS:
         raise ConfigError(f"kind: no instrument {kind!r}; there are: {', '.join(KINDS)}")
     device: Device = import_module(f"{__name__}.{kind}").DEVICE

@@ -11,11 +11,12 @@
     71   UUUU IIII PPPP         actual values in 1/25600 of the nominal value
 
 Line: 57600 baud, 8 data bits, odd parity, 1 stop bit; 50 ms between telegrams (documented for PS 2000 B).
-Certain: objects 0 to 9 and 71. Seen in field code only: 69, and 70 with control, regulation and input; that its alarm
-bits are those of a PS 2000 B is assumed, `status` keeps the whole word. Either is left out, with one event, where the
-device does not know it. When the Ah counter restarts is not documented: a fall is an event, never a negative step.
-Watt-hours and time have no known object. The load is only read: object 54 is never sent.
-Sources: EA interface-card manual 2007, captures of an EL 3160-60A, an EL 9000 driver.
+Objects 0 to 9 and 71 are documented. Object 69, and object 70 with control, regulation and input, are known from field
+code only. That the alarm bits are those of a PS 2000 B is an assumption; `status` keeps the whole word. If the device
+rejects object 69 or 70, the driver leaves it out and writes one event. When the Ah counter restarts is not documented:
+a decrease is an event, never a negative step. Watt-hours and time have no known object. The load is only read: object
+54 is never sent.
+Sources: EA interface-card manual 2007, captures of an EL 3160-60A, an EL 9000 driver (docs/protocols/ea_el3000a.md).
 """
 
 from __future__ import annotations
@@ -84,11 +85,11 @@ STATUS_FIELDS = (
 )
 SIZES = {NOMINAL_V: 4, NOMINAL_A: 4, NOMINAL_W: 4, CHARGE: 4, STATUS: 2, ACTUAL: 6}
 NEVER = (UNDEFINED, LENGTH_WRONG, NO_ACCESS)
-"""Refusals that asking again does not change."""
+"""Errors that repeating the request does not change."""
 
 
 class Nominal(NamedTuple):
-    """What 100 % is on this unit."""
+    """The nominal values of this unit, which are 100 %."""
 
     voltage_v: float
     current_a: float
@@ -96,7 +97,7 @@ class Nominal(NamedTuple):
 
 
 def actual_fields(nominal: Nominal) -> tuple[Field, ...]:
-    """Return the layout of object 71 on a load. (A PS 2000 B has two status bytes first.)"""
+    """Return the layout of object 71 of a load. (A PS 2000 B has two status bytes first.)"""
     return (
         Field("voltage_v", at=0, kind=">H", scale=nominal.voltage_v, full=FULL_SCALE),
         Field("current_a", at=2, kind=">H", scale=nominal.current_a, full=FULL_SCALE),
@@ -105,7 +106,7 @@ def actual_fields(nominal: Nominal) -> tuple[Field, ...]:
 
 
 class El3000ADriver:
-    """Reads one load; see `collectors.device.El3000ADriver`."""
+    """Reads one load; see `collectors.device.Driver`."""
 
     def __init__(self, options: LoadOptions) -> None:
         self._options = options
@@ -116,7 +117,7 @@ class El3000ADriver:
         self._report = LoadReport(options)
 
     def open(self) -> Dialogue[Identity]:
-        """Return who answers, having read what its words must be scaled with."""
+        """Return the identity of the load, after reading the nominal values that scale its actual values."""
         model = yield from self._model()
         serial = yield from self._text(SERIAL)
         firmware = yield from self._text(FIRMWARE)
@@ -134,7 +135,7 @@ class El3000ADriver:
         return Identity(model, serial, firmware, detail)
 
     def poll(self) -> Dialogue[list[Output]]:
-        """Return the load's values at the instant of object 71, and what happened to its counter."""
+        """Return the load's values at the time of object 71, and an event if its counter decreased."""
         actual = yield from self._object(ACTUAL)
         values = decode(self._actual, actual.payload.data)
         events: list[Event] = []
@@ -151,11 +152,11 @@ class El3000ADriver:
         return self._report.outputs(values, actual.boottime_ns, events)
 
     def close(self) -> Dialogue[None]:
-        """Do nothing: nothing was changed."""
+        """Do nothing: `open` has changed nothing."""
         yield from ()
 
     def _model(self) -> Dialogue[str]:
-        """Return the device type of what is a load; otherwise say what may be wrong."""
+        """Return the device type of a load; for anything else raise an error that names the likely cause."""
         try:
             model = yield from self._text(TYPE)
         except (NoReply, FrameError) as error:
@@ -169,7 +170,7 @@ class El3000ADriver:
         return model
 
     def _object(self, obj: int) -> Dialogue[Reply]:
-        """Return the answer about an object; Refused when it is an error of the device's own."""
+        """Return the answer about an object. Raise Refused if it is an error telegram of the device."""
         size = SIZES.get(obj)
         ask = Ask(
             query(obj, size or 1),
@@ -208,10 +209,10 @@ def _float(data: bytes) -> float:
 
 
 def decode_capture(chunks: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
-    """Yield every telegram of a capture, of both directions, and every stretch that is none.
+    """Yield every telegram of a capture, in both directions, and every run of bytes that is not a telegram.
 
-    Object 71 gets its values only once the nominal values went by (objects 2 to 4), and not after another kind of
-    device said its type, because only a load has them in this order.
+    Object 71 is decoded only after the nominal values (objects 2 to 4) appeared in the capture, and not after another
+    kind of device reported its type, because only a load has them in this order.
     """
     reader = _CaptureReader()
     buffer, rubbish, why = bytearray(), bytearray(), ""
@@ -227,7 +228,7 @@ def decode_capture(chunks: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
             except FrameError as error:
                 why = why or f"{type(error).__name__}: {error}"
                 rubbish.append(buffer[0])
-                del buffer[:1]  # cheap at the front, which pop(0) is not
+                del buffer[:1]  # fast at the front of a bytearray, unlike pop(0)
                 continue
             if rubbish:
                 yield _rubbish_record(bytes(rubbish), why)
@@ -244,7 +245,7 @@ def _rubbish_record(rubbish: bytes, why: str) -> dict[str, Any]:
 
 
 class _CaptureReader:
-    """Remembers what a capture said about its device."""
+    """Keeps what the telegrams of a capture state about its device."""
 
     def __init__(self) -> None:
         self.model = ""

@@ -2,16 +2,17 @@
 
     *IDN?            EA Elektro-Automatik GmbH&Co.KG, EL 9080-340, 1240210002, V2.14 …    maker, model, serial, firmware
     SYST:NOM:VOLT?   80V                                  nominal values; CURR and POW likewise
-    MEAS:ARR?        12.5V, 33.3A, 420W                   units attached; k or m before them is taken, too
+    MEAS:ARR?        12.5V, 33.3A, 420W                   with units; the prefixes k and m are accepted, too
     STAT:QUES?       3072                                 bit 10 remote, bit 11 input on; others not documented
     STAT:OPER?       256                                  bit 8 CV; 9 CC and 10 CP are assumed
     BATT:COND?       RUN                                  battery test: state
     BATT:TEST?       12.34Ah, 160.2Wh, 01:02:03           its counters; separators are not documented
 
-Every question and answer is one line. There is no checksum and no error answer: what the load does not know it does
-not answer, so `open` finds out which of the optional questions it knows, and the first turn reports the others.
-SYST:ERR? is never asked, because reading it acknowledges alarms; nothing is ever set.
-Counters are cleared when the battery test is left at the load. Source: EA "Programming ModBus & SCPI" rev 25 (2023).
+Every query and response is one line. There is no checksum and no error response: the load does not answer a query that
+it does not know. So `open` finds out which optional queries it answers, and the first poll cycle reports the others.
+SYST:ERR? is never sent, because reading it acknowledges alarms. The driver never sets anything.
+The counters are cleared when the battery test is left at the load.
+Source: EA "Programming ModBus & SCPI" rev 25 (2023); docs/protocols/ea_el3000b.md.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from collectors.reading import Event, Identity, Value
 from collectors.signals import LOAD_TEST_STATES
 
 LINE_BYTES = 256
-"""More without an end of line is no answer; the load's own input buffer is as long."""
+"""A longer input without an end of line is not an answer; the load's own input buffer has the same size."""
 CUT_BYTES = 2 * LINE_BYTES
-"""Where a line of a capture is cut off; it is an error then."""
+"""Length at which a line of a capture is truncated; it is reported as an error."""
 EXPONENTS = {"m": "e-3", "": "", "k": "e3"}
 REMOTE_BIT, INPUT_BIT = 10, 11
 MODE_BITS = {8: 0.0, 9: 2.0, 10: 3.0}
@@ -42,7 +43,7 @@ STATE_CODES = {name: float(code) for code, name in LOAD_TEST_STATES.items()}
 
 
 class Maker(NamedTuple):
-    """What *IDN? says."""
+    """The parts of the response to *IDN?."""
 
     name: str
     model: str
@@ -52,14 +53,14 @@ class Maker(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A query, the form of its answer, and what an answer of that form means."""
+    """A query, the pattern of its answer, and the function that decodes such an answer."""
 
     text: str
     form: re.Pattern[str]
     meaning: Callable[[re.Match[str]], Any]
 
     def cut(self, buffer: bytes) -> Cut | None:
-        """Return the meaning of the first line, or None until it is whole."""
+        """Return the decoded first line, or None while it is incomplete."""
         line, end, _ = buffer.partition(b"\n")
         if len(line) > LINE_BYTES:
             raise FrameError(f"{len(line)} bytes without an end of line", len(line) + len(end))
@@ -72,7 +73,7 @@ class Question:
 
 
 DIGITS = r"\d{1,12}"
-"""Of one number: more is none that a load counts or measures, and could be one that no float holds."""
+"""Most digits of one number: a load measures and counts no longer ones, which may also overflow a float."""
 
 
 def _quantity(name: str, unit: str) -> str:
@@ -81,7 +82,7 @@ def _quantity(name: str, unit: str) -> str:
 
 
 def _form(*parts: str) -> re.Pattern[str]:
-    """Return the pattern of parts with a comma, a semicolon or blanks between them. Each text matches in one way."""
+    """Return the pattern of parts separated by comma, semicolon or blanks. It matches each text in one way only."""
     return re.compile(r"(?:\s*[,;]\s*|\s+)".join(parts), re.ASCII)
 
 
@@ -112,7 +113,7 @@ WORD = re.compile(r"\d{1,5}", re.ASCII)
 
 IDENTITY = Question(
     "*IDN?",
-    re.compile(r"([^,:\"{}]*),([^,:\"{}]*),([^,:\"{}]*),(.*)"),  # names; a charge controller's publication is none
+    re.compile(r"([^,:\"{}]*),([^,:\"{}]*),([^,:\"{}]*),(.*)"),  # names; excludes a charge controller's publication
     lambda match: Maker(*(part.strip() for part in match.groups())),
 )
 NOMINALS = (
@@ -149,11 +150,11 @@ class El3000BOptions(LoadOptions):
 
 
 class El3000BDriver:
-    """Reads one load; see `collectors.device.El3000BDriver`."""
+    """Reads one load; see `collectors.device.Driver`."""
 
     def __init__(self, options: El3000BOptions) -> None:
         self._options = options
-        # Two answers of one form never follow each other, so that a late one is not taken for the next.
+        # Consecutive answers differ in form, so that a late answer is not taken for the next one.
         self._questions = [
             *([QUESTIONABLE] if options.status else []),
             ACTUAL,
@@ -164,7 +165,7 @@ class El3000BDriver:
         self._report = LoadReport(options)
 
     def open(self) -> Dialogue[Identity]:
-        """Return who answers, having found out which optional questions it knows."""
+        """Return the identity of the load, after finding out which optional queries it answers."""
         try:
             maker: Maker = (yield from self._ask(IDENTITY)).payload
         except (NoReply, FrameError) as error:
@@ -174,7 +175,7 @@ class El3000BDriver:
             ) from error
         if not re.match(r"EA\b|.*Elektro-?Automatik", maker.name, re.IGNORECASE) or not maker.model.startswith("EL"):
             again: Maker = (yield from self._ask(IDENTITY)).payload
-            kind = WrongDevice if again == maker else FrameError  # no checksum: one wrong bit must not stop us
+            kind = WrongDevice if again == maker else FrameError  # no checksum: a bit error must not be fatal
             raise kind(f"expected an EA electronic load (EL …), but {maker.name} {maker.model} answers here")
         nominals: list[str] = []
         for question in NOMINALS:
@@ -184,7 +185,7 @@ class El3000BDriver:
         return Identity(maker.model, maker.serial, maker.firmware, {"nominal": ", ".join(nominals)})
 
     def poll(self) -> Dialogue[list[Output]]:
-        """Return the load's values at the instant of MEAS:ARR?, and what happened to its counter."""
+        """Return the load's values at the time of MEAS:ARR?, and an event if its counter decreased."""
         values: dict[str, Value] = {}
         boottime_ns = 0
         for question in self._questions:
@@ -196,7 +197,7 @@ class El3000BDriver:
         return self._report.outputs(values, boottime_ns, events)
 
     def close(self) -> Dialogue[None]:
-        """Do nothing: nothing was changed."""
+        """Do nothing: `open` has changed nothing."""
         yield from ()
 
     def _ask(self, question: Question) -> Dialogue[Reply]:
@@ -222,9 +223,9 @@ class El3000BDriver:
 def decode_capture(chunks: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
     """Yield one object per answer line of a capture.
 
-    A line is "query -> answer", a query (its answer is the next line), or an answer alone; then only answers whose
-    form tells what they are get values: a bare number may be either register. A line that is none of these is an
-    error: frames of ModBus RTU, which this load speaks, too, are named as such.
+    A line is "query -> answer", a query (its answer is the next line), or an answer alone. An answer alone is decoded
+    only if its form identifies it: a bare number may be either register. Any other line is an error; frames of ModBus
+    RTU, which this load also supports, are named as such.
     """
     asked = ""
     for line in _lines(chunks):
@@ -241,7 +242,7 @@ def decode_capture(chunks: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
 
 
 def _pair(line: bytes) -> tuple[str, bytes]:
-    """Return the query and the answer in one line, each empty where there is none."""
+    """Return the query and the answer of one line; each is empty if it is missing."""
     if QUERY.fullmatch(line):
         return line.decode("ascii"), b""
     for arrow in ARROWS:
@@ -252,7 +253,7 @@ def _pair(line: bytes) -> tuple[str, bytes]:
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines that are not empty, the last one also without its end; of long ones only the beginning."""
+    """Yield the lines that are not empty, including an unterminated last one; long lines are truncated."""
     buffer = b""
     for chunk in chain(chunks, (b"\n",)):
         first, *others = chunk.split(b"\n")
@@ -283,7 +284,7 @@ def _describe(query: str, answer: bytes) -> dict[str, Any]:
 
 
 def _meaning(query: str, answer: bytes) -> dict[str, Any]:
-    """Return what an answer to this query means; nothing where the query is one that the driver does not ask."""
+    """Return the decoded answer to this query; nothing for a query that the driver does not send."""
     for question in QUESTIONS:
         if question.text == query.upper():
             try:
@@ -304,7 +305,7 @@ def _error(message: str) -> dict[str, Any]:
 
 
 def _hex_bytes(text: str) -> bytes:
-    """Return the bytes of a line of hex; none where it is no hex."""
+    """Return the bytes of a line of hexadecimal digits; empty for any other line."""
     try:
         return bytes.fromhex(text)
     except ValueError:
@@ -314,7 +315,7 @@ def _hex_bytes(text: str) -> bytes:
 QUERY = re.compile(rb"[*A-Za-z][A-Za-z0-9:*]*\?")
 ARROWS = (b"->", "→".encode())
 BARE = re.compile(r"\d{1,5}|IDLE|ON|OFF|LOCAL|REMOTE|NONE|-?\d{1,4},\s*\"[^\"]*\"", re.ASCII)
-"""What stands for itself or may answer several queries: a register, a state, an entry of the error queue."""
+"""Answers that need no decoding, or whose form fits several queries: a register, a state, an error queue entry."""
 QUESTIONS = (IDENTITY, *NOMINALS, *SINGLE, ACTUAL, QUESTIONABLE, OPERATION, TEST_STATE, TEST_COUNTERS)
 SELF_EVIDENT = (*SINGLE, ACTUAL, TEST_STATE, TEST_COUNTERS, IDENTITY)
 

@@ -1,8 +1,8 @@
-"""Fakes that speak the instruments' own bytes: for tests, demo, notebooks and trying a configuration.
+"""Fake instruments at the level of bytes: for tests, demo, notebooks and trying a configuration.
 
-One module per kind, of the same name as in `collectors.devices`, with a constant FAKE of the form below. A fake is
-pure: it is fed with bytes and with time, and gives bytes; `collectors.fakes.serve` puts it on a pseudo-terminal or a
-TCP port, `collectors.fakes.faults` makes it misbehave. What it measures is a `World`.
+One module per kind, with the same name as in `collectors.devices` and a constant FAKE of the form below. A fake
+performs no I/O: it receives bytes and the time, and returns bytes. `collectors.fakes.serve` connects it to a
+pseudo-terminal or a TCP port; `collectors.fakes.faults` injects faults. A `World` supplies the values that it measures.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, Protocol
 from collectors.errors import ConfigError
 
 World = Callable[[float], Mapping[str, float | None]]
-"""Time in s (the server's own, starting at 0) to what is true then at this instrument's terminals.
+"""Function from time in s (the server's time, starting at 0) to the true values at this instrument's terminals.
 
 Keys are "<measurement>.<signal>" of the vocabulary, for example "battery.current_a" (positive charges) or
-"solar.power_w"; the fake turns signs to the device's own. None: the instrument is to give no value (silence, no
-publication, its own "no value"), as a gap in a recording."""
+"solar.power_w"; the fake converts signs to the device's own. None: the instrument gives no value (silence, no
+publication, its own "no value"), as in a gap of a recording."""
 
 
 class Out(NamedTuple):
@@ -31,41 +31,41 @@ class Out(NamedTuple):
 
 
 class Fake(Protocol):
-    """One instrument as seen from the wire."""
+    """One instrument at the level of bytes."""
 
     def receive(self, data: bytes, now_s: float, channel: str = "") -> Sequence[Out]:
-        """Take what the collector sent; return the answers."""
+        """Process what the collector sent; return the responses."""
         ...
 
     def tick(self, now_s: float) -> Sequence[Out]:
-        """Return what the device says unasked by now (publications, stream packets)."""
+        """Return what the device has sent unasked until now (publications, stream packets)."""
         ...
 
     def next_tick_s(self) -> float | None:
-        """Return when `tick` has something next; None: never unasked."""
+        """Return when `tick` next has something to send; None: never."""
         ...
 
     def connected(self, now_s: float, channel: str = "") -> None:
-        """Tell it that a collector opened the line."""
+        """Note that a collector opened the line."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FakeKind:
-    """What a fakes module offers."""
+    """What a module of `collectors.fakes` offers."""
 
     kind: str
     options: type[Any]
-    """A frozen dataclass: model, serial number, firmware generation, habits; every field has a default."""
+    """A frozen dataclass: model, serial number, firmware generation, behaviour; every field has a default."""
     make: Callable[[World, Any], Fake]
     channels: Mapping[str, int] | None = None
-    """None: a serial device, served on a pty. Else channel name to its usual TCP port, "" first."""
+    """None: a serial device, served on a pseudo-terminal. Else channel name to its usual TCP port, "" first."""
     period_s: float = 1.0
-    """How often the real one speaks or is usually asked."""
+    """Usual time in s between two publications or requests of the real instrument."""
 
 
 def load(kind: str) -> FakeKind:
-    """Return the FAKE of the module named `kind`; ConfigError when there is none."""
+    """Return the FAKE of the module named `kind`. Raise ConfigError if there is none."""
     from collectors.devices import KINDS
 
     if kind not in KINDS:

@@ -1,4 +1,4 @@
-"""What the fakes of both EA loads share: the battery or bench that they are connected to."""
+"""Code shared by the fakes of both EA loads: the battery or bench to which they are connected."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collectors.fakes import Out, World
 
 
 class OnlyAnswers:
-    """The parts of `collectors.fakes.Fake` for a device that says nothing unasked."""
+    """The parts of `collectors.fakes.Fake` for a device that sends only responses."""
 
     def __init__(self) -> None:
         self._buffer = b""
-        """What came of a question that is not whole yet."""
+        """The beginning of a request that is not complete yet."""
 
     def tick(self, now_s: float) -> Sequence[Out]:
         """Return nothing."""
@@ -23,24 +23,24 @@ class OnlyAnswers:
         return None
 
     def connected(self, now_s: float, channel: str = "") -> None:
-        """Forget half a question of whoever was there before."""
+        """Discard the incomplete request of an earlier connection."""
         self._buffer = b""
 
 
 class Terminals:
-    """What is connected to the load, and the charge that went into it."""
+    """What is connected to the load, and the charge that flowed into the load."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._before: tuple[float, float] | None = None
         self.charge_ah = 0.0
         self.values: Mapping[str, float] = {"voltage_v": 0.0, "current_a": 0.0, "power_w": 0.0, "input_on": 0.0}
-        """Of the last look, under the vocabulary's names."""
+        """Values of the last update, under the vocabulary's names."""
 
     def look(self, now_s: float) -> bool:
-        """Take in what is true now; False when the instrument is to give no value.
+        """Update the values to this time; return False if the instrument is to give no value.
 
-        The world is asked only here, once for each answer that carries measured values. The load cannot show a
+        The world is called only here, once for each response that carries measured values. The load cannot show a
         voltage or current below zero.
         """
         true = self._world(now_s)

@@ -1,4 +1,4 @@
-"""The T7's stream as a source of packets, at any rate in real time, a block of packets at once."""
+"""The T7's stream as a source of packets, in real time at any rate; packets are made in blocks."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from collectors.devices.labjack_t7.calibration import Calibration
 
 Floats = npt.NDArray[np.float64]
 VoltsOver = Callable[[str, float, float, int], Floats | None]
-"""Input's name, start and end in s, number of scans: the volts of each scan, or None where there is no value."""
+"""From input's name, start and end in s, and number of scans to the volts of each scan, or None without a value."""
 
 BLOCK_S = 0.02
-"""Packets leave at most this often: the real device sends each by itself, here several share one wake-up."""
+"""Minimum time between two blocks in s: the real device sends each packet by itself, here several share one wake-up."""
 MOST_BLOCK_S = 0.5
 NOISE_SAMPLES = 1 << 16
 MOST_LOST = 65535
 BACKLOG = 32767
-"""Bytes in the device's buffer when it runs over, as told in a packet."""
+"""Bytes in the device's buffer at an overflow, as the packet states it."""
 NO_CODES = np.empty(0, dtype=np.uint16)
 LOW_CODE, HIGH_CODE = 0, 65534
 
 
 class StreamSource:
-    """Makes packets between `start` and `stop`. Lost scans are announced as the device does: auto-recovery."""
+    """Makes packets between `start` and `stop`. Lost scans are reported by auto-recovery, as the device does."""
 
     def __init__(self, volts_over: VoltsOver, calibration: Callable[[float], Calibration], seed: int) -> None:
         self._volts_over = volts_over
@@ -36,7 +36,7 @@ class StreamSource:
         self.next_s: float | None = None
         self.rate_hz = 0.0
         self._lost = 0
-        """Scans lost and not yet announced."""
+        """Number of scans that are lost and not yet reported."""
         self._to_lose = 0
         self._overflow = 0
         self._failure = 0
@@ -50,7 +50,7 @@ class StreamSource:
         scans_per_packet: int,
         noise_uv: float,
     ) -> None:
-        """Begin with scan 0, now. `noise_uv` is the RMS noise at ±10 V."""
+        """Start with scan 0, now. `noise_uv` is the RMS noise at ±10 V in µV."""
         self.is_on = True
         _, self.rate_hz = stream.actual_scan_rate(rate_hz)
         self._names, self._scans = names, scans_per_packet
@@ -61,20 +61,20 @@ class StreamSource:
         self._plan(now_s)
 
     def stop(self) -> None:
-        """End at once."""
+        """Stop at once."""
         self.is_on = False
         self.next_s = None
 
     def overflow(self, scans: int) -> None:
-        """Say in the next packet that the buffer ran over, then lose this many scans."""
+        """Report a buffer overflow in the next packet, then lose this many scans."""
         self._overflow = scans
 
     def fail(self, status: int) -> None:
-        """End the stream at the next packet with this status."""
+        """End the stream with this status in the next packet."""
         self._failure = status
 
     def lose(self, packets: int) -> None:
-        """Lose the next packets on their way."""
+        """Lose the next packets on the link."""
         self._to_lose += packets
 
     def _time_s(self, counter: int) -> float:
@@ -102,7 +102,7 @@ class StreamSource:
         return min(max(0, scans // self._scans), most)
 
     def _block(self, count: int) -> bytes:
-        """Return the next packets, the first one with the news of what was lost before it."""
+        """Return the next packets; the first one reports scans that were lost before it."""
         codes = self._codes(count * self._scans)
         first = self._transaction
         self._counter += count * self._scans
@@ -119,7 +119,7 @@ class StreamSource:
         return stream.encode_many((first + gone) & 0xFFFF, kept)
 
     def _overrun(self) -> bytes:
-        """Return the packet that tells of the overrun; what follows it in time is lost."""
+        """Return the packet that reports the overflow; the scans after it are lost."""
         codes = self._codes(self._scans)
         sent = b"" if codes is None else stream.encode(self._transaction, codes.ravel(), stream.RECOVERING, 0, BACKLOG)
         self._transaction = (self._transaction + bool(sent)) & 0xFFFF
@@ -129,7 +129,7 @@ class StreamSource:
         return sent
 
     def _recovered(self, transaction: int, packets: stream.Words) -> bytes:
-        """Return packets, before the first scan the mark and the number of scans lost; too many end the stream."""
+        """Return packets, with mark and number of lost scans before the first scan; too many end the stream."""
         lost, self._lost = self._lost, 0
         if lost > MOST_LOST:
             self.stop()
@@ -139,7 +139,7 @@ class StreamSource:
         return first + stream.encode_many((transaction + 1) & 0xFFFF, packets[1:])
 
     def _codes(self, scans: int) -> stream.Words | None:
-        """Return the codes of these scans, shape (scans, channels); None where the world has no value."""
+        """Return the codes of these scans, shape (scans, channels); None if the world has no value."""
         start_s, end_s = self._time_s(self._counter), self._time_s(self._counter + scans)
         columns = []
         for at, (name, calibration, noise_v) in enumerate(

@@ -1,4 +1,4 @@
-"""The charge controller behind the fake's text: what it measures, counts and keeps."""
+"""The state of the fake charge controller: what it measures, counts and stores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PEAKS: Mapping[str, str] = {
     "charger.mosfet_temperature_peak_degc": "charger.mosfet_temperature_degc",
 }
 _CONSTANT: Mapping[str, float] = {
-    "battery.temperature_degc": 25.0,  # what it says without a sensor
+    "battery.temperature_degc": 25.0,  # the device reports this without a sensor
     "battery.soc": 0.5,
     "battery.soh": 1.0,
     "battery.batteries_in_series": 1.0,
@@ -56,11 +56,11 @@ _ORDERED = (
     ("setting.least_voltage_v", "setting.load_disconnect_voltage_v", "setting.load_reconnect_voltage_v"),
     ("setting.recharge_voltage_v", "setting.topping_voltage_v"),
 )
-"""Settings that must rise in this order; the firmware puts others back without a word."""
+"""Settings that must increase in this order; otherwise the firmware silently restores the old ones."""
 
 
 class Plant:
-    """Measures the world and keeps counters, switches and settings. Time is the caller's."""
+    """Measures the world and holds counters, switches and settings. The caller supplies the time."""
 
     def __init__(self, world: World, second_s: float, uptime_s: int, *, has_sensor: bool) -> None:
         self._world = world
@@ -72,18 +72,18 @@ class Plant:
         self._forget()
 
     def _forget(self) -> None:
-        """Set what lives in RAM to its start."""
+        """Set the values in RAM to their initial values."""
         self.kept |= dict.fromkeys((*_DAY, "battery.discharged_since_full_ah", "charger.day_count"), 0.0)
         self.kept |= dict.fromkeys(item.signal for item in ITEMS if item.signal.endswith("enabled"))
         self.kept |= {"load.enabled": 1.0, "charger.usb_enabled": 1.0, "charger.dcdc_enabled": 1.0}
 
     def restart(self, now_s: float) -> None:
-        """Do a reset."""
+        """Reset the device."""
         self._boot_s = now_s
         self._forget()
 
     def measure(self, now_s: float) -> Signals:
-        """Return every signal's value now: what the world says, and the rest as the device would have it."""
+        """Return every signal's value now: the world's values, and the others as the device derives them."""
         told = self._world(now_s)
         volts, amps = told.get("battery.voltage_v", 12.8), told.get("battery.current_a", 0.0)
         uptime_s = math.floor((now_s - self._boot_s) / self._second_s + 1e-6)
@@ -114,7 +114,7 @@ class Plant:
         self.kept[signal] = (self.kept[signal] or 0.0) + amount
 
     def store(self, changes: Signals) -> None:
-        """Take new settings or switches; put them all back when the settings contradict each other."""
+        """Store new settings or switches; keep the old ones if the new ones contradict each other."""
         after = self.kept | changes
         if all((after[a] or 0.0) < (after[b] or 0.0) for chain in _ORDERED for a, b in pairwise(chain)):
             self.kept = after
@@ -123,7 +123,7 @@ class Plant:
 def _flows(volts: float | None, amps: float | None, load_a: float | None, solar_v: float | None) -> Signals:
     """Return currents, powers and states that balance: solar power = battery power + load power.
 
-    Where nothing says what the load takes, it takes what leaves the battery.
+    If the world has no load current, the load takes the current that leaves the battery.
     """
     if volts is None or amps is None or not solar_v:
         keys = ("battery.power_w", "solar.current_a", "solar.power_w", "load.current_a", "load.power_w")

@@ -25,10 +25,10 @@ BACKSPACES, ERASE_LINE, INTERRUPT = b"\x08\x7f", 0x15, 0x03
 
 
 class Responder(Fake, Protocol):
-    """A device that a shell's command can ask."""
+    """A device that a shell command can send requests to."""
 
     def respond(self, line: str, now_s: float) -> tuple[str, float]:
-        """Return what it prints, "" for nothing, and how long it takes."""
+        """Return what it prints ("" for nothing), and how long that takes in s."""
         ...
 
 
@@ -36,21 +36,21 @@ class ZephyrShell:
     """A device behind its shell; see `collectors.fakes.Fake`."""
 
     def __init__(self, device: Responder, *, log_lines: bool) -> None:
-        """`log_lines`: whether the firmware logs a line every second, on this port."""
+        """`log_lines`: whether the firmware logs a line every second on this port."""
         self._device = device
         self._log_lines = log_lines
         self._typed = bytearray()
 
     def connected(self, now_s: float, channel: str = "") -> None:
-        """Nothing changes: what another program typed is still there."""
+        """Do nothing: what another program typed is still in the input line."""
         self._device.connected(now_s, channel)
 
     def next_tick_s(self) -> float | None:
-        """Return when the device's next second is over."""
+        """Return when the device's current second ends."""
         return self._device.next_tick_s()
 
     def tick(self, now_s: float) -> Sequence[Out]:
-        """Return the reports and log lines of the seconds that are over."""
+        """Return the reports and log lines of the seconds that have ended."""
         outs = [out._replace(data=self._between_prompts(out.data)) for out in self._device.tick(now_s)]
         if self._log_lines:
             text = f"[00:00:{now_s % 60:06.3f},000] \x1b[0m<inf> charger: running\x1b[0m\n"
@@ -61,7 +61,7 @@ class ZephyrShell:
         return ERASE_PROMPT + line.replace(b"\n", b"\r\n") + PROMPT + bytes(self._typed)
 
     def receive(self, data: bytes, now_s: float, channel: str = "") -> Sequence[Out]:
-        """Echo what is typed, and run every command that is complete."""
+        """Echo what is typed, and run every complete command."""
         del channel
         outs: list[Out] = []
         echo = bytearray()
@@ -79,7 +79,7 @@ class ZephyrShell:
         return outs
 
     def _type(self, byte: int) -> bytes:
-        """Return what one typed character puts on the screen."""
+        """Return the output for one typed character."""
         if byte in BACKSPACES:
             had = bool(self._typed)
             del self._typed[-1:]
@@ -94,7 +94,7 @@ class ZephyrShell:
         return bytes([byte])
 
     def _run(self, line: str, now_s: float) -> tuple[str, float]:
-        """Return what a command prints and how long it takes."""
+        """Return what a command prints and how long it takes in s."""
         name, *arguments = split(line) or [""]
         if not name:
             return "", 0.0
@@ -107,7 +107,7 @@ class ZephyrShell:
 
 
 def split(line: str) -> list[str]:
-    """Return the words of a command line, quotes and backslashes taken away as the shell does."""
+    """Return the words of a command line, without quotes and backslashes, as the shell splits it."""
     words: list[str] = []
     word, quote, is_word = "", "", False
     characters = iter(line)

@@ -1,4 +1,4 @@
-"""A fake EL 3000 A: answers object telegrams from the driver's own field tables, run backwards."""
+"""A fake EL 3000 A: responds to object telegrams by using the driver's field tables in reverse."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ from collectors.fakes._ea_load import OnlyAnswers, Terminals
 from collectors.protocols.fields import encode
 
 PARTIAL_S = 0.2
-"""A telegram that stays unfinished for this long is dropped."""
+"""A telegram that stays incomplete for this long (in s) is discarded."""
 
 
 @dataclass(frozen=True, slots=True)
 class FakeEl3000AOptions:
-    """The unit and its habits; the default is the one of the captures."""
+    """The unit and its behaviour; the default is the unit of the captures."""
 
     model: str = field(default="EL 3160-60A", metadata={"help": "device type, object 0"})
     serial: str = field(default="1234567890", metadata={"help": "serial number, object 1"})
@@ -66,11 +66,11 @@ class FakeEl3000AOptions:
 
 
 MOST_RAW = 0xFFFF
-"""What a word holds: the display stays there."""
+"""Range of a word; the display stays at its limits."""
 
 
 class FakeEl3000A(OnlyAnswers):
-    """One load as seen from the wire; see `collectors.fakes.Fake`."""
+    """One load at the level of bytes; see `collectors.fakes.Fake`."""
 
     def __init__(self, world: World, options: FakeEl3000AOptions) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class FakeEl3000A(OnlyAnswers):
         }
 
     def receive(self, data: bytes, now_s: float, channel: str = "") -> Sequence[Out]:
-        """Answer every whole telegram; what is none gets the error telegram that names why."""
+        """Respond to every whole telegram; to anything else with the error telegram that names the reason."""
         if now_s < self._deaf_until_s:
             return []
         if now_s - self._heard_s > PARTIAL_S:
@@ -104,7 +104,7 @@ class FakeEl3000A(OnlyAnswers):
         return {TYPE: options.model, SERIAL: options.serial, ARTICLE: options.article, FIRMWARE: options.firmware}
 
     def _next(self, now_s: float) -> bytes:
-        """Return the answer to the first telegram in the buffer; nothing when there is none, or no answer."""
+        """Return the response to the first telegram in the buffer; empty if there is no telegram or no response."""
         try:
             cut = take(self._buffer)
         except BadChecksum:
@@ -122,7 +122,7 @@ class FakeEl3000A(OnlyAnswers):
         if not asked.from_pc:
             return self._error(DELIMITER_WRONG)
         if asked.kind != QUERY:
-            return self._error(LOCKED)  # nobody may set this one
+            return self._error(LOCKED)  # this fake cannot be set
         if asked.obj in SIZES and asked.length != SIZES[asked.obj]:
             return self._error(LENGTH_WRONG)
         if asked.obj == ACTUAL and not self._terminals.look(now_s):

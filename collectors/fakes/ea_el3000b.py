@@ -1,4 +1,4 @@
-"""A fake EL 3000 B: answers SCPI questions, the driver's and what other programs ask, with units attached."""
+"""A fake EL 3000 B: responds to SCPI queries, the driver's and those of other programs, with units attached."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_ERRORS = 5
 
 @dataclass(frozen=True, slots=True)
 class FakeEl3000BOptions:
-    """The unit and its habits."""
+    """The unit and its behaviour."""
 
     maker: str = field(default="EA Elektro-Automatik GmbH&Co.KG", metadata={"help": "first part of *IDN?"})
     model: str = field(default="EL 3080-60 B", metadata={"help": "device type"})
@@ -34,7 +34,7 @@ class FakeEl3000BOptions:
 
 
 class FakeEl3000B(OnlyAnswers):
-    """One load as seen from the wire; see `collectors.fakes.Fake`."""
+    """One load at the level of bytes; see `collectors.fakes.Fake`."""
 
     def __init__(self, world: World, options: FakeEl3000BOptions) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class FakeEl3000B(OnlyAnswers):
             self._answers |= {"BATT:COND?": _test_state, "BATT:TEST?": _test_counters}
 
     def receive(self, data: bytes, now_s: float, channel: str = "") -> Sequence[Out]:
-        """Answer every whole line that is a known question; another one is an error that SYST:ERR? tells."""
+        """Respond to every whole line that is a known query; any other line is an error that SYST:ERR? reports."""
         if now_s < self._deaf_until_s:
             return []
         *lines, self._buffer = (self._buffer + data).split(b"\n")

@@ -1,16 +1,16 @@
-"""Misbehaviour on request: what a fake's bytes suffer on their way, by command, while it runs.
+"""Fault injection: faults that act on a fake's bytes, by command, while it runs.
 
-    unplug   the port goes away, and comes back afterwards under the same name
+    unplug   the port disappears, and comes back afterwards under the same name
     hold     another program has the port (serial lines only)
     silence  nothing is sent
     garble   each byte has one bit flipped with probability `amount`
     drop     each byte is lost with probability `amount`
-    noise    random bytes stand before a message with probability `amount`
-    debug    a line of debug text stands before a message with probability `amount`
+    noise    random bytes precede a message with probability `amount`
+    debug    a line of debug text precedes a message with probability `amount`
     delay    everything arrives `amount` seconds later
     split    every byte arrives by itself, `amount` seconds apart
 
-Randomness comes from one seeded generator, so a run can be repeated. Faults of different kinds act together.
+One seeded generator supplies all random numbers, so a run can be repeated. Faults of different kinds act together.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def flip_bits(data: bytes, rng: Random, share: float) -> bytes:
 
 
 def drop_bytes(data: bytes, rng: Random, share: float) -> bytes:
-    """Return the bytes that are left when each is lost with this probability."""
+    """Return the bytes that remain if each is lost with this probability."""
     return bytes(b for b in data if rng.random() >= share)
 
 
 def put_noise_before(data: bytes, rng: Random, share: float) -> bytes:
-    """Return the message, with this probability behind 1 to 16 random bytes."""
+    """Return the message, with this probability after 1 to 16 random bytes."""
     return rng.randbytes(rng.randint(1, 16)) + data if rng.random() < share else data
 
 
 def put_debug_before(data: bytes, rng: Random, share: float) -> bytes:
-    """Return the message, with this probability behind a line of debug text."""
+    """Return the message, with this probability after a line of debug text."""
     return DEBUG_TEXT + data if rng.random() < share else data
 
 
@@ -60,7 +60,7 @@ BYTES: Mapping[str, Callable[[bytes, Random, float], bytes]] = {
     "noise": put_noise_before,
     "debug": put_debug_before,
 }
-"""Faults that change a message, in the order in which they act."""
+"""Faults that change a message, in the order in which they are applied."""
 
 AMOUNTS: Mapping[str, float] = {
     "unplug": 0.0,
@@ -73,12 +73,12 @@ AMOUNTS: Mapping[str, float] = {
     "delay": 0.3,
     "split": 0.0005,
 }
-"""Every kind of fault and its amount where none is said: a probability, or seconds for delay and split."""
+"""Every kind of fault and its default amount: a probability, or seconds for delay and split."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One misbehaviour from `start_s` on the server's clock, for `seconds`."""
+    """One fault, from `start_s` on the server's clock, for `seconds`."""
 
     kind: str
     start_s: float
@@ -86,7 +86,7 @@ class Fault:
     amount: float
 
     def is_on(self, now_s: float) -> bool:
-        """Return whether it acts now."""
+        """Return whether it is active now."""
         return self.start_s <= now_s < self.start_s + self.seconds
 
 
@@ -96,9 +96,9 @@ _FAULT = re.compile(
 
 
 def parse_fault(text: str, kinds: Mapping[str, float] = AMOUNTS) -> tuple[str, Fault]:
-    """Return (target, fault) of "TARGET:KIND@START[+SECONDS][=AMOUNT]", times in s; ConfigError when it is none.
+    """Return (target, fault) of "TARGET:KIND@START[+SECONDS][=AMOUNT]", times in s. Raise ConfigError for other texts.
 
-    Without SECONDS it lasts one second; without AMOUNT the kind's own in `kinds` holds.
+    The default of SECONDS is 1; that of AMOUNT is the kind's value in `kinds`.
     """
     found = _FAULT.fullmatch(text)
     if not found:
@@ -116,35 +116,35 @@ def parse_fault(text: str, kinds: Mapping[str, float] = AMOUNTS) -> tuple[str, F
 
 
 class FaultedBytes(NamedTuple):
-    """Bytes that arrive together, `delay_s` after they would have without faults."""
+    """Bytes that arrive together, `delay_s` later than without faults."""
 
     data: bytes
     delay_s: float
 
 
 class FaultInjector:
-    """The faults of one fake, and what they make of its messages."""
+    """Holds the faults of one fake and applies them to its messages."""
 
     def __init__(self, seed: int = 0) -> None:
         self._rng = Random(seed)  # noqa: S311 - repeatable on purpose
         self._faults: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        """Plan one more."""
+        """Add a fault."""
         self._faults.append(fault)
 
     def on(self, kind: str, now_s: float) -> Fault | None:
-        """Return the fault of this kind that acts now, the latest one where there are several."""
+        """Return the active fault of this kind; the one added last if there are several."""
         return next((f for f in reversed(self._faults) if f.kind == kind and f.is_on(now_s)), None)
 
     def next_change_s(self, now_s: float) -> float | None:
-        """Return when the next fault starts or ends; faults that are over are forgotten."""
+        """Return when the next fault starts or ends; faults that are over are removed."""
         self._faults = [f for f in self._faults if now_s < f.start_s + f.seconds]
         edges = [edge for f in self._faults for edge in (f.start_s, f.start_s + f.seconds) if edge > now_s]
         return min(edges, default=None)
 
     def spoil(self, data: bytes, now_s: float) -> list[FaultedBytes]:
-        """Return what becomes of a message sent now; the message itself, at once, when no fault acts."""
+        """Return a message sent now as the active faults change it; unchanged and without delay if none is active."""
         for kind, change in BYTES.items():
             fault = self.on(kind, now_s)
             if fault:
@@ -157,5 +157,5 @@ class FaultInjector:
         return [FaultedBytes(data[i : i + 1], delay_s + i * apart.amount) for i in range(len(data))]
 
     def noise(self, count: int) -> bytes:
-        """Return random bytes: what a line at another speed makes of `count` bytes."""
+        """Return random bytes, as a line with another speed receives for `count` bytes."""
         return self._rng.randbytes(count)

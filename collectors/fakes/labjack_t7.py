@@ -1,9 +1,9 @@
-"""A LabJack T7 as seen from the wire: Modbus TCP on one port, stream packets on the other.
+"""A fake LabJack T7 at the level of bytes: Modbus TCP on one port, stream packets on the other.
 
-What its inputs see is wired by options: each input carries one of the world's values through the inverse of a scaling,
-so that the world says battery.current_a and the fake makes the hall sensor's volts. Settings act: the range clips, the
-resolution index sets noise and step, and a power cycle forgets them all. Where the world has no value (a gap in a
-recording) a read gets no answer, and a stream loses its scans.
+Options state what is connected to each input: the input carries one of the world's values through the inverse of a
+scaling. So the world gives battery.current_a and the fake computes the hall sensor's volts. Settings have effects: the
+range clips, the resolution index determines noise and step, and a power cycle resets them all. If the world has no
+value (a gap in a recording), a read gets no response, and a stream loses its scans.
 
 Facts: docs/protocols/labjack_t7.md; the noise is that of its §5.
 """
@@ -27,10 +27,10 @@ from collectors.fakes._labjack_t7_stream import StreamSource
 from collectors.protocols import modbus
 
 NOISE_UV = (316.0, 223.0, 158.0, 112.0, 84.6, 64.1, 45.3, 36.8, 26.0, 14.0, 8.0, 7.5)
-"""RMS at ±10 V by resolution index 1 to 12."""
+"""RMS noise in µV at ±10 V, by resolution index 1 to 12."""
 DEFAULT_INDEX, DEFAULT_INDEX_PRO = 8, 9
 SATURATION = 1.02
-"""Share of its limit at which a sensor stays, as seen at the input."""
+"""Output of a saturated sensor, relative to its limit, at the input."""
 CLIP_HIGH, CLIP_LOW = 1.0109575, -1.0586758
 ADDRESS_ERROR, VALUE_ERROR, DEVICE_FAILURE = 2, 3, 4
 STREAM_IS_ACTIVE, WRONG_VALUE = 2605, 2307
@@ -39,7 +39,7 @@ FLASH_CALIBRATION = 0x3C4000
 
 @dataclass(frozen=True, slots=True)
 class T7Wire:
-    """What one analog input is connected to."""
+    """What is connected to one analog input."""
 
     input: str = field(metadata={"help": "AIN0 to AIN13"})
     signal: str = field(metadata={"help": "what of the world it sees, for example battery.current_a"})
@@ -54,7 +54,7 @@ USUAL_WIRES = (
 
 @dataclass(frozen=True, slots=True)
 class FakeT7Options:
-    """Which T7 it is, and what is wired to it."""
+    """Model of the T7, and what is connected to it."""
 
     wires: tuple[T7Wire, ...] = field(default=USUAL_WIRES, metadata={"help": "what each input is connected to"})
     serial_number: int = field(default=470012345, metadata={"help": "what SERIAL_NUMBER says"})
@@ -67,7 +67,7 @@ class FakeT7Options:
 
 
 class FakeT7:
-    """One device. `power_cycle`, `overflow`, `end_stream` and `lose_packets` make it misbehave."""
+    """One device. `power_cycle`, `overflow`, `end_stream` and `lose_packets` inject faults."""
 
     def __init__(self, world: World, options: FakeT7Options) -> None:
         self._world = world
@@ -83,23 +83,23 @@ class FakeT7:
         self.stream = StreamSource(self._volts_over, self._calibration, options.seed)
 
     def _calibration(self, range_v: float) -> Calibration:
-        """Return this device's own constants: off the nominal ones by its gain error."""
+        """Return this device's own constants: they differ from the nominal ones by its gain error."""
         pslope, nslope, centre = nominal(range_v)
         gain = 1.0 + self._options.gain_error
         return Calibration(*(float(np.float32(x)) for x in (pslope * gain, nslope * gain, centre + 3.0)))
 
     def connected(self, now_s: float, channel: str = "") -> None:
-        """Forget half a request of the connection before."""
+        """Discard the incomplete request of an earlier connection."""
         self._buffers.pop(channel, None)
 
     def power_cycle(self, now_s: float) -> None:
-        """Lose power and come back: settings are at their defaults, timers at 0, the stream is off."""
+        """Lose power and start again: settings are at their defaults, timers at 0, the stream is off."""
         self._memory.clear()
         self._started_s = now_s
         self.stream.stop()
 
     def overflow(self, scans: int) -> None:
-        """Let the stream's buffer run over: the next packet says so, then so many scans are lost and it recovers."""
+        """Let the stream's buffer overflow: the next packet reports it, this many scans are lost, then it recovers."""
         self.stream.overflow(scans)
 
     def end_stream(self, status: int) -> None:
@@ -107,11 +107,11 @@ class FakeT7:
         self.stream.fail(status)
 
     def lose_packets(self, count: int) -> None:
-        """Let the next packets of the stream get lost on the way."""
+        """Lose the next packets of the stream on the link."""
         self.stream.lose(count)
 
     def receive(self, data: bytes, now_s: float, channel: str = "") -> Sequence[Out]:
-        """Answer whole requests; a connection that sends something else is not answered."""
+        """Respond to whole requests; a connection that sends anything else gets no response."""
         buffer = self._buffers.get(channel, b"") + data
         outs: list[Out] = []
         try:
@@ -150,7 +150,7 @@ class FakeT7:
             return modbus.encode(frame.transaction, frame.function | modbus.EXCEPTION, bytes([problem.code]))
 
     def _read(self, address: int, count: int, now_s: float) -> bytes:
-        """Return the registers' bytes; none when an input has no value, so that there is no answer at all."""
+        """Return the registers' bytes; empty if an input has no value, so that no response is sent."""
         if address == register("INTERNAL_FLASH_READ").address:
             start = int(self._memory.get(register("INTERNAL_FLASH_READ_POINTER").address, 0)) - FLASH_CALIBRATION
             return (self._flash[max(0, start) :] + b"\xff" * 2 * count)[: 2 * count]
@@ -222,7 +222,7 @@ class FakeT7:
         return self._setting(f"{name}_RANGE") or 10.0
 
     def _volts(self, name: str, now_s: float) -> float | None:
-        """Return what stands at an input's terminals; 0 where nothing is wired."""
+        """Return the volts at an input's terminals; 0 if nothing is connected."""
         wire = self._wires.get(name)
         if wire is None:
             return 0.0
@@ -230,7 +230,7 @@ class FakeT7:
         return None if value is None else saturated(wire.scaling, wire.scaling.invert(value))
 
     def _sampled(self, name: str, now_s: float) -> float | None:
-        """Return what the converter makes of the input: noise of its resolution, clipped at its range."""
+        """Return the converted value of the input: with the noise of its resolution, clipped at its range."""
         volts = self._volts(name, now_s)
         if volts is None:
             return None
@@ -242,7 +242,7 @@ class FakeT7:
         return min(max(volts, CLIP_LOW * range_v), CLIP_HIGH * range_v)
 
     def _volts_over(self, name: str, start_s: float, end_s: float, scans: int) -> np.ndarray | None:
-        """Return the volts of this many scans between two times: a straight line; None where there is no value."""
+        """Return the volts of this many scans between two times, as a straight line; None if there is no value."""
         first, last = self._volts(name, start_s), self._volts(name, end_s)
         return None if first is None or last is None else np.linspace(first, last, scans, endpoint=False)
 
@@ -266,7 +266,7 @@ class FakeT7:
 
 
 def saturated(scaling: Scaling, volts: float) -> float:
-    """Return what a divider's buffer and a hall sensor make of volts beyond their limits: a little more than these."""
+    """Return the output of a divider's buffer and a hall sensor beyond their limits: slightly more than the limit."""
     divider, hall = scaling.divider, scaling.hall
     most_v = math.inf
     if divider and divider.limit_v is not None:
@@ -278,7 +278,7 @@ def saturated(scaling: Scaling, volts: float) -> float:
 
 
 class _Exception(Exception):
-    """The device refuses."""
+    """A Modbus exception: the device rejects the request."""
 
     def __init__(self, code: int, detail: int) -> None:
         self.code = code

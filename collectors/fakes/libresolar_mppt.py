@@ -1,13 +1,14 @@
-"""A Libre Solar MPPT-1210-HUS as seen from its serial port: all five generations, with their habits and traps.
+"""A fake Libre Solar MPPT-1210-HUS at the level of its serial port: all five generations, with their peculiarities.
 
-It answers from the same object table that the driver reads, run backwards, and prints numbers with the firmware's
-decimals: what is given to it at 0.01 V and A comes back exactly. What the world does not say is derived as the device
-would have it: a load where the battery discharges, a panel where it charges.
+It uses the driver's object table in reverse, and prints numbers with the firmware's decimals: a value given to it in
+steps of 0.01 V and A comes back exactly. Values that the world does not have are derived as the device would: a load
+when the battery discharges, a panel when it charges.
 
-Habits (docs/protocols/libresolar_mppt.md): bytes that arrive while it works are lost, from 0.5 on the whole line; 0.2
-prints "Received Request" before each answer, and an empty line for an unknown verb; a missing number is the bare word
-nan before 0.4 and null from then on; a wrong password is answered like a right one; battery settings that contradict
-each other are taken and silently put back; a reset forgets the publication switch, the day's energies and the rights.
+Peculiarities (docs/protocols/libresolar_mppt.md): bytes that arrive while it works are lost, from 0.5 on the whole
+line. 0.2 prints "Received Request" before each response, and an empty line for an unknown verb. A missing number is the
+bare word nan before 0.4 and null from then on. A wrong password gets the response of a right one. Battery settings that
+contradict each other are accepted and silently restored. A reset clears the publication switch, the day's energies and
+the access rights.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ PUBLISHED = (
     *("solar.energy_today_wh", "load.energy_today_wh", "battery.charged_today_wh", "battery.discharged_today_wh"),
     "battery.discharged_since_full_ah",
 )
-"""What v20 and later publish as they come."""
+"""What v20 and later publish by default."""
 PUBLISHED_0_2 = (
     *("charger.uptime_s", "battery.voltage_v", "solar.voltage_v", "battery.current_a", "load.current_a"),
     *("solar.current_a", "battery.temperature_degc", "charger.temperature_degc", "charger.mosfet_temperature_degc"),
@@ -58,16 +59,16 @@ _MEMBERS = {"0.3": "pub/serial/IDs", "0.4": "serial", "0.5": "mSerial", "0.6": "
 _CHANNELS = {"0.3": ("pub", "serial", "can"), "0.4": (".pub", "serial", "can"), "0.5": ("_Pub", "mSerial", "mCAN")}
 _RESET = frozenset({"exec/reset", "rpc/x-reset", "Device/xReset"})
 _FREE = re.compile(r"(input|conf)/|.*/[sw][A-Z]")
-"""What anybody may write."""
+"""Objects that can be written without a password."""
 _PROTECTED = re.compile(r"(rec|cal)/|.*/p[A-Z]")
-"""What only the maker may write."""
+"""Objects that can be written only with the manufacturer's password."""
 _STORED = re.compile(r"conf/|.*/s[A-Z]")
 _LONGEST_PASSWORD = 10
 
 
 @dataclass(frozen=True, slots=True)
 class FakeMpptOptions:
-    """Which device it is."""
+    """Variant and settings of the device."""
 
     generation: Literal["0.2", "0.3", "0.4", "0.5", "0.6"] = field(default="0.3", metadata={"help": "of the firmware"})
     names_2022: bool = field(default=False, metadata={"help": "0.5 with the names of the builds of 2022"})
@@ -89,7 +90,7 @@ class FakeMpptOptions:
 
 
 class ParsedRequest(NamedTuple):
-    """One line, taken apart."""
+    """One request line, split into its parts."""
 
     verb: str
     path: str
@@ -101,7 +102,7 @@ class ParsedRequest(NamedTuple):
 
 
 class FakeMppt:
-    """The device. Time is the caller's; `restart` is what its reset button does."""
+    """The device. The caller supplies the time; `restart` is the reset button."""
 
     def __init__(self, world: World, options: FakeMpptOptions) -> None:
         self._options = options
@@ -113,11 +114,11 @@ class FakeMppt:
         self._start(0.0)
 
     def _place(self, item: Item) -> tuple[str, str]:
-        """Return where this build has the object: the name of 2022 is the last one."""
+        """Return the place of the object in this build: the last one is that of 2022."""
         return places(item, self._generation)[-1 if self._options.names_2022 else 0]
 
     def _start(self, now_s: float) -> None:
-        """Be as after power-up."""
+        """Set the state after power-up."""
         on = self._options.publications
         self._publishes = self._generation != "0.2" and not self._options.shell if on is None else on
         self._published = [s for s in (PUBLISHED_0_2 if self._generation == "0.2" else PUBLISHED) if s in self._items]
@@ -128,21 +129,21 @@ class FakeMppt:
         self._skips_line = False
 
     def restart(self, now_s: float) -> None:
-        """Do a reset."""
+        """Reset the device."""
         self._plant.restart(now_s)
         self._start(now_s)
 
-    # ---- the wire
+    # ---- serial line
 
     def connected(self, now_s: float, channel: str = "") -> None:
-        """Nothing changes: a serial device does not notice."""
+        """Do nothing: a serial device does not detect a new connection."""
 
     def next_tick_s(self) -> float:
-        """Return when its next second is over."""
+        """Return when its current second ends."""
         return self._next_s
 
     def tick(self, now_s: float) -> Sequence[Out]:
-        """Return the publication of the next second that is over; none where the world has a gap."""
+        """Return the publication of the next second that has ended; none in a gap of the world."""
         if now_s < self._next_s:
             return ()
         due_s = self._next_s
@@ -154,7 +155,7 @@ class FakeMppt:
         return (Out(self._publication(values), due_s),) if self._publishes else ()
 
     def receive(self, data: bytes, now_s: float, channel: str = "") -> Sequence[Out]:
-        """Return the answer to the first whole request; what comes while it works on it is lost."""
+        """Return the response to the first whole request; bytes that arrive while it works are lost."""
         if now_s < self._busy_until_s:
             self._lose(data)
             return ()
@@ -175,12 +176,12 @@ class FakeMppt:
         return ()
 
     def _lose(self, data: bytes) -> None:
-        """Lose bytes; from 0.5 on with them the rest of their line."""
+        """Lose bytes; from 0.5 on also the rest of their line."""
         if data and self._generation in ("0.5", "0.6"):
             self._skips_line = not data.endswith(b"\n")
             self._line = b""
 
-    # ---- how it prints
+    # ---- formatting
 
     def _publication(self, values: Mapping[str, float | None]) -> bytes:
         members = {self._places[s]: self._print(s, values.get(s)) for s in self._published}
@@ -203,17 +204,17 @@ class FakeMppt:
         return f"{value / item.scale:.{item.digits}f}"
 
     def _status(self, code: int, code_0_2: int, payload: str = "") -> str:
-        """Return a whole answer, in the generation's own codes."""
+        """Return a whole response, with the generation's own codes."""
         rest = f" {payload}" if payload else ""
         if self._generation == "0.2":
             return f":{code_0_2} {STATUS_0_2[code_0_2]}.{rest}\n"
         phrase = "" if self._generation == "0.6" else f" {STATUS[code]}."
         return f":{code:02X}{phrase}{rest}\n"
 
-    # ---- what it answers
+    # ---- responses
 
     def respond(self, line: str, now_s: float) -> tuple[str, float]:
-        """Return what it prints, "" for nothing, and how long it takes."""
+        """Return what it prints ("" for nothing), and how long that takes in s."""
         debug = self._generation == "0.2" if self._options.debug_text is None else self._options.debug_text
         debug = debug and not self._options.shell
         text = f"Received Request ({len(line)} bytes): {line}\n" if debug else ""
@@ -229,7 +230,7 @@ class FakeMppt:
         return text + self._answer(request, now_s), self._options.store_s if stores else self._options.reply_s
 
     def _answer(self, request: ParsedRequest, now_s: float) -> str:
-        """Return the answer to a request with a verb that this generation has."""
+        """Return the response to a request with a verb that this generation has."""
         if not request.ok:
             return self._status(0xA0, 35)
         if request.verb == "!" and request.path == AUTHENTICATION.get(self._generation):
@@ -261,7 +262,7 @@ class FakeMppt:
         return self._read(request.path, request.payload or None, now_s)
 
     def _members(self, group: str) -> list[str]:
-        """Return the names in a group; the builds of 2022 have their node's name at the root."""
+        """Return the names in a group; the builds of 2022 have the name of their node at the root."""
         where, names = IDENTITY[self._generation]
         own = list(names[1:] if self._options.names_2022 else names) if group == where else []
         if group == "":
@@ -275,7 +276,7 @@ class FakeMppt:
         return self._status(0x85, 0, _array(f'"{name}"' for name in members)) if members else self._status(0xA4, 33)
 
     def _read(self, path: str, wanted: Json, now_s: float) -> str:
-        """Return all members as an object, some as array, or one as bare value; `path` may name that one."""
+        """Return all members as an object, some as an array, or one as a bare value; `path` may name that one."""
         group, names = path, self._members(path)
         if not names and wanted is None:
             group, _, wanted = path.rpartition("/")
@@ -289,7 +290,7 @@ class FakeMppt:
         return self._status(0x85, 0, texts[wanted] if isinstance(wanted, str) else _array(texts.values()))
 
     def _texts(self, group: str, names: Iterable[str], now_s: float) -> dict[str, str]:
-        """Return members as they are printed; the world is looked at only where one of them is measured."""
+        """Return members as they are printed; the world is called only if one of them is measured."""
         _, own = IDENTITY[self._generation]
         told = (self._options.serial, self._options.model, "0.7.1", self._options.firmware, "Libre Solar")
         identity = dict(zip(own, told, strict=True))
@@ -322,7 +323,7 @@ class FakeMppt:
         return self._status(0x84, 0)
 
     def _switch(self, request: ParsedRequest) -> str:
-        """Switch publications, where this build has the switch."""
+        """Switch publications, at the path that this build has for the switch."""
         path, name = SWITCHES[self._generation][-1 if self._options.names_2022 else 0]
         if request.path != path or not isinstance(request.payload, dict) or list(request.payload) != [name]:
             return self._status(0xA4, 34)
@@ -330,7 +331,7 @@ class FakeMppt:
         return self._status(0x84, 0)
 
     def _change_members(self, request: ParsedRequest) -> str:
-        """List, add to or remove from what is published."""
+        """List the published members, add one, or remove one."""
         full = {full_name(self._generation, *place): signal for signal, place in self._places.items()}
         if request.verb == "?":
             names = {signal: name for name, signal in full.items()}
@@ -344,7 +345,7 @@ class FakeMppt:
         return self._status(0x81, 0)
 
     def _authenticate(self, password: Json) -> str:
-        """Take a password; a wrong one takes rights away, and only 0.2 says so."""
+        """Process a password; a wrong one removes access rights, and only 0.2 reports that."""
         if not isinstance(password, str) or len(password) > _LONGEST_PASSWORD:
             return self._status(0xAF, 35)
         rights = {self._options.expert_password: "expert", self._options.maker_password: "maker", "": "user"}
@@ -355,7 +356,7 @@ class FakeMppt:
 def _take_apart(line: str) -> ParsedRequest:
     path, blank, text = line[1:].partition(" ")
     try:
-        lenient = re.sub(r",(?=\s*[\]}]\s*$)", "", text)  # so is the firmware's reader; python-thingset relies on it
+        lenient = re.sub(r",(?=\s*[\]}]\s*$)", "", text)  # as the firmware's parser; python-thingset relies on it
         return ParsedRequest(line[0], path, bool(blank), json.loads(lenient) if blank else None, True)
     except ValueError:
         return ParsedRequest(line[0], path, True, None, False)
@@ -370,7 +371,7 @@ def _array(texts: Iterable[str]) -> str:
 
 
 def make(world: World, options: FakeMpptOptions) -> Fake:
-    """Return the device, behind a shell if that is wanted."""
+    """Return the device, behind a shell if that is configured."""
     fake = FakeMppt(world, options)
     return ZephyrShell(fake, log_lines=bool(options.debug_text)) if options.shell else fake
 

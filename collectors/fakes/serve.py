@@ -1,10 +1,10 @@
-"""Fakes on their wires: one thread, any number of instruments, stopped at any time.
+"""Serve fakes on their wires: one thread, any number of instruments, can be stopped at any time.
 
-    world -> Witness -> fake -> Mischief -> wire ~ collector
+    world -> SentObserver -> fake -> FaultInjector -> wire ~ collector
 
-What each fake sent is remembered (`Station.sent`), so that a run can show that all of it was kept: one entry for
-every message that carries measured values, with the CLOCK_BOOTTIME at which it was on the wire and whether a fault
-had touched it.
+`Station.sent` records what each fake sent, so that a run can prove that all of it was stored: one entry for every
+message that carries measured values, with the CLOCK_BOOTTIME at which it was on the wire and whether a fault changed
+it.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from collectors.fakes.faults import Fault, FaultedBytes, FaultInjector
 from collectors.fakes.wires import MAX_UNSENT, PtyWire, TcpWire, Wire
 
 LOOK_S = 0.02
-"""How often a serial line that nobody has open is looked at."""
+"""Interval in s at which a serial line that no program has open is checked."""
 LONGEST_WAIT_S = 0.5
 SPACING = 1.1
-"""Between two messages that are both late: a little more than the line needs, or who reads both at once, and takes the
-line's time off, would find the second before the first."""
+"""Minimum distance of two late messages, in transmission times. It is above 1: a collector that reads both at once and
+subtracts the transmission time would otherwise stamp the second before the first."""
 MOST_WAITING = 1000
-"""Pieces on their way: with more, the fake is not asked to say anything by itself."""
+"""Pieces waiting for transmission; with more, the fake's `tick` is not called."""
 
 
 class _Watched(Mapping[str, float | None]):
-    """Values that remember which of them were used."""
+    """Values that record which of them were used."""
 
     def __init__(self, values: Mapping[str, float | None], used: set[str]) -> None:
         self._values = values
@@ -59,7 +59,7 @@ class _Watched(Mapping[str, float | None]):
 
 
 class SentObserver:
-    """A world that knows whether a message was made of what it said."""
+    """A world that records whether a message was made from its values."""
 
     def __init__(self, world: World, counted: frozenset[str]) -> None:
         """`counted`: a message that uses any of these keys is a sample; empty: any key."""
@@ -68,7 +68,7 @@ class SentObserver:
         self._used: set[str] = set()
 
     def __call__(self, time_s: float) -> Mapping[str, float | None]:
-        """Return what is true at this time."""
+        """Return the true values at this time."""
         return _Watched(self._world(time_s), self._used)
 
     def gave(self) -> bool:
@@ -79,21 +79,21 @@ class SentObserver:
 
 
 class SentLog:
-    """When each message that carries measured values went out, and whether a fault touched it or the one before."""
+    """When each message with measured values was sent, and whether a fault changed it or the message before it."""
 
     def __init__(self) -> None:
         self.boottime_ns = array("q")
         self.harmed = bytearray()
         self.marks = array("q")
-        """What `Station.mark` said when the message was made."""
+        """The value of `Station.mark` when the message was made."""
         self.connected_ns = array("q")
         """When a collector opened the line."""
         self.gone_ns = array("q")
-        """When it was seen that nobody has it open any more."""
+        """When it was detected that the collector had closed the line."""
         self._tail_harmed = False
 
     def add(self, boottime_ns: int, harmed: bool, mark: int) -> None:
-        """Note one message. A spoilt one may take the next with it (a lost line end), so that counts as harmed, too."""
+        """Add a message. A changed message may spoil the next one (lost line end), so that counts as harmed, too."""
         self.boottime_ns.append(boottime_ns)
         self.marks.append(mark)
         self.harmed.append(harmed or self._tail_harmed)
@@ -104,14 +104,14 @@ class SentLog:
         return [at_ns for at_ns, is_harmed in zip(self.boottime_ns, self.harmed, strict=False) if is_harmed]
 
     def spoil(self) -> None:
-        """Note that a message without measured values was spoilt: the turn that it belongs to may fail for it."""
+        """Record that a message without measured values was changed: the poll cycle that it belongs to may fail."""
         if self.harmed:
             self.harmed[-1] = True
         self._tail_harmed = True
 
 
 class _Waiting(NamedTuple):
-    """Bytes on their way to the collector."""
+    """Bytes that wait for transmission to the collector."""
 
     at_s: float
     order: int
@@ -124,7 +124,7 @@ class _Waiting(NamedTuple):
     measured: bool
     """Whether the message has measured values."""
     harmed: bool
-    """Whether a fault touched the message."""
+    """Whether a fault changed the message."""
     mark: int
 
 
@@ -140,16 +140,16 @@ class Station:
         seed: int = 0,
         counted: frozenset[str] = frozenset(),
     ) -> None:
-        """`counted`: keys of the world that make a message a sample; none: any."""
+        """`counted`: keys of the world that make a message a sample; empty: any key."""
         self.name = name
         self.sent = SentLog()
         self.mischief = FaultInjector(seed)
         self.lost_bytes = 0
-        """Bytes for which the wire had no room because the collector did not fetch what came before."""
+        """Bytes that did not fit on the wire because the collector had not read the earlier ones."""
         self.mark: Callable[[], int] = lambda: 0
-        """Asked when a message is made: what of the world it is about."""
+        """Called when a message is made: returns which part of the world the message is about."""
         self.on_sent: Callable[[int], None] = lambda _mark: None
-        """Called with the mark right after a message with measured values has gone out whole."""
+        """Called with the mark directly after a message with measured values was sent completely."""
         self.wire: Wire
         self._witness = SentObserver(world, counted)
         self._fake: Fake = kind.make(self._witness, options)
@@ -163,19 +163,19 @@ class Station:
         self._unanswered: tuple[bytes, str] | None = None
 
     def attach(self, wire: Wire, now_s: Callable[[], float]) -> None:
-        """Hang it on its wire and start."""
+        """Connect it to its wire and start."""
         self.wire, self._now_s = wire, now_s
         wire.plug()
 
     def connected(self, channel: str) -> None:
-        """A collector has opened the wire."""
+        """Note that a collector has opened the wire."""
         self._unanswered = None
         self._opened_ns[channel] = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self.sent.connected_ns.append(self._opened_ns[channel])
         self._fake.connected(self._now_s(), channel)
 
     def heard(self, data: bytes, channel: str) -> None:
-        """Bytes came from the collector."""
+        """Process bytes from the collector."""
         now_s = self._now_s()
         clear = data if self.wire.is_clear() else self.mischief.noise(len(data))
         answers = self._fake.receive(clear, now_s, channel)
@@ -183,13 +183,13 @@ class Station:
         self._enqueue(answers, now_s)
 
     def ask_again(self) -> None:
-        """Let the fake answer what it did not answer before: the world may have a value for it now."""
+        """Repeat a request that the fake did not respond to: the world may have a value for it now."""
         if self._unanswered:
             data, channel = self._unanswered
             self.heard(data, channel)
 
     def turn(self, now_s: float) -> float:
-        """Do what is due now; return when to be called next at the latest."""
+        """Do what is due; return the latest time of the next call."""
         self._plug_or_unplug(now_s)
         self._note_leaving()
         waits = [now_s + LONGEST_WAIT_S]
@@ -223,7 +223,7 @@ class Station:
             self.wire.plug()
 
     def _enqueue(self, outs: Sequence[Out], now_s: float) -> None:
-        """Send these through the faults and, on a serial line, at the line's speed."""
+        """Send these messages through the faults and, on a serial line, at the line's speed."""
         measured, mark = self._witness.gave(), self.mark()
         for i, out in enumerate(outs):
             start_s = max(now_s, out.at_s, self._busy_until_s.get(out.channel, 0.0))
@@ -246,13 +246,13 @@ class Station:
                 heappush(self._queue, waiting)
 
     def _spoil(self, data: bytes, now_s: float) -> tuple[list[FaultedBytes], bool]:
-        """Return what is left of a message, in at least one piece, and whether a fault touched it."""
+        """Return the remaining pieces of a message, at least one, and whether a fault changed it."""
         clear = data if self.wire.is_clear() else self.mischief.noise(len(data))
         pieces = self.mischief.spoil(clear, now_s) or [FaultedBytes(b"", 0.0)]
         return pieces, b"".join(p.data for p in pieces) != data or self.mischief.on("delay", now_s) is not None
 
     def _deliver(self, now_s: float) -> float:
-        """Write what is due; return when the next piece is. A late piece still takes its time on the wire."""
+        """Write what is due; return when the next piece is due. A late piece still needs its transmission time."""
         while self._queue:
             due = self._queue[0]
             at_s = max(due.at_s, self._wire_free_s + SPACING * len(due.data) * self.wire.byte_time_s)
@@ -264,7 +264,7 @@ class Station:
             began_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - round((self._now_s() - due.began_s) * 1e9)
             self.lost_bytes += self.wire.write(due.data, due.channel)
             self._wire_free_s = self._now_s()
-            if due.is_sample:  # what was on its way when the line was opened is as good as said then
+            if due.is_sample:  # a piece that waited when the line was opened counts as sent then
                 self.sent.add(max(began_ns, self._opened_ns[due.channel]), due.harmed, due.mark)
                 self.on_sent(due.mark)
             elif due.harmed and not due.measured:
@@ -273,10 +273,10 @@ class Station:
 
 
 class Server:
-    """Any number of stations in one loop. `run` blocks; `call` and `stop` may come from other threads."""
+    """Any number of stations in one loop. `run` blocks; `call` and `stop` may be called from other threads."""
 
     def __init__(self, each_turn: Callable[[float], float] | None = None) -> None:
-        """`each_turn` is given the time before every turn and returns when it wants the next one at the latest."""
+        """`each_turn` is called with the time before every pass and returns the latest time of its next call."""
         self.stations: dict[str, Station] = {}
         self._selector = selectors.DefaultSelector()
         self._each_turn = each_turn
@@ -287,16 +287,16 @@ class Server:
         self._selector.register(self._bell, selectors.EVENT_READ, self._answer_bell)
 
     def now_s(self) -> float:
-        """Return the time since the server was made."""
+        """Return the time in s since the server was created."""
         return time.monotonic() - self._start_s
 
     def add_pty(self, station: Station, path: Path, line: Line) -> Station:
-        """Serve it on a pseudo-terminal that is always found at `path`."""
+        """Serve it on a pseudo-terminal whose path is always `path`."""
         wire = PtyWire(path, line, self._selector, station.connected, station.heard)
         return self._add(station, wire)
 
     def add_tcp(self, station: Station, ports: Mapping[str, int]) -> Station:
-        """Serve it on loopback, each channel on its port (0: a free one); LinkBusy when a port is taken."""
+        """Serve it on loopback, each channel on its port (0: a free one). Raise LinkBusy if a port is in use."""
         wire = TcpWire(ports, self._selector, station.connected, station.heard)
         return self._add(station, wire)
 
@@ -306,11 +306,11 @@ class Server:
         return station
 
     def misbehave(self, target: str, fault: Fault) -> None:
-        """Plan a fault for the station named `target`; its start is on this server's clock."""
+        """Add a fault for the station named `target`; its start is on this server's clock."""
         self.call(lambda: self.stations[target].mischief.add(fault))
 
     def call(self, action: Callable[[], None]) -> None:
-        """Have this done in the server's own thread, soon."""
+        """Run this in the server's thread soon."""
         self._calls.put(action)
         os.eventfd_write(self._bell, 1)
 
@@ -330,7 +330,7 @@ class Server:
             wait_s = max(0.0, min(*waits, until_s) - self.now_s())
             for key, _ in self._selector.select(wait_s):
                 current = self._selector.get_map().get(key.fileobj)
-                if current and current.data == key.data:  # an earlier event of this batch may have closed it
+                if current and current.data == key.data:  # an earlier event of this pass may have closed it
                     key.data()
 
     def _answer_bell(self) -> None:
@@ -342,7 +342,7 @@ class Server:
             pass
 
     def close(self) -> None:
-        """Take every fake away. Only when `run` is over."""
+        """Disconnect every fake. Call it only after `run` has returned."""
         for station in self.stations.values():
             station.wire.unplug()
         self._selector.close()
@@ -351,9 +351,9 @@ class Server:
 
 @contextmanager
 def serving(server: Server) -> Iterator[Server]:
-    """Serve in a thread of its own for the length of a with-block, and clean up behind it.
+    """Serve in a separate thread during a with-block, and clean up afterwards.
 
-    What ended the serving too early is raised when the block ends.
+    An error that ended the serving is raised when the block ends.
     """
     with ThreadPoolExecutor(1, "fakes") as pool:
         run = pool.submit(server.run)

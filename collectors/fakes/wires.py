@@ -1,7 +1,7 @@
-"""What a fake hangs on: a pseudo-terminal under a stable name, or TCP ports on loopback.
+"""The wire of a fake: a pseudo-terminal under a stable name, or TCP ports on loopback.
 
-A wire can be unplugged and plugged in again. It never blocks and holds at most MAX_UNSENT bytes per channel that
-the collector has not fetched; what is beyond is lost and counted, as in a real adapter.
+A wire can be unplugged and plugged in again. It never blocks, and holds at most MAX_UNSENT bytes per channel that the
+collector has not read; bytes beyond that are lost and counted, as in a real adapter.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ READ_SIZE = 65536
 OnConnect = Callable[[str], None]
 """Called with the channel when a collector opens it."""
 OnBytes = Callable[[bytes, str], None]
-"""Called with what arrived, and the channel."""
+"""Called with the bytes that arrived, and the channel."""
 
 
 class Wire(Protocol):
     """One way to reach a fake."""
 
     byte_time_s: float
-    """Time that one byte takes on the wire."""
+    """Transmission time of one byte in s."""
 
     @property
     def link(self) -> str:
@@ -41,15 +41,15 @@ class Wire(Protocol):
         ...
 
     def plug(self) -> None:
-        """Make it reachable; nothing happens when it is."""
+        """Make it reachable; no effect if it is reachable."""
         ...
 
     def unplug(self) -> None:
-        """Take it away, as a pulled cable does; nothing happens when it is away."""
+        """Make it unreachable, like a pulled cable; no effect if it is unreachable."""
         ...
 
     def hold(self) -> None:
-        """Let another program have it."""
+        """Let another program open it."""
         ...
 
     def release(self) -> None:
@@ -57,7 +57,7 @@ class Wire(Protocol):
         ...
 
     def look(self) -> bool:
-        """Notice who came; return whether it wants to be asked again soon."""
+        """Detect new connections; return whether `look` must be called again soon."""
         ...
 
     def is_open(self, channel: str = "") -> bool:
@@ -69,7 +69,7 @@ class Wire(Protocol):
         ...
 
     def write(self, data: bytes, channel: str = "") -> int:
-        """Take bytes for the collector; return how many of them were lost for want of room."""
+        """Write bytes for the collector; return how many of them were lost because the buffer was full."""
         ...
 
     def unsent(self) -> int:
@@ -78,7 +78,7 @@ class Wire(Protocol):
 
 
 class _Pipe:
-    """One open file descriptor in the selector, with what could not be written yet."""
+    """One open file descriptor in the selector, with the bytes that could not be written yet."""
 
     def __init__(self, selector: selectors.BaseSelector, fd: int, on_ready: Callable[[], None]) -> None:
         self.fd = fd
@@ -92,27 +92,27 @@ class _Pipe:
         self._on_ready()
 
     def write(self, data: bytes) -> int:
-        """Take what fits; return how many bytes did not."""
+        """Write the bytes that fit; return how many did not."""
         room = MAX_UNSENT - len(self.unsent)
         self.unsent += data[:room]
         self.flush()
         return max(0, len(data) - room)
 
     def flush(self) -> None:
-        """Write what the kernel takes now; ask to be woken for the rest."""
+        """Write what the kernel accepts now; wait for the selector to write the rest."""
         try:
             while self.unsent:
                 del self.unsent[: os.write(self.fd, self.unsent)]
         except BlockingIOError:
             pass
-        except OSError:  # the collector went away; the next read says so
+        except OSError:  # the collector closed it; the next read reports that
             self.unsent.clear()
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.unsent else 0)
         if self._selector.get_key(self.fd).events != events:
             self._selector.modify(self.fd, events, self._ready)
 
     def read(self) -> bytes | None:
-        """Return what arrived, b"" when nothing did, None when the other end has closed."""
+        """Return the bytes that arrived, b"" if there are none, None if the other end has closed."""
         try:
             return os.read(self.fd, READ_SIZE) or None
         except BlockingIOError:
@@ -121,7 +121,7 @@ class _Pipe:
             return None
 
     def drop(self) -> None:
-        """Leave the selector."""
+        """Unregister from the selector."""
         self._selector.unregister(self.fd)
 
 
@@ -147,7 +147,7 @@ class PtyWire:
         return f"serial:{self.path}"
 
     def plug(self) -> None:
-        """Make a new pseudo-terminal under the name."""
+        """Create a new pseudo-terminal under the name."""
         if self._master is not None:
             return
         self._master, slave = os.openpty()
@@ -157,7 +157,7 @@ class PtyWire:
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(os.ttyname(slave))
         fresh.replace(self.path)
-        os.close(slave)  # opened and closed once, the master reports a hang-up until a collector comes
+        os.close(slave)  # after one open and close, the master reports a hang-up until a collector opens the slave
 
     def unplug(self) -> None:
         """Close the pseudo-terminal and remove the name."""
@@ -169,7 +169,7 @@ class PtyWire:
         self._master = None
 
     def hold(self) -> None:
-        """Plug it in anew and open it before a collector can, exclusively and with a lock, as good programs do."""
+        """Plug it in again and open it before a collector can, exclusively and with a lock, as good programs do."""
         if self._holder is not None:
             return
         self.unplug()
@@ -179,7 +179,7 @@ class PtyWire:
         fcntl.ioctl(self._holder, termios.TIOCEXCL)
 
     def release(self) -> None:
-        """Let the other program leave."""
+        """Close it as the other program."""
         if self._holder is None:
             return
         fcntl.ioctl(self._holder, termios.TIOCNXCL)
@@ -187,7 +187,7 @@ class PtyWire:
         self._holder = None
 
     def look(self) -> bool:
-        """Notice whether a collector has opened it; True while none has."""
+        """Detect whether a collector has opened it; return True while none has."""
         if self._master is None or self._holder is not None or self._pipe is not None:
             return self._holder is not None
         poll = select.poll()
@@ -207,7 +207,7 @@ class PtyWire:
         return self._master is None or self._speed is None or termios.tcgetattr(self._master)[5] == self._speed
 
     def write(self, data: bytes, channel: str = "") -> int:
-        """Take bytes for the collector; return how many were lost."""
+        """Write bytes for the collector; return how many were lost."""
         return self._pipe.write(data) if self._pipe and channel == "" else len(data)
 
     def unsent(self) -> int:
@@ -230,10 +230,10 @@ class PtyWire:
             self._forget_settings()
 
     def _forget_settings(self) -> None:
-        """Leave no collector's settings to the next: it must make its own.
+        """Reset the line settings, so that the next collector must make its own.
 
-        Nor could it always make the same again: with a parity, which a pseudo-terminal does not keep, setting what is
-        set already is an error (EINVAL from tcsetattr, glibc 2.36).
+        It could not always repeat the earlier ones: with a parity, which a pseudo-terminal does not keep, setting what
+        is set already is an error (EINVAL from tcsetattr, glibc 2.36).
         """
         assert self._master is not None
         settings = termios.tcgetattr(self._master)
@@ -242,7 +242,7 @@ class PtyWire:
 
 
 class TcpWire:
-    """Loopback TCP, one port per channel. A new connection replaces the one before."""
+    """Loopback TCP, one port per channel. A new connection replaces the previous one."""
 
     byte_time_s = 0.0
 
@@ -250,7 +250,7 @@ class TcpWire:
         self, ports: Mapping[str, int], selector: selectors.BaseSelector, on_connect: OnConnect, on_bytes: OnBytes
     ) -> None:
         self.ports = dict(ports)
-        """Channel to port; 0 takes a free one, which then stays the same."""
+        """Channel to port; 0 selects a free one, which then stays the same."""
         self._selector = selector
         self._on_connect = on_connect
         self._on_bytes = on_bytes
@@ -265,7 +265,7 @@ class TcpWire:
         return f"tcp:127.0.0.1:{self.ports['']}" + (f"?{extra}" if extra else "")
 
     def plug(self) -> None:
-        """Listen on every port; LinkBusy when one is taken."""
+        """Listen on every port. Raise LinkBusy if one is in use."""
         for channel, port in self.ports.items():
             if channel in self._listeners:
                 continue
@@ -279,7 +279,7 @@ class TcpWire:
             self._selector.register(listener, selectors.EVENT_READ, lambda channel=channel: self._accept(channel))
 
     def unplug(self) -> None:
-        """Stop listening, then close every connection: who notices the one finds the other done."""
+        """Stop listening, then close every connection, so that no client can reconnect in between."""
         for listener in self._listeners.values():
             self._selector.unregister(listener)
             listener.close()
@@ -288,14 +288,14 @@ class TcpWire:
             self._hang_up(channel)
 
     def hold(self) -> None:
-        """ConfigError: a network device serves several programs at once."""
+        """Raise ConfigError: a network device serves several programs at once."""
         raise ConfigError(f"{self.link}: a TCP port cannot be held by another program; use unplug or silence")
 
     def release(self) -> None:
-        """Nothing is ever held."""
+        """Do nothing: a TCP wire is never held."""
 
     def look(self) -> bool:
-        """Return False: the selector says when somebody comes."""
+        """Return False: the selector reports new connections."""
         return False
 
     def is_open(self, channel: str = "") -> bool:
@@ -303,11 +303,11 @@ class TcpWire:
         return channel in self._pipes
 
     def is_clear(self) -> bool:
-        """Return True: there is no line to set."""
+        """Return True: there are no line settings."""
         return True
 
     def write(self, data: bytes, channel: str = "") -> int:
-        """Take bytes for the collector; return how many were lost."""
+        """Write bytes for the collector; return how many were lost."""
         pipe = self._pipes.get(channel)
         return pipe.write(data) if pipe else len(data)
 
@@ -318,7 +318,7 @@ class TcpWire:
     def _accept(self, channel: str) -> None:
         try:
             connection, _ = self._listeners[channel].accept()
-        except (BlockingIOError, ConnectionAbortedError):  # it was gone again before we came
+        except (BlockingIOError, ConnectionAbortedError):  # the client closed the connection before it was accepted
             return
         self._hang_up(channel)
         connection.setblocking(False)

@@ -1,6 +1,6 @@
-"""What the EA EL 3000 A and B loads share.
+"""Code shared by the drivers of the EA EL 3000 A and B loads.
 
     load         readings and identity of an electronic load        telegram     EA's binary object telegrams
 
-Not an instrument: names that begin with an underscore are not discovered.
+This package is not an instrument: names that begin with an underscore are not discovered.
 """

@@ -1,4 +1,4 @@
-"""What the two generations of EA electronic loads have in common. Both are only ever read: nothing here can set."""
+"""Code common to both generations of EA electronic loads. It only reads: it contains no command that sets anything."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LoadOptions:
     )
 
     def __post_init__(self) -> None:
-        """Refuse what no such device allows."""
+        """Reject values that no such device allows."""
         for key, low, high in (("pause_s", 0.0, 10.0), ("timeout_s", 0.001, 60.0), ("battery_min_v", 0.0, 1000.0)):
             if not low <= getattr(self, key) <= high:
                 raise ValueError(f"{key}: expected {low:g} to {high:g}, got {getattr(self, key):g}")
@@ -40,7 +40,7 @@ class LoadOptions:
 
 
 def insist(ask: Ask, retries: int) -> Dialogue[Reply]:
-    """Return the answer, asking again after silence or garbage; the last NoReply or FrameError after that."""
+    """Return the response, repeating the request after NoReply or FrameError; raise the last of them."""
     while True:
         try:
             reply: Reply = yield ask
@@ -53,14 +53,14 @@ def insist(ask: Ask, retries: int) -> Dialogue[Reply]:
 
 
 class LoadReport:
-    """Makes the outputs of a turn, and remembers the Ah counter from one to the next."""
+    """Builds the outputs of a poll cycle and keeps the Ah counter from one cycle to the next."""
 
     def __init__(self, options: LoadOptions) -> None:
         self._options = options
         self._charge_ah: Value = None
 
     def outputs(self, values: Mapping[str, Value], boottime_ns: int, events: Sequence[Event]) -> list[Output]:
-        """Return the readings of `load` and, where wanted, `battery`, then what happened."""
+        """Return the readings of `load` and, if configured, `battery`, followed by the events."""
         step_ah, restart = charge_step(self._charge_ah, values.get("charge_ah"))
         self._charge_ah = values.get("charge_ah")
         step = {} if step_ah is None else {"charge_step_ah": step_ah}
@@ -71,7 +71,7 @@ class LoadReport:
 
 
 def charge_step(before_ah: Value, now_ah: Value) -> tuple[Value, Event | None]:
-    """Return what an Ah counter rose by, or None and an event where it fell. When it restarts is not documented."""
+    """Return the increase of an Ah counter, or None and an event if it decreased. Its reset is not documented."""
     if before_ah is None or now_ah is None:
         return None, None
     if now_ah < before_ah:
@@ -80,14 +80,14 @@ def charge_step(before_ah: Value, now_ah: Value) -> tuple[Value, Event | None]:
 
 
 def battery_reading(load: Mapping[str, Value], boottime_ns: int, open_at_or_below_v: float) -> Reading:
-    """Return the battery as the load sees it: its current with the sign turned, its voltage while it is connected.
+    """Return the battery's values as the load measures them: current with inverted sign, and voltage while connected.
 
-    With the input off the terminals read 0 V (recorded on an EL 3160-60A), which says nothing about the battery.
+    With the input off the terminals read 0 V (recorded on an EL 3160-60A), which is not the battery's voltage.
     """
     values: dict[str, Value] = {}
     voltage_v, current_a = load.get("voltage_v"), load.get("current_a")
     if voltage_v is not None and voltage_v > open_at_or_below_v:
         values["voltage_v"] = voltage_v
     if current_a is not None:
-        values["current_a"] = 0.0 - current_a  # not -current_a, which makes a minus zero
+        values["current_a"] = 0.0 - current_a  # `-current_a` would give −0.0 for 0.0
     return Reading("battery", boottime_ns, values)

@@ -1,16 +1,17 @@
-"""Object telegrams of EA Elektro-Automatik, as EL 3000 A, EL 9000 A and PS 2000 B speak them.
+"""Object telegrams of EA Elektro-Automatik, as used by EL 3000 A, EL 9000 A and PS 2000 B.
 
     SD  DN  OBJ  DATA (0 to 16)  CS CS
 
     SD    bits 7-6  01 query, 10 answer, 11 send      bit 5  cast      bit 4  1 = from the computer
-          bits 3-0  number of data bytes minus 1; a query carries no data and says the length it expects
-    DN    device node; asked as 0 it still answers with its own, so it is not compared
+          bits 3-0  number of data bytes minus 1; a query carries no data and states the length that it expects
+    DN    device node; a device addressed as 0 still answers with its own node, so it is not compared
     OBJ   object number; 0xFF is an error or acknowledgement, whose one data byte is the code
     CS    sum of all bytes before it modulo 65536, high byte first
 
-Errors come with SD 0x80 (PS 2000 B guide) or 0xC0 (captured from an EL 3160-60A). For strings the length that a query
-expects is not looked at; for numbers a wrong one is answered with error 08.
-Sources: EA interface-card manual 2007, PS 2000 B programming guide 2014, captures of an EL 3160-60A.
+Errors come with SD 0x80 (PS 2000 B guide) or 0xC0 (captured from an EL 3160-60A). For strings the device ignores the
+length in a query; for numbers it answers a wrong length with error 08.
+Sources: EA interface-card manual 2007, PS 2000 B programming guide 2014, captures of an EL 3160-60A; in this
+repository: docs/protocols/ea_el3000a.md §2.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ ERRORS = {
 
 
 class Telegram(NamedTuple):
-    """One whole and checked telegram."""
+    """One complete telegram with a correct checksum."""
 
     kind: int
     """QUERY, ANSWER or SEND."""
@@ -52,18 +53,18 @@ class Telegram(NamedTuple):
     node: int
     obj: int
     length: int
-    """Of the data; in a query, of the data expected in the answer."""
+    """Length of the data in bytes; in a query, the length expected in the answer."""
     data: bytes
 
 
 def build(start: int, node: int, obj: int, data: bytes) -> bytes:
-    """Return the telegram with its sum; `start` is the SD byte."""
+    """Return the telegram with its checksum; `start` is the SD byte."""
     body = bytes([start, node, obj]) + data
     return body + sum16(body).to_bytes(2, "big")
 
 
 def query(obj: int, length: int = 1, node: int = 0) -> bytes:
-    """Return the question for an object of `length` bytes."""
+    """Return the query for an object of `length` bytes."""
     return build(QUERY << 6 | CAST | FROM_PC | length - 1, node, obj, b"")
 
 
@@ -73,7 +74,7 @@ def answer(obj: int, data: bytes, node: int) -> bytes:
 
 
 def take(buffer: bytes) -> Cut | None:
-    """Return the first telegram of any kind and direction as a Telegram, or None until it is whole."""
+    """Return the first telegram of any kind and direction as a Telegram, or None while it is incomplete."""
     if not buffer:
         return None
     start = buffer[0]
@@ -91,9 +92,9 @@ def take(buffer: bytes) -> Cut | None:
 
 
 def answer_to(obj: int, length: int | None) -> Cutter:
-    """Return what cuts the answer about an object (any length: None), or an error telegram, and nothing else.
+    """Return a cutter that accepts an answer about the object (`length` None: any length) or an error telegram only.
 
-    The header must fit before the sum counts, so that noise which looks like a long telegram holds up nothing.
+    The header is compared before the checksum, so that noise that looks like a long telegram does not delay an answer.
     """
 
     def cut(buffer: bytes) -> Cut | None:
@@ -126,5 +127,5 @@ def _is_from_device(start: int) -> bool:
 
 
 def _rubbish(buffer: bytes) -> int:
-    """Return how many bytes stand before the next one that could start an answer, at least 1."""
+    """Return the number of bytes before the next byte that can start an answer, at least 1."""
     return next((i for i in range(1, len(buffer)) if _is_from_device(buffer[i])), len(buffer))

@@ -1,16 +1,16 @@
-"""LabJack T7: analog inputs, asked once per period or streamed at up to 100 ksamples/s and kept as bins.
+"""LabJack T7: analog inputs, read once per period or streamed at up to 100 ksamples/s and reduced to bins.
 
     sample    read AIN registers (volts, calibrated by the device), scale, one reading per measurement and period
     stream    start a stream, cut whole packets, count scans, reduce to bins, stamp by the fitted clock
 
-Settings (range, negative input, resolution, settling) live in the device's memory and are gone after a power cycle,
-while it goes on answering. So they are written and read back at every open, and in sample mode every turn also reads
-SYSTEM_TIMER_20HZ *after* the inputs: a timer behind its time means that the device restarted; the turn's values are
-then thrown away, an event says so, and the settings are written again. A stream does not survive a restart: it falls
-silent, and the link is opened anew.
+Settings (range, negative input, resolution, settling) are in the device's RAM. A power cycle resets them, and the
+device then responds with its defaults. So the driver writes the settings and reads them back at every open. In sample
+mode every poll cycle also reads SYSTEM_TIMER_20HZ *after* the inputs: a timer that is behind its expected value means
+that the device restarted. Then the cycle's values are discarded, an event is written, and the settings are written
+again. A stream ends at a restart: no packets arrive, and the link is opened again.
 
-Carriers: Modbus TCP straight to the device (`tcp:`), or LabJack's LJM library (`ljm:`, USB too), which carries the same
-register reads and writes. Facts: docs/protocols/labjack_t7.md.
+Carriers: Modbus TCP directly to the device (`tcp:`), or LabJack's LJM library (`ljm:`, also USB), which carries the
+same register reads and writes. Facts: docs/protocols/labjack_t7.md.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from collectors.devices.labjack_t7.sampler import Sampler
 from collectors.devices.labjack_t7.stream import Streamer
 
 ANALOG = re.compile(r"(voltage|current|temperature|raw)_((min|max|std)_)?(v|a|degc)|power_w|samples")
-"""What an analog input can measure, and what a stream keeps of it."""
+"""What an analog input can measure, and which statistics a stream keeps of it."""
 
 
 def driver(options: T7Options) -> Driver:
-    """Return the driver of the chosen mode."""
+    """Return the driver of the configured mode."""
     return Streamer(options) if options.mode == "stream" else Sampler(options)
 
 
 def check(options: T7Options, link: str) -> list[str]:
-    """Return what this link cannot carry: a stream over Wi-Fi, where the link says that it is that."""
+    """Return the settings that this link does not support: a stream over a link that is configured as Wi-Fi."""
     return [NO_STREAM_OVER_WIFI] if options.mode == "stream" and link.startswith("ljm:WIFI:") else []
 
 

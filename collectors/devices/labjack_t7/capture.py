@@ -1,9 +1,9 @@
-"""A capture of a T7's traffic, both directions and both ports in one file, to JSON-able objects.
+"""Decode a capture of a T7's traffic, both directions and both ports in one file, to JSON-able objects.
 
-A frame's direction shows in its length: questions of function 3 and answers of function 16 have an even length, the
-others an odd one. An answer carries no address: what it means is told by the question of the same transaction; without
-that in the capture its bytes are given as they are. A value that is none (the ends of the scale, the mark of a gap, the
-stand-ins of LJM) is null, and "marks" says why.
+The length of a frame shows its direction: requests of function 3 and responses of function 16 have an even length, the
+others an odd one. A response carries no address: the request of the same transaction states what it means. If the
+capture does not contain that request, the response's bytes are given undecoded. A value that is not a measurement (the
+ends of the scale, the mark of a gap, the placeholders of LJM) is null, and "marks" states the reason.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Object = dict[str, Any]
 
 
 def decode(chunks: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
-    """Give one object per frame, or per error; what is left unfinished at the end is an error, too."""
+    """Yield one object per frame or per error; an incomplete frame at the end is also an error."""
     capture = Capture()
     buffer = b""
     for chunk in chunks:
@@ -50,13 +50,13 @@ def decode(chunks: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
 
 
 def _resynchronise(buffer: bytes) -> bytes:
-    """Return the buffer from the next place on that can begin a frame: any transaction, then protocol 0."""
+    """Return the buffer from the next position that can start a frame: any transaction, then protocol 0."""
     at = buffer.find(b"\0\0", 3)
     return buffer[at - 2 :] if at > 0 else b""
 
 
 def _numbers(body: bytes) -> tuple[int, int]:
-    """Return address and count; FrameError when the body is not just these."""
+    """Return address and count. Raise FrameError if the body has any other length."""
     if len(body) != 4:
         raise FrameError(f"expected address and count, 4 bytes, got {len(body)}")
     address, count = struct.unpack(">HH", body)
@@ -64,12 +64,12 @@ def _numbers(body: bytes) -> tuple[int, int]:
 
 
 def _plain(values: Sequence[float | int]) -> list[float | int | None]:
-    """Return the values with null for what JSON has no number for."""
+    """Return the values with null for numbers that JSON does not have."""
     return [value if math.isfinite(value) else None for value in values]
 
 
 def _mark(row: Register, value: float) -> str | None:
-    """Return why a register's value is none, or None."""
+    """Return why a register's value is not a measurement, or None."""
     if not math.isfinite(value):
         return "not a number"
     if MEASURED.match(row.name) and value < DUMMY_V:
@@ -78,21 +78,21 @@ def _mark(row: Register, value: float) -> str | None:
 
 
 def _mark_of_code(code: int, *, is_after_gap: bool) -> str | None:
-    """Return why a stream's code is no voltage, or None."""
+    """Return why a stream's code is not a voltage, or None."""
     if code == stream.GAP_CODE and is_after_gap:
         return "gap"
     return "overrange" if code in volts.OVERRANGE_CODES else None
 
 
 class Capture:
-    """What earlier frames of the capture say about later ones."""
+    """State of the decoder: what earlier frames of the capture state about later ones."""
 
     def __init__(self) -> None:
         self._asked: dict[int, list[Register]] = {}
         self._channels: int | None = None
 
     def take(self, buffer: bytes) -> tuple[Object, int] | None:
-        """Return the first frame as an object and its length, None until it is whole; FrameError when it is none."""
+        """Return the first frame as an object and its length, None while incomplete; FrameError for other bytes."""
         if len(buffer) >= 9 and buffer[6:9] == b"\x01\x4c\x10":
             return self._packet(buffer)
         taken = modbus.take(buffer)

@@ -1,4 +1,4 @@
-"""Questions to one T7: numbered requests, registers to values, refusals with the device's own reason."""
+"""Client of one T7: numbered requests, registers to values, and errors with the device's own error number."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from collectors.protocols import modbus
 from collectors.protocols.dialogue import Ask, Dialogue, Reply
 
 LJM_MODBUS_ERROR = 1200
-"""LJM numbers Modbus exceptions from here; we use the same numbers on both ways to the device."""
+"""LJM numbers Modbus exceptions from here; these numbers are used over both carriers."""
 TEST_VALUE = 0x00112233
 T7_PRODUCT_ID = 7.0
 HIGH_RESOLUTION = 1
-"""Bit 0 of HARDWARE_INSTALLED: the converter of the T7-Pro."""
+"""Bit 0 of HARDWARE_INSTALLED: the high-resolution converter of the T7-Pro."""
 
 
 class Values(NamedTuple):
-    """What one or more reads gave."""
+    """The result of one or more reads."""
 
     by_name: Mapping[str, float | int]
     boottime_ns: int
-    """When the first answer came."""
+    """When the first response arrived."""
 
 
 class Who(NamedTuple):
-    """What the device says about itself."""
+    """The identity that the device reports."""
 
     serial: str
     firmware: str
@@ -43,7 +43,7 @@ class T7Client:
         self._count = count(1)
 
     def read(self, *names: str) -> Dialogue[Values]:
-        """Return the registers' values; those that follow each other share a request. Refused when the device does."""
+        """Return the registers' values; adjacent ones share a request. Raise Refused if the device rejects it."""
         by_name: dict[str, float | int] = {}
         first_ns: int | None = None
         for rows in blocks([register(name) for name in names], modbus.MOST_READ):
@@ -54,7 +54,7 @@ class T7Client:
         return Values(by_name, first_ns or 0)
 
     def read_raw(self, row: Register, size: int) -> Dialogue[Reply]:
-        """Return the reply with `size` 16-bit registers from this one on."""
+        """Return the reply with `size` 16-bit registers, starting at this register."""
         transaction = next(self._count) & 0xFFFF
         send = modbus.read_request(transaction, row.address, size)
         reply: Reply = yield Ask(send, modbus.read_cutter(transaction, size))
@@ -62,7 +62,7 @@ class T7Client:
         return reply
 
     def write(self, values: Mapping[str, float]) -> Dialogue[None]:
-        """Write the registers in this order; those that follow each other share a request."""
+        """Write the registers in this order; adjacent ones share a request."""
         for rows in blocks([register(name) for name in values], modbus.MOST_WRITE):
             data = b"".join(row.pack(values[row.name]) for row in rows)
             transaction = next(self._count) & 0xFFFF
@@ -73,7 +73,7 @@ class T7Client:
             yield from self._refuse(reply.payload, f"writing {what}", rows[0].address)
 
     def _refuse(self, frame: modbus.Frame, doing: str, address: int) -> Dialogue[None]:
-        """Raise Refused when the frame is an exception, with the device's own error number where it tells."""
+        """Raise Refused if the frame is an exception, with the device's own error number if it reports one."""
         if frame.exception is None:
             return
         transaction = next(self._count) & 0xFFFF
@@ -91,7 +91,7 @@ class T7Client:
         )
 
     def identify(self) -> Dialogue[Who]:
-        """Return who answers; WrongDevice when it is no T7 or its bytes come in another order."""
+        """Return the identity of the device. Raise WrongDevice if it is not a T7 or its byte order is another."""
         try:
             test = (yield from self.read("TEST")).by_name["TEST"]
             about = (yield from self.read("PRODUCT_ID", "HARDWARE_VERSION", "FIRMWARE_VERSION")).by_name

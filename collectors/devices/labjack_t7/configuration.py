@@ -1,4 +1,4 @@
-"""What sampling and streaming do alike: find out who answers, write settings and see that they took."""
+"""Functions common to sampling and streaming: identify the device, write the settings and read them back."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from collectors.reading import Event, Identity
 
 
 def configure(session: T7Client, settings: dict[str, float]) -> Dialogue[None]:
-    """Write the settings and read them back; Refused naming every register that did not take its value."""
+    """Write the settings and read them back. Raise Refused with the name of every register that holds another value."""
     yield from session.write(settings)
     kept = (yield from session.read(*settings)).by_name
     wrong = [
         f"{name}: wrote {value:g}, the device says {kept[name]:g}"
         for name, value in settings.items()
-        # 0 µs leaves the settling time to the device, so whatever it reads back is right
+        # 0 µs lets the device choose the settling time, so every value read back is right
         if not math.isclose(kept[name], value, rel_tol=1e-6) and not (name.endswith("SETTLING_US") and value == 0)
     ]
     if wrong:
@@ -36,11 +36,11 @@ def identity(who: Who, options: T7Options) -> Identity:
 
 
 def enter(session: T7Client, options: T7Options) -> Dialogue[tuple[Who, list[Output]]]:
-    """Return who answers, after stopping a stream that runs, and the event that says so where it was not ours.
+    """Return the identity, after stopping a stream that runs; with an event if this process did not start the stream.
 
     A T7 has one stream, and while it runs inputs cannot be sampled. A stream of another program, or of an earlier run,
-    is stopped at most once in TAKE_OVER_PAUSE_S: who starts it again has a program that runs. Then LinkBusy is raised
-    until its stream has ended.
+    is stopped at most once in TAKE_OVER_PAUSE_S. If it is started again within that time, another program is running:
+    then LinkBusy is raised until its stream has ended.
     """
     who = yield from session.identify()
     if options.serial_number and who.serial != options.serial_number:
@@ -68,27 +68,27 @@ TAKE_OVER_PAUSE_S = 3600.0
 
 
 class Streams:
-    """What this process knows of each T7's stream, by serial number: it outlives a connection, as the stream does."""
+    """The streams that this process knows of, by serial number; like the streams, they outlive a connection."""
 
     def __init__(self) -> None:
         self._own: dict[str, int] = {}
         self._taken_ns: dict[str, int] = {}
 
     def clear(self) -> None:
-        """Forget everything, as a new process has."""
+        """Forget all streams, as after a start of the process."""
         self._own.clear()
         self._taken_ns.clear()
 
     def note_own(self, serial: str, started_at: int) -> None:
-        """Remember the stream that was started here by the device's time stamp of its first scan."""
+        """Record the stream that this process started, by the device's time stamp of its first scan."""
         self._own[serial] = started_at
 
     def is_own(self, serial: str, started_at: int) -> bool:
-        """Return whether the stream with this time stamp was started here."""
+        """Return whether this process started the stream with this time stamp."""
         return self._own.get(serial) == started_at
 
     def may_take_over(self, serial: str, at_ns: int) -> bool:
-        """Return whether another program's stream may be stopped now, and remember that it is."""
+        """Return whether another program's stream may be stopped now, and if so record that it is."""
         last_ns = self._taken_ns.get(serial)
         if last_ns is not None and at_ns - last_ns < TAKE_OVER_PAUSE_S * 1e9:
             return False
@@ -100,12 +100,12 @@ STREAMS = Streams()
 
 
 def started_at(session: T7Client) -> Dialogue[int]:
-    """Return the device's time stamp of its stream's first scan: it tells one stream from another."""
+    """Return the device's time stamp of its stream's first scan, which identifies the stream."""
     return int((yield from session.read("STREAM_START_TIME_STAMP")).by_name["STREAM_START_TIME_STAMP"])
 
 
 def refuse_wifi(session: T7Client) -> Dialogue[None]:
-    """Raise ConfigError where the T7 has no way but Wi-Fi: over it no packets are sent unasked."""
+    """Raise ConfigError if the T7 is connected by Wi-Fi only: over Wi-Fi it sends no stream packets."""
     addresses = (yield from session.read("ETHERNET_IP", "WIFI_IP")).by_name
     if addresses["WIFI_IP"] and not addresses["ETHERNET_IP"]:
         raise ConfigError(NO_STREAM_OVER_WIFI)
@@ -129,7 +129,7 @@ def warnings(options: T7Options) -> list[Output]:
 
 
 def groups(channels: Sequence[Channel]) -> list[list[Channel]]:
-    """Return the channels by measurement and tags: each group is one reading."""
+    """Return the channels grouped by measurement and tags: each group is one reading."""
     groups: dict[tuple[str, str], list[Channel]] = {}
     for channel in channels:
         groups.setdefault((channel.measurement, channel.cell), []).append(channel)
@@ -137,13 +137,13 @@ def groups(channels: Sequence[Channel]) -> list[list[Channel]]:
 
 
 class MissingInputs:
-    """Which inputs give no value just now: one event when that begins and one when it is over."""
+    """The inputs that currently give no value: one event when that begins and one when it ends."""
 
     def __init__(self) -> None:
         self._inputs: set[str] = set()
 
     def note(self, channel: Channel, problem: str | None, at_ns: int) -> Iterator[Event]:
-        """Give the event when this changes something."""
+        """Yield an event if the state of this input changes."""
         if problem and channel.input not in self._inputs:
             self._inputs.add(channel.input)
             yield Event("input_overrange", f"{channel.input} ({channel.signal}): {problem}", at_ns)

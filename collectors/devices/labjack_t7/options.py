@@ -1,4 +1,4 @@
-"""What a user can choose for a T7, checked against the device's limits before anything is opened.
+"""The options of a T7, validated against the device's limits before anything is opened.
 
 Facts: docs/protocols/labjack_t7.md §1 (settings), §2 (stream), §5 (speed by resolution index), §7 (sensor).
 """
@@ -24,18 +24,18 @@ MOST_SETTLING_US, MOST_SETTLING_STREAM_US = 50_000.0, 4_400.0
 MOST_SAMPLES_PER_S = 100_000.0
 
 STREAM_ONE = (100_000, 48_000, 22_000, 11_000, 5_500, 2_500, 1_200, 600)
-"""Most samples/s by resolution index 1 to 8 with one channel."""
+"""Maximum sample rate in samples/s by resolution index 1 to 8, with one channel."""
 STREAM_SEVERAL: Mapping[float, tuple[int, ...]] = {
     10.0: (100_000, 39_600, 19_800, 9_800, 4_400, 2_600, 1_300, 630),
     1.0: (8_200, 7_200, 2_800, 2_600, 1_300, 640, 440, 400),
     0.1: (1_700, 800),
 }
-"""The same with several channels, by the smallest range among them; what is not listed is not published."""
+"""The same with several channels, by the smallest range among them; rates that are not listed are not published."""
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """One analog input: how it is measured and what it means."""
+    """One analog input: its settings and the signal that it measures."""
 
     input: str = field(metadata={"help": "AIN0 to AIN13"})
     signal: str = field(metadata={"help": "what it measures, for example battery.current_a; see the vocabulary"})
@@ -75,7 +75,7 @@ class Channel:
         return {"cell": self.cell} if self.cell else {}
 
     def problems(self) -> Iterator[str]:
-        """Give what is wrong with this channel whatever the mode, one line each."""
+        """Yield the mistakes in this channel that do not depend on the mode, one line each."""
         if not INPUT.fullmatch(self.input):
             yield f"input: expected AIN0 to AIN13, got {self.input!r}"
         elif self.negative != "GND" and (self.number % 2 or self.negative != f"AIN{self.number + 1}"):
@@ -107,7 +107,7 @@ class T7Options:
     device_temperature: bool = field(default=False, metadata={"help": "sample: also read the converter's temperature"})
 
     def __post_init__(self) -> None:
-        """Raise ConfigError with everything that is outside the device's limits."""
+        """Raise ConfigError that lists everything outside the device's limits."""
         problems = [
             f"channels[{i}] {problem}" for i, channel in enumerate(self.channels) for problem in channel.problems()
         ]
@@ -172,12 +172,12 @@ class T7Options:
 
     @property
     def stream_resolution_index(self) -> int:
-        """Return the resolution index of the whole stream, the device's default resolved."""
+        """Return the resolution index of the whole stream; 0 is replaced by the device's default."""
         index = self.channels[0].resolution_index if self.channels else 0
         return index or DEFAULT_RESOLUTION_STREAM
 
     def most_samples_per_s(self) -> float:
-        """Return the greatest sample rate that the vendor publishes for these channels and this resolution."""
+        """Return the maximum published sample rate in samples/s for these channels and this resolution."""
         index = self.stream_resolution_index
         if not 1 <= index <= MOST_RESOLUTION_STREAM:
             return MOST_SAMPLES_PER_S
@@ -186,7 +186,7 @@ class T7Options:
         return row[index - 1] if index <= len(row) else MOST_SAMPLES_PER_S
 
     def warnings(self) -> list[str]:
-        """Return what is allowed but doubtful, one line each."""
+        """Return the settings that are allowed but doubtful, one line each."""
         return [
             f"channels[{i}] scaling {warning}"
             for i, channel in enumerate(self.channels)
@@ -195,7 +195,7 @@ class T7Options:
 
 
 def resolution_index(channel: Channel, is_pro: bool) -> int:
-    """Return the index to write for sampling; ConfigError when only a T7-Pro has it."""
+    """Return the resolution index to write for sampling. Raise ConfigError if only a T7-Pro has it."""
     if channel.resolution_index > MOST_RESOLUTION and not is_pro:
         raise ConfigError(
             f"{channel.input} resolution_index: {channel.resolution_index} needs a T7-Pro,"

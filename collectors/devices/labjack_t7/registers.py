@@ -1,6 +1,6 @@
-"""The T7's registers that we use, as data. Big-endian; 32-bit values take two registers, high word first.
+"""The T7's registers that the driver uses, as data. Big-endian; 32-bit values take two registers, high word first.
 
-A name with # is a family: AIN#_RANGE stands for AIN0_RANGE, AIN1_RANGE, …, each `step` registers after the last.
+A name with # is a family: AIN#_RANGE stands for AIN0_RANGE, AIN1_RANGE, …, each `step` registers after the previous.
 Facts: docs/protocols/labjack_t7.md §1 and §2, from the vendor's constants file.
 """
 
@@ -28,7 +28,7 @@ class Register:
 
     @property
     def size(self) -> int:
-        """Return how many 16-bit registers the value takes."""
+        """Return the number of 16-bit registers of the value."""
         return struct.calcsize(FORMATS[self.type]) // 2
 
     def pack(self, value: float) -> bytes:
@@ -118,7 +118,7 @@ _BY_NAME: Mapping[str, Register] = {register.name: register for register in REGI
 
 
 def register(name: str) -> Register:
-    """Return the register of this name, a family's member with its own name and address; KeyError when unknown."""
+    """Return the register of this name; a family's member has its own name and address. KeyError if unknown."""
     if name in _BY_NAME:
         return _BY_NAME[name]
     number = NUMBER.search(name)
@@ -138,7 +138,7 @@ def at(address: int) -> Register | None:
 
 
 def walk(address: int, count: int) -> list[Register]:
-    """Return the registers that fill `count` 16-bit registers from `address` on; those before the first unknown one."""
+    """Return the registers in `count` 16-bit registers from `address` on, up to the first unknown one."""
     found: list[Register] = []
     end = address + count
     while address < end and (row := at(address)) and address + row.size <= end:
@@ -148,7 +148,7 @@ def walk(address: int, count: int) -> list[Register]:
 
 
 def unpack(rows: Sequence[Register], data: bytes) -> list[float | int]:
-    """Return the values of registers that follow each other."""
+    """Return the values of adjacent registers."""
     values, at_byte = [], 0
     for row in rows:
         values.append(row.unpack(data[at_byte : at_byte + 2 * row.size]))
@@ -157,7 +157,7 @@ def unpack(rows: Sequence[Register], data: bytes) -> list[float | int]:
 
 
 def blocks(rows: Sequence[Register], most: int) -> Iterator[list[Register]]:
-    """Cut a list of registers into runs that follow each other, at most `most` 16-bit registers each."""
+    """Split a list of registers into runs of adjacent ones, of at most `most` 16-bit registers each."""
     run: list[Register] = []
     for row in rows:
         joins = run and row.address == run[-1].address + run[-1].size

@@ -1,4 +1,4 @@
-"""Command–response: the T7 is asked once per period."""
+"""Sample mode (command–response): the T7 is read once per period."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from collectors.protocols.dialogue import Dialogue
 from collectors.reading import Event, Identity, Reading, Value
 
 DUMMY_V = -8000.0
-"""LJM and the device fill in -9999 (not taken) and -8888 (not read): whatever is below this is no voltage."""
+"""LJM and the device return -9999 (not taken) and -8888 (not read): values below this one are not voltages."""
 KELVIN = 273.15
 TICKS_PER_S = 20
 TOLERANCE_TICKS = TICKS_PER_S
-"""A timer 1 s behind: answers may be late by that, a restart takes longer."""
+"""Delay of the timer that means a restart: responses may be 1 s late, a restart takes longer."""
 
 
 class Sampler:
-    """Command–response: one turn, one value of each channel."""
+    """Command–response: one poll cycle gives one value of each channel."""
 
     paced_by = "grid"
 
@@ -41,12 +41,12 @@ class Sampler:
         self._settings: dict[str, float] = {}
         self._timer: tuple[int, int] | None = None  # ticks, boottime_ns
         self._settings_lost = False
-        """Seen and not yet made good: nothing is read before it is."""
+        """A restart was detected and the settings are not written again yet: until then nothing is read."""
         self._missing = MissingInputs()
         self._news = warnings(options)
 
     def open(self) -> Dialogue[Identity]:
-        """Return who answers, its inputs set as configured."""
+        """Return the identity of the device, after writing the settings of its inputs."""
         who, events = yield from enter(self._session, self._options)
         self._news += events
         self._settings = (
@@ -54,12 +54,12 @@ class Sampler:
             | {f"{c.input}_RESOLUTION_INDEX": float(resolution_index(c, who.is_pro)) for c in self._channels}
             | {f"{c.input}_SETTLING_US": c.settling_us for c in self._channels}
         )
-        yield from self._is_behind()  # from here on a restart is noticed
+        yield from self._is_behind()  # stores the timer, so that a later restart is detected
         yield from configure(self._session, self._settings)
         return identity(who, self._options)
 
     def poll(self) -> Dialogue[list[Output]]:
-        """Return one reading per measurement; nothing but an event when the device has lost its settings."""
+        """Return one reading per measurement; only an event if the device has lost its settings."""
         if self._settings_lost:
             yield from self._set_again()
         values, at_ns = yield from self._session.read(*(c.input for c in self._channels))
@@ -80,7 +80,7 @@ class Sampler:
         return outputs
 
     def close(self) -> Dialogue[None]:
-        """Leave everything as it is: settings stay until someone writes others."""
+        """Do nothing: the settings stay until they are overwritten."""
         yield from ()
 
     def _set_again(self) -> Dialogue[None]:
@@ -88,7 +88,7 @@ class Sampler:
         self._settings_lost = False
 
     def _is_behind(self) -> Dialogue[bool]:
-        """Return whether the device's timer is behind the host's since it was last read: the device restarted."""
+        """Return whether the device's timer is behind the host's since the last call: then the device restarted."""
         values, at_ns = yield from self._session.read("SYSTEM_TIMER_20HZ")
         ticks, before = int(values["SYSTEM_TIMER_20HZ"]), self._timer
         self._timer = (ticks, at_ns)
@@ -106,13 +106,13 @@ class Sampler:
                 problem = no_volts or channel.scaling.problem(raw)
                 yield from self._missing.note(channel, problem, at_ns)
                 values[channel.name] = None if problem else channel.scaling.apply(raw)
-                if channel.keep_raw:  # the volts were measured, whatever the sensor can do
+                if channel.keep_raw:  # the voltage was measured, even if it is outside the sensor's range
                     raw_v = None if no_volts else raw
                     yield Reading("analog", at_ns, {"raw_v": raw_v}, {"channel": channel.input})
             yield Reading(group[0].measurement, at_ns, values, group[0].tags)
 
     def _problem(self, channel: Channel, raw: float) -> str | None:
-        """Return why this is no measurement, or None."""
+        """Return why this is not a measurement, or None."""
         if math.isnan(raw) or raw < DUMMY_V:
             return f"{raw:g} stands for no value"
         if volts.is_overrange(raw, channel.range_v):

@@ -1,15 +1,16 @@
-"""From volts at an input's terminals to what is measured: divider, then hall sensor, then polynomial.
+"""Convert the voltage at an input's terminals to the measured quantity: divider, then hall sensor, then polynomial.
 
-Each step is optional, and the order is fixed: the first two say how the wiring turns the quantity into volts, the
-polynomial corrects the result against a better instrument. All work on a number and on a numpy array alike.
+Each step is optional, and the order is fixed. The first two describe how the wiring turns the quantity into volts; the
+polynomial corrects the result against a more accurate instrument. All functions take a number or a numpy array.
 
     divider      volts = input x (r1 + r2) / r2                       r1 towards the battery
     hall         amps  = direction x volts x ratio / (burden x turns) - offset
     polynomial   value = c0 + c1 x + c2 x^2 + …
 
-What a sensor cannot measure is no value: an LA 55-P ends at ±70 A (`range_a`), the buffer of an LJTick-Divider gives at
-most 3.5 V (`limit_v`), another sensor has a range of its own (`range`). Near its end a sensor still gives a plausible
-number, which is wrong; so beyond these limits the value is missing and an event says why. Nothing is ever clipped.
+A value outside a sensor's range is missing: an LA 55-P ends at ±70 A (`range_a`), the buffer of an LJTick-Divider gives
+at most 3.5 V (`limit_v`), another sensor has a range of its own (`range`). Near the end of its range a sensor still
+gives a plausible but wrong number. So beyond these limits the value is missing and an event states the reason. Values
+are never clipped.
 
 Facts: docs/protocols/labjack_t7.md §7, from the LEM LA 55-TP data sheet.
 """
@@ -26,19 +27,19 @@ import numpy.typing as npt
 Number = TypeVar("Number", float, npt.NDArray[np.float64])
 
 Mask = bool | npt.NDArray[np.bool_]
-"""For a number, and for each number of an array."""
+"""Result for a number, or element by element for an array."""
 
 MOST_SOURCE_OHM = 1000.0
 """Above this source resistance a multiplexed input needs time to settle (T7: bias current 20 nA)."""
 SETTLING_US_PER_OHM = 0.012
-"""Our allowance per ohm of source: 12 time constants (17 bits) with 1 nF of cable and input."""
+"""Settling time per ohm of source that we assume: 12 time constants (17 bits) with 1 nF of cable and input."""
 BURDENS_OHM = {12.0: (10.0, 100.0), 15.0: (50.0, 160.0)}
-"""LA 55 at 50 A and 70 degC: supply in V (±) to least and greatest burden."""
+"""LA 55 at 50 A and 70 degC: supply in V (±) to minimum and maximum burden in ohm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Divider:
-    """Two resistors; the input sees the voltage across r2."""
+    """Two resistors; the input measures the voltage across r2."""
 
     r1_ohm: float = field(metadata={"help": "from the measured point to the input"})
     r2_ohm: float = field(metadata={"help": "from the input to ground"})
@@ -48,7 +49,7 @@ class Divider:
     )
 
     def __post_init__(self) -> None:
-        """Refuse resistors and limits that are none."""
+        """Reject resistors and limits that are impossible."""
         if self.limit_v is not None and self.limit_v <= 0:
             raise ValueError(f"limit_v: expected more than 0, got {self.limit_v}")
         if self.r1_ohm < 0 or self.r2_ohm <= 0:
@@ -56,7 +57,7 @@ class Divider:
 
     @property
     def source_ohm(self) -> float:
-        """Return the resistance that the input sees."""
+        """Return the source resistance in ohm at the input."""
         return self.r1_ohm * self.r2_ohm / (self.r1_ohm + self.r2_ohm)
 
     @property
@@ -83,7 +84,7 @@ class Hall:
     supply_v: float = field(default=15.0, metadata={"help": "± supply of the sensor, for the check of the burden"})
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be divided by, and a range that is none."""
+        """Reject a zero divisor and an invalid range."""
         if self.range_a is not None and self.range_a <= 0:
             raise ValueError(f"range_a: expected more than 0, got {self.range_a}")
         if self.burden_ohm <= 0 or self.ratio <= 0 or self.turns < 1:
@@ -92,11 +93,11 @@ class Hall:
 
     @property
     def gain(self) -> float:
-        """Return amperes per volt at the burden, direction included."""
+        """Return amperes per volt at the burden, with the sign of the direction."""
         return self.direction * self.ratio / (self.burden_ohm * self.turns)
 
     def warning(self) -> str | None:
-        """Return what is doubtful about the burden, or None."""
+        """Return a warning about the burden, or None."""
         limits = BURDENS_OHM.get(self.supply_v)
         if limits is None:
             return f"supply_v: no burden limits known at ±{self.supply_v:g} V, only at ±12 and ±15"
@@ -109,19 +110,19 @@ class Hall:
 
 @dataclass(frozen=True, slots=True)
 class Polynomial:
-    """A correction, or a characteristic, in powers of what came before."""
+    """A correction or a characteristic, as a polynomial in the result of the previous step."""
 
     coefficients: tuple[float, ...] = field(metadata={"help": "c0, c1, c2, …: value = c0 + c1 x + c2 x² + …"})
 
     def __post_init__(self) -> None:
-        """Refuse a polynomial that forgets its input."""
+        """Reject a polynomial that does not depend on its input."""
         if len(self.coefficients) < 2:
             raise ValueError(f"coefficients: expected at least c0 and c1, got {list(self.coefficients)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """The whole chain of one input; empty: the volts themselves."""
+    """The scaling of one input; empty: the value is the voltage itself."""
 
     divider: Divider | None = field(default=None, metadata={"help": "resistors before the input"})
     hall: Hall | None = field(default=None, metadata={"help": "hall current sensor with burden"})
@@ -133,7 +134,7 @@ class Scaling:
     calibrated_on: str = field(default="", metadata={"help": "date of the last calibration, YYYY-MM-DD"})
 
     def __post_init__(self) -> None:
-        """Refuse a date or a range that is none."""
+        """Reject an invalid date or range."""
         if self.range and self.range[0] >= self.range[1]:
             raise ValueError(f"range: expected the least value, then a greater one, got {list(self.range)}")
         if self.calibrated_on:
@@ -158,7 +159,7 @@ class Scaling:
         return value
 
     def outside(self, volts: Number) -> list[tuple[Mask, str]]:
-        """Return for each limit that is set whether these volts are beyond it, and what it is, for people."""
+        """Return, for each configured limit, whether these volts are beyond it, and the limit as text."""
         found: list[tuple[Mask, str]] = []
         value = volts
         if self.divider:
@@ -175,12 +176,12 @@ class Scaling:
         return found
 
     def problem(self, volts: float) -> str | None:
-        """Return why the sensor cannot have measured what these volts mean, or None."""
+        """Return why the sensor cannot have measured the value of these volts, or None."""
         limits = [text for is_beyond, text in self.outside(volts) if is_beyond]
         return f"{volts:g} V means {self.apply(volts):g}; {', '.join(limits)}" if limits else None
 
     def invert(self, value: float) -> float:
-        """Return the volts at the terminals that mean this value; ValueError for a polynomial of degree 2 or more."""
+        """Return the volts at the terminals for this value. Raise ValueError for a polynomial of degree 2 or more."""
         if self.polynomial:
             c0, c1, *rest = self.polynomial.coefficients
             if rest or c1 == 0:
@@ -193,7 +194,7 @@ class Scaling:
         return value
 
     def warnings(self, settling_us: float) -> list[str]:
-        """Return what is doubtful, one line each: the sensor's burden, a settling time too short for the source."""
+        """Return warnings, one line each: the sensor's burden, a settling time that is too short for the source."""
         found = [w] if self.hall and (w := self.hall.warning()) else []
         source_ohm = self.divider.source_ohm if self.divider else 0.0
         needed_us = source_ohm * SETTLING_US_PER_OHM

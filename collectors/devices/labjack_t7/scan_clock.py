@@ -1,9 +1,9 @@
-"""When a scan was taken: CLOCK_BOOTTIME fitted against the scan counter.
+"""The time of a scan: CLOCK_BOOTTIME fitted against the scan counter.
 
-A stream carries no time. The device's crystal is good to tens of ppm, arrival of a packet is late by whatever network
-and scheduler add, never early. So: in each block of 5 s the earliest arrival counts; a robust line (Theil–Sen: the
-median of all pairs' slopes) through up to 5 minutes of such blocks is the clock. In the first minute the slope is the
-device's nominal rate. Facts: docs/protocols/labjack_t7.md §6.
+A stream carries no time stamps. The device's crystal is accurate to tens of ppm; a packet arrives late by the delay of
+network and scheduler, and never early. So the earliest arrival of each block of 5 s is used: the clock is a robust line
+(Theil–Sen: the median of all pairs' slopes) through up to 5 minutes of such blocks. In the first minute the slope is
+the device's nominal rate. Facts: docs/protocols/labjack_t7.md §6.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ BLOCK_NS = 5_000_000_000
 MOST_BLOCKS = 60
 LEAST_BLOCKS_FOR_SLOPE = 12
 STEP_NS = 50_000_000
-"""A whole block this far off the line: the counter is wrong (or the host slept), not the network slow."""
+"""A whole block this far off the line: the counter is wrong (or the host slept), it is not network delay."""
 
 
 class ScanClock:
-    """The line through arrivals. Lateness is measured against the nominal rate, in ns."""
+    """The line through the arrivals. Lateness is measured against the nominal rate, in ns."""
 
     def __init__(self, rate_hz: float) -> None:
         self._period_ns = 1e9 / rate_hz
         self._origin_ns: int | None = None
-        self._blocks: deque[tuple[int, float]] = deque(maxlen=MOST_BLOCKS)  # counter, least lateness
+        self._blocks: deque[tuple[int, float]] = deque(maxlen=MOST_BLOCKS)  # counter, minimum lateness in ns
         self._block_end_ns = 0
         self._earliest: tuple[int, float] | None = None
         self._slope_ns = 0.0
@@ -33,11 +33,11 @@ class ScanClock:
 
     @property
     def is_set(self) -> bool:
-        """Return whether it can tell a time yet."""
+        """Return whether there is an anchor, so that times can be computed."""
         return self._origin_ns is not None
 
     def anchor(self, counter: int, boottime_ns: int) -> float:
-        """Learn that scan `counter` was due no later than this. Return by how many ns the line jumped, mostly 0."""
+        """Add the arrival of scan `counter` at this time. Return by how many ns the line jumped, usually 0."""
         if self._origin_ns is None:
             self._origin_ns = boottime_ns - round(counter * self._period_ns)
             self._block_end_ns = boottime_ns + BLOCK_NS
@@ -69,7 +69,7 @@ class ScanClock:
         self._offset_ns = float(np.median(lateness - self._slope_ns * counters))
 
     def boottime_ns(self, counter: float) -> int:
-        """Return when this scan was taken; ValueError before the first anchor."""
+        """Return the time of this scan. Raise ValueError before the first anchor."""
         if self._origin_ns is None:
             raise ValueError("no packet has been anchored yet")
         return self._origin_ns + round(counter * self._period_ns + self._lateness_ns(counter))

@@ -1,4 +1,4 @@
-"""Stream mode: the T7 talks, and its scans become bins of mean, least, greatest and standard deviation."""
+"""Stream mode: the T7 sends scans unasked; they become bins of mean, minimum, maximum and standard deviation."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from collectors.reading import Event, Identity, Reading, Value
 BUFFER_BYTES = 32768
 MOST_SAMPLES_PER_PACKET = 512
 PACKET_S = 0.1
-"""A packet at least this often, so that a slow stream is not late."""
+"""Longest time between packets in s, so that the data of a slow stream do not arrive late."""
 TO_ETHERNET = 1
 DRAIN_S = 0.2
 LINGER_S = 0.1
 SILENT_S = 2.0
 CHANNEL = "stream"
 CHECK_S = 5.0
-"""How often it is checked that the stream is still the one that was started here."""
+"""How often, in s, the driver checks that the stream is still the one that it started."""
 TAKEN = "another program has ended this T7's stream and started its own"
 OUTSIDE = "a sample of the bin is beyond the range of the input or of its sensor"
 SPREAD = ("mean", "least", "greatest", "std")
 
 
 class Kept(NamedTuple):
-    """One reading per bin: where it goes, and which columns of the bins give which field."""
+    """One reading per bin: its measurement and tags, and which columns of the bins give which field."""
 
     measurement: str
     tags: Mapping[str, str]
@@ -56,16 +56,16 @@ class Kept(NamedTuple):
 
 
 def spread_names(measurement: str, name: str) -> list[tuple[str, str]]:
-    """Return the fields of a decimated signal that the vocabulary knows, each with its part of SPREAD."""
+    """Return the fields of a decimated signal that are in the vocabulary, each with its part of SPREAD."""
     stem, _, unit = name.rpartition("_")
     names = (name, f"{stem}_min_{unit}", f"{stem}_max_{unit}", f"{stem}_std_{unit}")
     return [(n, part) for n, part in zip(names, SPREAD, strict=True) if signals.find(measurement, n)]
 
 
 def plan(channels: tuple[Channel, ...]) -> list[Kept]:
-    """Return what is kept: a group of channels per measurement and tags, then the raw volts of those that keep them.
+    """Return the readings of a bin: a group of channels per measurement and tags, then the raw volts that are kept.
 
-    Columns: the channels in their order, then the raw volts of each that keeps them, in the same order.
+    Columns: the channels in their order, then the raw volts of each channel with `keep_raw`, in the same order.
     """
     kept = []
     for group in groups(channels):
@@ -86,7 +86,7 @@ def _drain(buffer: bytes) -> Cut | None:
 
 
 class Streamer:
-    """One turn: all packets that arrived within 0.1 s, reduced to the bins that they finish."""
+    """One poll cycle: all packets that arrived within 0.1 s, reduced to the bins that they complete."""
 
     paced_by = "device"
 
@@ -107,7 +107,7 @@ class Streamer:
         self._stamp_is_good = True
 
     def open(self) -> Dialogue[Identity]:
-        """Return who answers, its inputs set and its stream running."""
+        """Return the identity, after writing the inputs' settings and starting the stream."""
         who, taken_over = yield from enter(self._session, self._options)
         self._serial = who.serial
         self._news += taken_over
@@ -120,15 +120,15 @@ class Streamer:
         return identity(who, self._options)
 
     def close(self) -> Dialogue[None]:
-        """Stop the stream, unless it is another program's by now."""
+        """Stop the stream, unless another program has replaced it."""
         if not (yield from self._is_taken()):
             yield from self._session.write({"STREAM_ENABLE": 0})
 
     def poll(self) -> Dialogue[list[Output]]:
-        """Return the readings of the bins that this turn's packets finish, and what happened in the stream.
+        """Return the readings of the bins that this poll cycle's packets complete, and the events of the stream.
 
-        After an ending that a restart cures the next turn restarts; after a scan overlap it raises LinkDown, because
-        the same settings would overlap again at once.
+        If the stream ended in a way that a restart corrects, the next poll cycle restarts it. After a scan overlap it
+        raises LinkDown, because the same settings would cause an overlap again at once.
         """
         if self._tracker.ended == stream.OVERLAP:
             raise LinkDown(f"the T7 stopped its stream: {stream.ENDINGS[stream.OVERLAP]}")
@@ -144,12 +144,12 @@ class Streamer:
             yield from self._explain(silence)
             raise
         if self._started_at is None:
-            self._started_at = yield from started_at(self._session)  # the first scan comes a period after the start
+            self._started_at = yield from started_at(self._session)  # the first scan is one period after the start
             STREAMS.note_own(self._serial, self._started_at)
             self._checked_ns = reply.boottime_ns
         runs: list[stream.Packets] = reply.payload
         segments, events = self._tracker.feed(runs)
-        # Packets go to every connection: those of another program's stream look like ours, mostly with a hole before.
+        # Packets go to every connection. Those of another program's stream look the same, usually after a gap.
         is_due = reply.boottime_ns - self._checked_ns > CHECK_S * 1e9
         if is_due or any(event.kind == "stream_gap" for event in events):
             self._checked_ns = reply.boottime_ns
@@ -164,20 +164,20 @@ class Streamer:
         return outputs
 
     def _is_taken(self) -> Dialogue[bool]:
-        """Return whether the stream that runs is not the one that was started here."""
+        """Return whether a stream runs that this driver did not start."""
         if self._started_at is None or not (yield from self._session.read("STREAM_ENABLE")).by_name["STREAM_ENABLE"]:
             return False
         return (yield from started_at(self._session)) != self._started_at
 
     def _explain(self, silence: NoReply) -> Dialogue[None]:
-        """Raise what a silent stream means, if that can be found out: nothing, another program, or Wi-Fi."""
+        """Raise the cause of a silent stream if it can be determined: another program, or Wi-Fi."""
         if self._started_at is None:
             yield from refuse_wifi(self._session)
         elif (yield from self._is_taken()):
             raise LinkDown(TAKEN) from silence
 
     def _read_calibration(self) -> Dialogue[None]:
-        """Read the constants of the streaming converter through the device's window on its flash."""
+        """Read the constants of the streaming converter from the device's flash."""
         data = b""
         while len(data) < volts.FLASH_BYTES:
             floats = min(volts.FLASH_FLOATS_PER_READ, (volts.FLASH_BYTES - len(data)) // 4)
@@ -188,7 +188,7 @@ class Streamer:
         self._calibration = {range_v: sets[range_v] for range_v in self._calibration}
 
     def _start(self) -> Dialogue[None]:
-        """Start the stream, in the order of docs/protocols/labjack_t7.md §2, and begin to count its scans."""
+        """Start the stream, in the order of docs/protocols/labjack_t7.md §2, and count its scans from 0."""
         yield from self._drain()
         options, channels = self._options, len(self._channels)
         scans = min(max(1, round(options.scan_rate_hz * PACKET_S)), MOST_SAMPLES_PER_PACKET // channels)
@@ -216,7 +216,7 @@ class Streamer:
         self._count_from_zero(float(actual["STREAM_SCANRATE_HZ_ACTUAL"]))
 
     def _drain(self) -> Dialogue[None]:
-        """Connect the stream's channel and throw away what an earlier stream left there."""
+        """Connect to the stream's port and discard what an earlier stream left there."""
         try:
             while True:
                 yield Ask(b"", _drain, timeout_s=DRAIN_S, channel=CHANNEL)
@@ -236,21 +236,21 @@ class Streamer:
         self._started_at = None
 
     def _cut(self, buffer: bytes) -> Cut | None:
-        """Take all whole packets. A packet whose first bytes came with an earlier read has too early a stamp."""
+        """Take all whole packets. The stamp of a packet whose first bytes came with an earlier read is too early."""
         cut = stream.cut_packets(buffer)
         self._stamp_is_good = not self._leftover
         self._leftover = (cut.used if cut else 0) < len(buffer)
         return cut
 
     def _anchor(self, counter: int, boottime_ns: int, is_good: bool) -> Iterator[Event]:
-        """Tell the clock when the first packet was complete; give an event when the clock had to jump."""
+        """Pass the arrival of the first packet to the clock; yield an event if the clock had to jump."""
         if is_good or not self._clock.is_set:
             jump_ns = self._clock.anchor(counter, boottime_ns)
             if jump_ns:
                 yield Event("stream_time_step", f"the scan counter was {jump_ns / 1e6:.1f} ms off the host's clock")
 
     def _readings(self, segments: list[stream.StreamSegment], counter: int) -> Iterator[Output]:
-        """Give the readings of the bins that are over, stamped at the bin's middle, strictly rising."""
+        """Yield the readings of the complete bins, stamped at the bin's middle, strictly increasing."""
         bins = self._binner.feed(segments, counter)
         if bins is None:
             return
@@ -264,5 +264,5 @@ class Streamer:
                 values: dict[str, Value] = {"samples": float(samples)}
                 for name, part, column in kept.fields:
                     value = columns[part][row][column]
-                    values[name] = None if value != value else value  # NaN: something in the bin was out of range
+                    values[name] = None if value != value else value  # NaN: a sample in the bin was out of range
                 yield Reading(kept.measurement, self._last_ns, values, kept.tags)

@@ -1,18 +1,18 @@
-"""Stream packets to bins: many packets at once, no Python per scan.
+"""Stream packets to bins: many packets at once, without Python code per scan.
 
     byte   0-1          2-3       4-5       6     7     8       9         10-11    12-13   14-15       16..
            transaction  protocol  length    unit  0x4C  0x10    reserved  backlog  status  additional  samples
            +1 each      0         10 + 2n   1                             bytes                        n x 16 bit
 
-Samples come in scan-list order, over and over. The scan counter is the stream's clock: it starts at 0, lost scans
-count, and everything that follows (bins, times) is worked out from it.
+Samples come in scan-list order, repeatedly. The scan counter is the stream's clock: it starts at 0 and includes lost
+scans. Bins and times are computed from it.
 
-    status 2940     the device's buffer ran over; what is delivered is valid
-    status 2941     that is over: `additional` scans were lost where a scan begins with 0xFFFF. That scan is a mark: it
-                    is not data and takes no place in the count
-    other           the stream ended; what to do is in ENDINGS
+    status 2940     the device's buffer overflowed; what is delivered is valid
+    status 2941     the overflow is over: `additional` scans were lost at the scan that begins with 0xFFFF. That scan
+                    is a mark: it is not data and is not counted
+    other           the stream ended; ENDINGS states the consequence
 
-A hole in the transactions is lost packets, each with as many scans as its neighbour.
+A gap in the transactions means lost packets, each with as many scans as the adjacent packet.
 Facts: docs/protocols/labjack_t7.md §3.
 """
 
@@ -38,7 +38,7 @@ UNIT_AND_FUNCTION = 0x014C
 PACKET_TYPE = 0x10
 UNCOUNTED_BYTES = 6
 MARK, MARK_AT = b"\x01\x4c\x10", 6
-"""Unit, function and packet type: the same in every head."""
+"""Unit, function and packet type: the same in every header."""
 FINE, RECOVERING, RECOVERED, OVERLAP, OVERFLOW, BURST_COMPLETE, BUFFER_FULL = 0, 2940, 2941, 2942, 2943, 2944, 2945
 GAP_CODE = 0xFFFF
 ENDINGS = {
@@ -49,11 +49,11 @@ ENDINGS = {
 }
 TIMER_STEPS = 65536
 MOST_HOLE = 0x8000
-"""A step of half the counter or more is not a hole but another stream."""
+"""A step of half the counter's range or more is another stream and not a gap."""
 
 
 class Packets(NamedTuple):
-    """Consecutive packets of one length; one row for each."""
+    """Consecutive packets of one length; one row per packet."""
 
     transaction: Words
     backlog_bytes: Words
@@ -73,7 +73,7 @@ def encode(transaction: int, codes: Words, status: int = 0, additional: int = 0,
 
 
 def encode_many(transaction: int, codes: Words) -> bytes:
-    """Return the bytes of packets without trouble, one for each row of codes, numbered on from `transaction`."""
+    """Return the bytes of packets with status 0, one per row of codes, numbered from `transaction` on."""
     packets, samples = codes.shape
     words = np.zeros((packets, HEAD_BYTES // 2 + samples), dtype=">u2")
     words[:, 0] = (transaction + np.arange(packets)) & 0xFFFF
@@ -92,7 +92,7 @@ def cut_packets(buffer: bytes) -> Cut | None:
         try:
             run = _run(buffer, at)
         except FrameError:
-            if runs:  # what came before is good; the error shows itself at the next cut
+            if runs:  # the packets before it are valid; the next call raises the error
                 return Cut(runs, at)
             raise
         if run is None:
@@ -102,7 +102,7 @@ def cut_packets(buffer: bytes) -> Cut | None:
 
 
 def _run(buffer: bytes, at: int) -> Packets | None:
-    """Return the whole packets of one length that begin at byte `at`, or None when not even one is whole."""
+    """Return the whole packets of one length that begin at byte `at`, or None if there is not one whole packet."""
     left = len(buffer) - at
     head = struct.unpack_from(">HHHHB", buffer, at) if left >= 9 else None
     if head is None:
@@ -121,16 +121,16 @@ def _run(buffer: bytes, at: int) -> Packets | None:
 
 
 def _rubbish(buffer: bytes) -> int:
-    """Return how many bytes come before the next place that can be a packet's head."""
+    """Return the number of bytes before the next position that can start a packet."""
     mark = buffer.find(MARK, MARK_AT + 1)
     return mark - MARK_AT if mark > 0 else max(1, len(buffer) - MARK_AT - len(MARK) + 1)
 
 
 class StreamSegment(NamedTuple):
-    """Scans without a gap between them."""
+    """Consecutive scans without a gap."""
 
     first: int
-    """The scan counter of the first."""
+    """The scan counter of the first scan."""
     codes: Words
     """Shape (scans, channels)."""
 
@@ -141,7 +141,7 @@ class StreamSegment(NamedTuple):
 
 
 class Tracker:
-    """Follows the scan counter through packets, holes and recoveries of one stream."""
+    """Follows the scan counter of one stream through packets, gaps and recoveries."""
 
     def __init__(self, channels: int) -> None:
         self.channels = channels
@@ -149,12 +149,12 @@ class Tracker:
         """Counter of the next scan."""
         self.lost = 0
         self.ended: int | None = None
-        """The status that ended the stream; nothing after it counts."""
+        """The status that ended the stream; later packets are ignored."""
         self._next_transaction: int | None = None
         self._recovering = False
 
     def feed(self, runs: Sequence[Packets]) -> tuple[list[StreamSegment], list[Event]]:
-        """Return the scans in these packets and what happened between them."""
+        """Return the scans in these packets, and the events between them."""
         segments: list[StreamSegment] = []
         events: list[Event] = []
         for run in runs:
@@ -165,7 +165,7 @@ class Tracker:
         return [s for s in segments if len(s.codes)], events
 
     def _pieces(self, run: Packets) -> Iterator[tuple[Packets, int]]:
-        """Cut a run where packets are missing and around each with a status; tell how many are missing before it."""
+        """Split a run at missing packets and around packets with a status; yield how many are missing before each."""
         expected = int(run.transaction[0]) if self._next_transaction is None else self._next_transaction
         self._next_transaction = (int(run.transaction[-1]) + 1) & 0xFFFF
         before = np.concatenate(([expected - 1], run.transaction[:-1].astype(np.int64)))
@@ -224,30 +224,30 @@ class Tracker:
 
 
 class StreamBins(NamedTuple):
-    """Whole bins: rows are bins, columns channels' tables."""
+    """Complete bins: rows are bins, columns are the channels' tables."""
 
     number: Ints
     """Scan counter of the bin's first scan, divided by scans per bin."""
     samples: Ints
-    """Scans that are in the bin; fewer than scans per bin where some were lost."""
+    """Number of scans in the bin; less than scans per bin if some were lost."""
     mean: Floats
     least: Floats
     greatest: Floats
     std: Floats
-    """NaN where any sample of the bin was out of range: a mean without it would be wrong."""
+    """NaN if any sample of the bin was out of range: a mean without that sample would be wrong."""
 
 
 class Binner:
-    """Collects scans into bins by their counter; the unfinished bin is carried from chunk to chunk."""
+    """Collects scans into bins by their counter; the incomplete bin is carried over to the next call."""
 
     def __init__(self, scans_per_bin: int, columns: Sequence[tuple[int, Floats]]) -> None:
-        """`columns`: channel's place in the scan, and the table that turns its codes into values."""
+        """`columns`: each channel's position in the scan, and the table that converts its codes to values."""
         self.scans_per_bin = scans_per_bin
         self._columns = columns
         self._waiting: list[StreamSegment] = []
 
     def feed(self, segments: Sequence[StreamSegment], counter: int) -> StreamBins | None:
-        """Return the bins that are over at `counter` (of the next scan), or None; bins without a scan are left out."""
+        """Return the bins that are complete at `counter` (of the next scan), or None; empty bins are omitted."""
         self._waiting += segments
         over = counter // self.scans_per_bin * self.scans_per_bin
         done = [StreamSegment(s.first, s.codes[: max(0, over - s.first)]) for s in self._waiting]
@@ -268,7 +268,7 @@ class Binner:
 
 
 def _spread(values: Floats, starts: Ints, samples: Ints) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return mean, least, greatest and (population) standard deviation of each bin."""
+    """Return mean, minimum, maximum and (population) standard deviation of each bin."""
     mean = np.add.reduceat(values, starts) / samples
     away = values - np.repeat(mean, samples)
     variance = np.add.reduceat(away * away, starts) / samples
@@ -276,10 +276,10 @@ def _spread(values: Floats, starts: Ints, samples: Ints) -> tuple[Floats, Floats
 
 
 def actual_scan_rate(rate_hz: float) -> tuple[int, float]:
-    """Return the reload value of the device's scan timer and the rate that it gives, for a wanted rate.
+    """Return the reload value of the device's scan timer for a wanted rate in Hz, and the rate that it gives.
 
-    The timer counts 80 MHz / 8 and has 16 bits; below 152.588 Hz another prescaler is used and the rate is taken as
-    wanted. The direction of rounding is not documented; a driver uses the rate that the device reports.
+    The timer counts 80 MHz / 8 and has 16 bits. Below 152.588 Hz the device uses another prescaler, and this function
+    returns the wanted rate. The direction of rounding is not documented; a driver uses the rate reported by the device.
     """
     divisor = int(80e6 / (8 * rate_hz))
     if divisor > TIMER_STEPS:

@@ -2,15 +2,15 @@
 
     115200 8-N-1, lines of text      collectors.protocols.thingset has the grammar
     #serial {"Bat_V":13.41,…}        once a second, unasked: "publications"
-    ?meas ["Bat_degC","Int_degC"]    the rest is fetched now and then:  :85 Content. [24.1,31.5]
+    ?meas ["Bat_degC","Int_degC"]    the other values are fetched at intervals:  :85 Content. [24.1,31.5]
 
-Five generations of names and forms exist; `open` finds out which one answers, without writing. Publications are off
-after power-up in firmware before v21; the switch is in RAM, so switching them on wears nothing, and `close` puts it
-back. Where the port carries Zephyr's shell instead, ThingSet is a command of it, and the values are asked for.
-What each object is called, its sign and how counters behave: collectors.devices.libresolar_mppt.objects.
-Writing settings: collectors.devices.libresolar_mppt.writing, off unless the operator allows it.
+Five generations of names and forms exist; `open` detects the generation without writing. In firmware before v21
+publications are off after power-up. Their switch is in RAM, so switching it causes no wear, and `close` restores it. If
+Zephyr's shell is on the port, ThingSet is one of its commands, and the values are polled.
+Names, signs and counters of the objects: collectors.devices.libresolar_mppt.objects.
+Writing settings: collectors.devices.libresolar_mppt.writing, disabled unless the operator allows it.
 
-Frames carry no checksum in any released firmware: a flipped bit in a digit is seen only by range and power balance.
+Frames carry no checksum in any released firmware: a bit error in a digit is detected only by range and power balance.
 Source: docs/protocols/libresolar_mppt.md.
 """
 
@@ -43,19 +43,19 @@ from collectors.protocols.thingset import GENERATIONS, Generation, Json, Other, 
 from collectors.reading import Event, Identity, Value
 
 LISTEN_S = 3.0
-"""Three publications: nothing heard means that they are off."""
+"""Three publication periods: silence for that long means that publications are off."""
 PROBE_S = 1.5
 REPLY_S = 1.0
 """Storing a setting takes up to 0.5 s."""
 PAUSE_S = 0.01
-"""The firmware looks at its port every 10 ms; what comes while it works is lost."""
+"""The firmware reads its port every 10 ms; bytes that arrive while it works are lost."""
 ERASE_LINE = b"\x15"
-"""Ctrl-U: a shell forgets what an earlier program typed and did not end."""
+"""Ctrl-U: the shell discards what an earlier program typed without a line end."""
 BATCH = 16
-"""Names per request, so that request and answer fit the device's buffers."""
+"""Names per request, so that request and response fit into the device's buffers."""
 
 MOST_TOLD = 100
-"""On a garbled line every name may be a new one."""
+"""Maximum number of distinct events per connection: on a garbled line every name may be a new one."""
 
 FAST = frozenset(
     {
@@ -64,7 +64,7 @@ FAST = frozenset(
         *("solar.voltage_v", "solar.current_a", "load.current_a"),
     }
 )
-"""What is asked in every slot where the device does not publish; the rest every `extra_period_s`."""
+"""Values requested in every slot if the device does not publish; the others are requested every `extra_period_s`."""
 
 LIMITS: Mapping[str, tuple[float, float]] = {
     "solar.voltage_v": (-1.0, 40.0),
@@ -72,9 +72,9 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "load.current_a": (-11.0, 11.0),
     "battery.current_a": (-11.0, 11.0),
 }
-"""What the hardware carries: 40 V, and 10 A with a tenth of headroom, since noise at full load is data, too.
+"""Limits of the hardware: 40 V, and 10 A plus a tenth, since noise at full load is valid data.
 
-Beyond it a value is missing and an event says so. The battery's voltage limit is an option.
+Beyond a limit a value is missing and an event states it. The limit of the battery's voltage is an option.
 """
 
 _OLD_NAMES = frozenset({"vBat", "vSolar", "iBat"})
@@ -85,7 +85,7 @@ _PROBES: tuple[tuple[Generation, str], ...] = (
     ("0.5", "Battery"),
     ("0.2", "output"),
 )
-"""Groups that only one generation has. 0.6 answers any of them in its own form."""
+"""Groups that only one generation has. 0.6 answers each of them in its own form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class MpptOptions:
     password_file: str = field(default="", metadata={"help": "file with the password for writing what is protected"})
 
     def __post_init__(self) -> None:
-        """Refuse what the device cannot bear."""
+        """Reject values that would overload the device or that no battery has."""
         if self.extra_period_s != 0.0 and not 10.0 <= self.extra_period_s <= 86_400.0:
             raise ValueError(f"extra_period_s: expected 0, or 10 to 86400, got {self.extra_period_s:g}")
         if not 1.0 <= self.battery_limit_v <= 40.0:
@@ -125,7 +125,7 @@ class MpptOptions:
 class Controller:
     """One connection to one charge controller.
 
-    `paced_by` is set by `open`: "device" while it publishes, "grid" where it must be asked.
+    `open` sets `paced_by`: "device" if the device publishes, "grid" if it must be polled.
     """
 
     def __init__(self, options: MpptOptions) -> None:
@@ -152,14 +152,14 @@ class Controller:
 
     @property
     def generation(self) -> Generation:
-        """Return the generation that answers; before it is certain, the oldest that is still possible."""
+        """Return the generation of the device; before it is certain, the oldest that is still possible."""
         return next(g for g in GENERATIONS if g in self._candidates)
 
     def open(self) -> Dialogue[Identity]:
-        """Find out which generation answers and who it is, and switch publications on where that is wanted.
+        """Detect the generation, identify the device, and switch publications on if that is configured.
 
-        Writes nothing but that switch. Raises WrongDevice for another device or generation 0.1, NoReply for none,
-        Refused where `mode` wants publications and they stay off.
+        Writes nothing but that switch. Raises WrongDevice for another device or generation 0.1, NoReply if nothing
+        answers, Refused if `mode` requires publications and they stay off.
         """
         heard = yield from self._detect()
         identity = yield from self._identify()
@@ -172,7 +172,7 @@ class Controller:
         return identity
 
     def poll(self) -> Dialogue[list[Output]]:
-        """Return the next publication's readings and now and then what is not published; or one slot's answers."""
+        """Return the next publication's readings, at intervals also what is not published; or one slot's answers."""
         outputs: list[Output] = []
         is_asked = self.paced_by == "grid"
         try:
@@ -184,16 +184,16 @@ class Controller:
             yield from self._extras(outputs)
         except (LinkDown, DialogueStopped):
             if not (outputs or self._pending):
-                raise  # else what was heard is worth keeping
+                raise  # otherwise keep what was received
         if is_asked:
-            self._pending.clear()  # publications of a device that is asked anyway
+            self._pending.clear()  # publications of a device that is polled nevertheless
         else:
             self._digest_pending(outputs)
         return outputs
 
     def close(self) -> Dialogue[None]:
         """Switch publications off again if `open` switched them on."""
-        self._reader = thingset.Reader()  # the line's buffer may be a new one
+        self._reader = thingset.Reader()  # the next connection may have another buffer
         if self._switched:
             group, name = self._switched
             self._switched = None
@@ -202,7 +202,7 @@ class Controller:
     # ---- requests
 
     def _hear(self, send: bytes, timeout_s: float) -> Dialogue[Reply]:
-        """Return the next response or publication; debug text does not extend the wait beyond twice the time."""
+        """Return the next response or publication; debug text extends the wait to at most twice the time."""
         until_ns, text = None, ""
         while True:
             if send:
@@ -225,9 +225,9 @@ class Controller:
                 raise _only_text(text)
 
     def ask(self, request: bytes, timeout_s: float = REPLY_S) -> Dialogue[tuple[Response, int]]:
-        """Return the answer and its stamp; publications that come first are kept for the next `poll`.
+        """Return the response and its time stamp; publications that arrive first are kept for the next `poll`.
 
-        Asks through the shell where a prompt shows that there is one.
+        If a prompt shows that a shell is on the port, the request is sent through the shell.
         """
         self._finds_shell()
         try:
@@ -250,37 +250,37 @@ class Controller:
                 raise NoReply(f"no answer within {timeout_s:g} s to {_shown(request)}, while publications go on")
 
     def _on_wire(self, request: bytes) -> bytes:
-        """Return the bytes of a request; in a shell it is a command, the first one after emptying the line there."""
+        """Return the bytes of a request; for a shell a command, the first one after clearing its input line."""
         if not self._in_shell:
             return request
         start, self._line_start = self._line_start, b""
         return start + thingset.in_shell(request)
 
     def _finds_shell(self) -> bool:
-        """Return whether a prompt has just shown that requests must be a shell's commands; from now on they are."""
+        """Return whether a prompt has just shown that there is a shell; later requests are then shell commands."""
         if self.options.shell is None and self._prompt_seen and not self._in_shell:
             self._in_shell = True
             return True
         return False
 
     def command(self, request: bytes) -> Dialogue[tuple[Json, int]]:
-        """Return the answer's payload and stamp; Refused when the device answers with an error."""
+        """Return the response's payload and time stamp. Raise Refused if the device answers with an error."""
         response, stamp_ns = yield from self.ask(request)
         if not response.ok:
             raise Refused(f"{_shown(request)} was answered {response.status}", response.code)
         return response.payload, stamp_ns
 
     def fetch(self, group: str, names: Sequence[str]) -> Dialogue[tuple[dict[str, Json], int]]:
-        """Return the members' values by name, and when they held."""
+        """Return the members' values by name, and the time at which they were valid."""
         payload, stamp_ns = yield from self.command(thingset.fetch(self.generation, group, names))
         if not isinstance(payload, list) or len(payload) != len(names):
             raise FrameError(f"expected an array of {len(names)} for {group} {list(names)}, got {payload!r}")
         return dict(zip(names, payload, strict=True)), stamp_ns
 
-    # ---- who is it
+    # ---- identification
 
     def _detect(self) -> Dialogue[bool]:
-        """Narrow down the generation by listening, then by reading; return whether publications were heard."""
+        """Determine the generation by listening, then by reading; return whether publications were received."""
         silence = NoReply("it publishes in a form that no known generation has")
         try:
             reply = yield from self._hear(b"", LISTEN_S if len(self._candidates) > 1 else PROBE_S)
@@ -296,7 +296,7 @@ class Controller:
         return heard
 
     def _narrow(self, message: Response | Publication) -> None:
-        """Keep the generations in which this message can occur; WrongDevice when none is left."""
+        """Keep the generations in which this message can occur. Raise WrongDevice if none is left."""
         if isinstance(message, Publication) and message.values.keys() & _OLD_NAMES:
             raise WrongDevice("ThingSet generation 0.1 answers: expected firmware of 2019 or later; update it")
         left = self._candidates & possible(message)
@@ -306,7 +306,7 @@ class Controller:
         self._candidates = left
 
     def _probe(self, silence: NoReply) -> Dialogue[None]:
-        """Ask for groups that only one generation has, one at a time, until one is there."""
+        """Request groups that only one generation has, one at a time, until one exists."""
         answered = False
         for generation, group in _PROBES:
             if not self._candidates & {generation, "0.6"}:
@@ -329,14 +329,14 @@ class Controller:
         raise silence
 
     def _identify(self) -> Dialogue[Identity]:
-        """Return model, serial number and versions; WrongDevice when it says that it is another model."""
+        """Return model, serial number and versions. Raise WrongDevice if the device reports another model."""
         group, names = IDENTITY[self.generation]
         told: dict[str, str] = {}
         for name in names:
             response, _ = yield from self.ask(thingset.fetch(self.generation, group, name))
-            if response.ok and response.payload is not None:  # not every build has them all
+            if response.ok and response.payload is not None:  # some builds lack some of them
                 told[name] = str(response.payload)
-        if not told:  # publications of a known form speak for a charger whose answers, or they, were garbled
+        if not told:  # publications of a known form identify a charger even if its answers were garbled
             kind = Refused if self._pending else WrongDevice
             raise kind(f"it has nothing in {group!r} that a generation {self.generation} charger has")
         serial, model, hardware, firmware, maker = (told.get(name, "") for name in names)
@@ -345,13 +345,13 @@ class Controller:
             serial = str(response.payload) if response.ok and response.payload else ""
         if model and "1210" not in model:
             again, _ = yield from self.ask(thingset.fetch(self.generation, group, names[1]))
-            kind = WrongDevice if again.payload == model else Refused  # no checksum: one wrong bit must not stop us
+            kind = WrongDevice if again.payload == model else Refused  # no checksum: a bit error must not be fatal
             raise kind(f"expected an MPPT-1210-HUS, got {model!r} with serial number {serial!r}")
         detail = {"generation": self.generation, "hardware": hardware, "manufacturer": maker}
         return Identity(model or "ThingSet charger", serial, firmware, {k: v for k, v in detail.items() if v})
 
     def _enable(self) -> Dialogue[bool]:
-        """Switch publications on if that is wanted; return whether the device took it."""
+        """Switch publications on if that is configured; return whether the device accepted it."""
         if self.options.publications == "leave":
             return False
         for group, name in SWITCHES[self.generation]:
@@ -361,10 +361,10 @@ class Controller:
                 return True
         return False
 
-    # ---- what it says
+    # ---- publications
 
     def _await_publication(self, outputs: list[Output]) -> Dialogue[None]:
-        """Have at least one publication pending; after a silence switch them on again, since a restart forgets it."""
+        """Wait for a publication; after a silence switch publications on again, since a restart clears the switch."""
         try:
             yield from self._listen()
         except NoReply:
@@ -376,11 +376,11 @@ class Controller:
     def _listen(self) -> Dialogue[None]:
         while not self._pending:
             reply = yield from self._hear(b"", LISTEN_S)
-            if isinstance(reply.payload, Publication):  # not a late answer to a request that was given up
+            if isinstance(reply.payload, Publication):  # not a late answer to a request that timed out
                 self._pending.append(reply)
 
     def _digest_pending(self, outputs: list[Output]) -> None:
-        """Turn the publications that came into readings and events."""
+        """Convert the received publications to readings and events."""
         for reply in self._pending:
             publication: Publication = reply.payload
             if len(self._candidates) > 1:
@@ -392,7 +392,7 @@ class Controller:
         self._pending.clear()
 
     def _digest(self, raw: Mapping[str, Json], stamp_ns: int) -> list[Output]:
-        """Return readings and events for what was said at one instant."""
+        """Return the readings and events of values received at one time."""
         self._now_ns = stamp_ns
         values, strange = canonical(self.generation, raw)
         events = [e for name in strange for e in self._once("unknown_member", name, f"{name} = {raw[name]!r}")]
@@ -406,7 +406,7 @@ class Controller:
         return [*by_measurement(values, stamp_ns), *events]
 
     def _once(self, kind: str, key: str, detail: str) -> list[Output]:
-        """Return the event when it is the first of its kind and key on this connection, and not one of very many."""
+        """Return the event if it is the first of its kind and key on this connection, up to MOST_TOLD events."""
         if (kind, key) in self._told or len(self._told) >= MOST_TOLD:
             return []
         self._told.add((kind, key))
@@ -421,11 +421,11 @@ class Controller:
             return []
         self._published, self._has_sensor = frozenset(), False
         if self.paced_by == "device":
-            self._switched = None  # it publishes after a restart: that is its own doing, not ours to put back
+            self._switched = None  # it publishes by itself after a restart, so `close` does not switch that off
         return [Event("device_restart", f"uptime went from {before_s:g} to {uptime_s:g} s", self._now_ns)]
 
     def _guard_limits(self, values: dict[str, Value]) -> list[Output]:
-        """Take out what the hardware cannot carry; the first of a run of such values is an event."""
+        """Replace values outside the hardware's limits by None; the first of a run of such values is an event."""
         events: list[Output] = []
         for key, (low, high) in self._limits.items():
             value = values.get(key)
@@ -436,24 +436,24 @@ class Controller:
                 events += self._once("out_of_range", key, f"{key}: {value:g}; the hardware has {low:g} to {high:g}")
         return events
 
-    # ---- what must be asked
+    # ---- polling
 
     def _ask_slot(self, outputs: list[Output]) -> Dialogue[None]:
-        """Ask for one slot's fast values, group by group; a group that fails is raised unless others did not."""
+        """Request one slot's fast values, group by group; raise a group's failure only if all groups failed."""
         failure: Exception | None = None
         for group in groups(self.generation):
             try:
                 yield from self._fetch_wanted(group, outputs, fast=True)
             except (NoReply, Refused, FrameError) as error:
                 failure = error
-                self._is_late = isinstance(error, NoReply)  # its answer must not be taken for the next one's
+                self._is_late = isinstance(error, NoReply)  # a late answer must not be taken for the next one's
         if failure and not outputs:
             raise failure
         if failure:
             outputs.append(Event("fetch_failed", f"{type(failure).__name__}: {failure}"))
 
     def _extras(self, outputs: list[Output]) -> Dialogue[None]:
-        """Ask for one more group's values that are not sampled otherwise, when they are due."""
+        """Request one more group's values that are not sampled otherwise, if they are due."""
         if not self.options.extra_period_s:
             return
         if not self._extra_groups and self._now_ns >= self._extras_due_ns:
@@ -463,10 +463,10 @@ class Controller:
             group = self._extra_groups.pop(0)
             try:
                 yield from self._fetch_wanted(group, outputs, fast=False)
-            except (NoReply, Refused, FrameError) as error:  # what the turn has brought so far is worth keeping
+            except (NoReply, Refused, FrameError) as error:  # keep what the poll cycle has received so far
                 outputs.append(Event("fetch_failed", f"{group}: {type(error).__name__}: {error}"))
                 if not isinstance(error, Refused):
-                    self._extra_groups.clear()  # an answer may still come: be silent until it can be no other's
+                    self._extra_groups.clear()  # a late answer must not be taken for another request's
 
     def _fetch_wanted(self, group: str, outputs: list[Output], *, fast: bool) -> Dialogue[None]:
         wanted = yield from self._wanted(group, fast=fast)
@@ -475,7 +475,7 @@ class Controller:
             outputs += self._digest({full_name(self.generation, group, n): v for n, v in raw.items()}, stamp_ns)
 
     def batches(self, group: str, names: Sequence[str]) -> list[list[str]]:
-        """Cut the names into requests that the device's buffer, or its shell's, can hold."""
+        """Split the names into requests that fit into the buffer of the device or of its shell."""
         batches: list[list[str]] = []
         for name in names:
             last = batches[-1] if batches else None
@@ -493,7 +493,7 @@ class Controller:
             return False
 
     def _wanted(self, group: str, *, fast: bool) -> Dialogue[list[str]]:
-        """Return the group's members to fetch: known ones that the device has and does not say unasked."""
+        """Return the group's members to fetch: known ones that the device has and does not publish."""
         if group not in self._members:
             payload, _ = yield from self.command(thingset.names(self.generation, group))
             if not isinstance(payload, list):
@@ -513,7 +513,7 @@ def _only_text(text: str) -> NotUnderstood:
 
 
 def _shown(request: bytes) -> str:
-    """Return a request for people, without what may be a password."""
+    """Return a request as text for messages, without what may be a password."""
     return repr(_without_password(request.decode().rstrip("\n")))
 
 

@@ -1,4 +1,4 @@
-"""A capture of a Libre Solar charge controller's line, explained line by line."""
+"""Decode a capture of a Libre Solar charge controller's line, line by line."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from collectors.reading import Value
 def decode(chunks: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
     """Return one object per line of a capture, and after each publication one per measurement in it.
 
-    The same after an answer whose request stands before it and names what was asked for: an answer carries no names.
-    A line that is garbled has "error"; an answer that is an error of the device has "refused".
+    The same after a response whose request is in the capture and names the requested members: a response carries no
+    names. A garbled line has "error"; a response that is an error of the device has "refused".
     """
     asked: Asked | None = None
     for text, message in thingset.messages(chunks):
@@ -53,7 +53,7 @@ _FETCH = re.compile(r"""[?!](?P<group>[^ ]+) (?P<names>[\["].*?[\]"])(?: [0-9A-F
 
 
 def _asked(text: str) -> Asked | None:
-    """Return what a request for members of a group asks for; None for any other. A shell's command is escaped."""
+    """Return what a request for members of a group asks for; None for any other. In a shell, JSON is escaped."""
     if text.startswith(thingset.COMMAND):
         text = re.sub(r"\\(.)", r"\1", text.removeprefix(thingset.COMMAND))
     found = _FETCH.fullmatch(text)
@@ -68,7 +68,7 @@ def _asked(text: str) -> Asked | None:
 
 
 def _readings_of(message: Response, asked: Asked | None) -> Iterator[Mapping[str, Any]]:
-    """Yield the readings in an answer of as many values as were asked for by name."""
+    """Yield the readings in a response that has as many values as were requested by name."""
     values = message.payload if isinstance(message.payload, list) else [message.payload]
     if asked is None or not (message.ok and message.has_payload) or len(values) != len(asked.names):
         return
@@ -114,7 +114,7 @@ def _describe_publication(message: Publication) -> Iterator[Mapping[str, Any]]:
 
 
 def _remarks(message: Response | Publication) -> Mapping[str, Any]:
-    """Return what is worth saying only where it is so."""
+    """Return the optional entries of an object: each is present only if it applies."""
     return {
         **({"checked": True} if message.checked else {}),
         **({"duplicates": message.duplicates} if message.duplicates else {}),

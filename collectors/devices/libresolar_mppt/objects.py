@@ -1,14 +1,14 @@
-"""The data objects of Libre Solar charge controllers: what each is called in which generation, and what it means.
+"""The data objects of Libre Solar charge controllers: name in each generation, signal, sign and scale.
 
-A row runs forwards in the driver (name to signal) and backwards in the fake (signal to name). Sources:
-docs/protocols/libresolar_mppt.md §5 and §6, and where it says "in the groups": the firmware's data_objects.cpp of
-2019, 2021, 2022 and HEAD (github.com/LibreSolar/charge-controller-firmware).
+The driver uses a row from name to signal, the fake from signal to name. Sources:
+docs/protocols/libresolar_mppt.md §5 and §6, and the firmware's data_objects.cpp of 2019, 2021, 2022 and HEAD
+(github.com/LibreSolar/charge-controller-firmware).
 
-Signs: the device counts current positive that leaves it, so battery and load are ours already; solar is turned.
-Counters: "today" energies restart at sunrise (solar above battery voltage after more than 5 h below), not at midnight,
-and at 0 after a reboot. "Total" energies are saved every 6 h: a power loss takes them back by up to that.
-`discharged_since_full_ah` is set to 0 at each full charge, falls while charging, may be negative; 1 Ah steps.
-Solar current and power are computed by the device from battery side values, as if it had no losses.
+Signs: the device counts current positive that leaves it. So battery and load have the vocabulary's sign; solar is
+inverted. Counters: "today" energies restart at sunrise (solar above battery voltage after more than 5 h below), not at
+midnight, and at 0 after a reboot. "Total" energies are saved every 6 h: a power loss reduces them by up to that much.
+`discharged_since_full_ah` is set to 0 at each full charge, falls while charging, may be negative, and has steps of
+1 Ah. The device computes solar current and power from values of the battery side, as if it had no losses.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ class Item:
     """One data object."""
 
     signal: str
-    """"<measurement>.<signal>" of the vocabulary; of a setting: "setting.<our name>"."""
+    """"<measurement>.<signal>" of the vocabulary; of a setting: "setting.<name in this project>"."""
     name: str
-    """Its name in 0.3, and in 0.2 and 0.4 if these have no other."""
+    """Its name in 0.3, and in 0.2 and 0.4 unless they have another."""
     group: str
     """Its group in 0.2 and 0.3."""
     group_0_4: str
     path: str
     """"Group/name" in 0.5 and 0.6."""
     name_2022: str = ""
-    """Its name in builds of 2022 (also 0.5), if another."""
+    """Its name in builds of 2022 (also 0.5), if different."""
     old: str | None = None
-    """Its name in 0.2, if another; "" where 0.2 has none."""
+    """Its name in 0.2, if different; "" if 0.2 does not have it."""
     name_0_4: str = ""
-    """Its name in 0.4, if another."""
+    """Its name in 0.4, if different."""
     group_0_2: str = ""
-    """Its group in 0.2, if another."""
+    """Its group in 0.2, if different."""
     digits: int = 2
-    """Decimals that the device prints; -1: it prints true or false."""
+    """Number of decimals that the device prints; -1: it prints true or false."""
     scale: float = 1.0
-    """Ours = device's times this."""
+    """Factor from the device's value to the signal's value."""
 
 
 def _out(signal: str, name: str, group_0_4: str, path: str, name_2022: str = "", **more: Any) -> Item:
@@ -144,7 +144,7 @@ ITEMS: tuple[Item, ...] = (
 """Everything that is measured, counted or switched."""
 
 ALIASES: Mapping[str, str] = {"Timestamp_s": "Uptime_s", "MCU_degC": "Int_degC"}
-"""Names in builds between the released versions of 0.2 and 0.3, and what they were called later or earlier."""
+"""Names in builds between the released versions of 0.2 and 0.3, and their names in later or earlier builds."""
 
 SETTINGS: tuple[Item, ...] = (
     _set("nominal_capacity_ah", "BatNom_Ah", "Battery/sNominalCapacity_Ah", "sNom_Ah", digits=1),
@@ -216,16 +216,16 @@ SETTINGS: tuple[Item, ...] = (
         digits=0,
     ),
 )
-"""Kept in the EEPROM. Not sampled: they change when somebody changes them."""
+"""Stored in the EEPROM. Not sampled: they change only when they are written."""
 
 CODES_0_2: Mapping[str, Mapping[int, int]] = {
-    # no charging side in its names: a 2019 controller regulates the low side only
+    # its names have no charging side: a 2019 controller regulates the low side only
     "charger.dcdc_state": {0: 0, 1: 1, 2: 2, 3: 3, 4: 6},
-    # "too warm" has no bit in later firmware: -64 is ours
+    # later firmware has no bit for "too warm": -64 is this project's code
     "load.state": {0: 0, 1: 1, 2: -1, 3: -4, 4: -2, 5: -8, 6: -64},
     "charger.usb_state": {0: 0, 1: 1, 2: -1, 3: -4, 4: -2, 5: -8, 6: -64},
 }
-"""State codes of 0.2 and what later firmware, and the vocabulary, call the same state."""
+"""State codes of 0.2, and the codes of later firmware and the vocabulary for the same state."""
 
 IDENTITY: Mapping[Generation, tuple[str, tuple[str, ...]]] = {
     "0.2": ("info", ("DeviceID", "DeviceType", "HardwareVersion", "FirmwareVersion", "Manufacturer")),
@@ -234,7 +234,7 @@ IDENTITY: Mapping[Generation, tuple[str, tuple[str, ...]]] = {
     "0.5": ("Device", ("cNodeID", "cType", "cHardwareVersion", "cFirmwareVersion", "cManufacturer")),
     "0.6": ("Device", ("cNodeID", "cType", "cHardwareVersion", "cFirmwareVersion", "cManufacturer")),
 }
-"""Group and names of: serial number, model, hardware, firmware, maker. Builds of 2022 keep cNodeID at the root."""
+"""Group and names of: serial number, model, hardware, firmware, maker. Builds of 2022 have cNodeID at the root."""
 
 SWITCHES: Mapping[Generation, tuple[tuple[str, str], ...]] = {
     "0.2": (("pub", "Serial_1s"),),
@@ -243,14 +243,14 @@ SWITCHES: Mapping[Generation, tuple[tuple[str, str], ...]] = {
     "0.5": (("_Pub/mSerial", "wEnable"), ("_pub/mSerial", "Enable")),
     "0.6": (("_Reporting/mLive_", "sEnable"),),
 }
-"""Where publications on the serial line are switched, to be tried in this order. Kept in RAM only."""
+"""The switches for publications on the serial line, in the order in which they are tried. In RAM only."""
 
 AUTHENTICATION: Mapping[Generation, str] = {"0.2": "auth", "0.3": "auth", "0.4": "x-auth", "0.5": "Device/xAuth"}
-"""The function that takes the password; 0.6 leaves it to the device."""
+"""The function that takes the password; in 0.6 it depends on the device and is not known."""
 
 
 def places(item: Item, generation: Generation) -> tuple[tuple[str, str], ...]:
-    """Return every (group, name) that the object may have in this generation; none where it is unknown there."""
+    """Return every (group, name) that the object may have in this generation; none if it is unknown there."""
     if generation in ("0.5", "0.6"):
         group, name = item.path.split("/")
         older = ((group, item.name_2022),) if item.name_2022 and generation == "0.5" else ()
@@ -264,7 +264,7 @@ def places(item: Item, generation: Generation) -> tuple[tuple[str, str], ...]:
 
 
 def full_name(generation: Generation, group: str, name: str) -> str:
-    """Return what publications call it: with its group from 0.5 on, without before."""
+    """Return the object's name in publications: with its group from 0.5 on, without it before."""
     return f"{group}/{name}" if generation in ("0.5", "0.6") else name
 
 
@@ -276,7 +276,7 @@ def located(generation: Generation) -> Mapping[tuple[str, str], Item]:
 
 @cache
 def catalogue(generation: Generation) -> Mapping[str, Item]:
-    """Return the measured objects by the name that publications give them."""
+    """Return the measured objects by their name in publications."""
     found = {full_name(generation, *place): item for place, item in located(generation).items()}
     if generation in ("0.2", "0.3"):
         found |= {other: found[name] for other, name in ALIASES.items() if name in found}
@@ -293,7 +293,7 @@ def groups(generation: Generation) -> tuple[str, ...]:
 
 
 def possible(message: Response | Publication) -> frozenset[Generation]:
-    """Return the generations in which a charge controller can say this, by its form and by the names in it."""
+    """Return the generations in which a charge controller can send this, by its form and by the names in it."""
     found = thingset.generations(message)
     if isinstance(message, Response):
         return found
@@ -302,7 +302,7 @@ def possible(message: Response | Publication) -> frozenset[Generation]:
         if names & _ONLY_0_2:
             return frozenset({"0.2"})
         return frozenset({"0.3"}) if names & _ONLY_0_3 else found
-    if found == {"0.4", "0.5"}:  # one form; the names tell where most are known, since a wrong bit makes unknown ones
+    if found == {"0.4", "0.5"}:  # equal forms: the names decide; a bit error can make one unknown
         return frozenset(g for g in found if 2 * len(names & catalogue(g).keys()) > len(names)) or found
     return found
 
@@ -314,7 +314,7 @@ def likeliest(message: Publication) -> Generation:
 
 
 def canonical(generation: Generation, values: Mapping[str, Json]) -> tuple[dict[str, Value], list[str]]:
-    """Return ({"<measurement>.<signal>": number or None}, names that are not known or hold no number)."""
+    """Return ({"<measurement>.<signal>": number or None}, names that are unknown or have no number)."""
     known = catalogue(generation)
     found: dict[str, Value] = {}
     strange = []
@@ -327,12 +327,12 @@ def canonical(generation: Generation, values: Mapping[str, Json]) -> tuple[dict[
         else:
             codes = CODES_0_2.get(item.signal) if generation == "0.2" else None
             number = codes.get(raw, raw) if codes else raw
-            found[item.signal] = number * item.scale + 0.0  # never -0.0
+            found[item.signal] = number * item.scale + 0.0  # avoids -0.0
     return found, strange
 
 
 def _fits(item: Item, raw: Json) -> bool:
-    """Return whether the value is of the object's kind; a missing one fits all, 0 and 1 do for true and false."""
+    """Return whether the value is of the object's type; a missing one fits all, 0 and 1 count as false and true."""
     return raw is None or (isinstance(raw, int | float) and (item.digits < 0 or not isinstance(raw, bool)))
 
 
@@ -346,15 +346,15 @@ def by_measurement(values: Mapping[str, Value], boottime_ns: int) -> list[Readin
 
 
 def without_false_temperature(values: Mapping[str, Value], *, has_sensor: bool) -> dict[str, Value]:
-    """Return the values without the battery temperature where no sensor measures it: the device says 25 then."""
+    """Return the values without the battery temperature if no sensor measures it: the device then reports 25."""
     return {key: value for key, value in values.items() if has_sensor or key != "battery.temperature_degc"}
 
 
 def imbalance_w(values: Mapping[str, Value]) -> float:
-    """Return solar minus battery minus load power in W beyond 2 W and 10 %; 0 where one of them is unknown.
+    """Return solar minus battery minus load power in W if beyond 2 W and 10 %; 0 if one of them is unknown.
 
-    The firmware computes solar current from the other two, so this is 0 but for rounding (0.01 V and A), whatever the
-    battery does. Anything else is a garbled digit or another firmware.
+    The firmware computes solar current from the other two. So the balance is 0 except for rounding (0.01 V and A),
+    whatever the battery does. Any other value means a garbled digit or another firmware.
     """
     needed = ("battery.voltage_v", "solar.voltage_v", "battery.current_a", "solar.current_a", "load.current_a")
     known = [value for key in needed if (value := values.get(key)) is not None]

@@ -1,12 +1,12 @@
-"""Writing to a Libre Solar charge controller: off unless the operator allows it, read back, and never periodic.
+"""Write to a Libre Solar charge controller: disabled unless the operator allows it, read back, and never periodic.
 
-Traps of the device (docs/protocols/libresolar_mppt.md §7), and what is done about them:
+Pitfalls of the device (docs/protocols/libresolar_mppt.md §7), and how this module handles them:
 
-    :84 Changed. also stands for a battery setting that was silently put back     read before, read back after
-    :83 Valid. also stands for a wrong password, and takes rights away            only a write shows it: :A1
+    :84 Changed. also answers a battery setting that was silently restored        read before, read back after
+    :83 Valid. also answers a wrong password, which removes access rights         only a write shows it: :A1
     every stored setting wears the EEPROM                                         equal values are not written, and
                                                                                   one setting only every 10 minutes
-    functions restart the charger or its bootloader                               refused
+    functions restart the charger or its bootloader                               rejected
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collectors.protocols.dialogue import Dialogue
 from collectors.protocols.thingset import UNAUTHORIZED, Json
 
 STORE_PAUSE_S = 600.0
-"""A stored setting is written again only after this long."""
+"""Minimum time in s between two writes of a stored setting."""
 PASSWORD_CHARACTERS = 10
 
 _FUNCTION = re.compile(r"(exec|rpc|dfu|auth|x-auth)(/|$)|.*(^|/)(x[-A-Z]|reset)", re.IGNORECASE)
@@ -31,17 +31,17 @@ _STORED = re.compile(r"(conf|cal|rec)/|.*/[sp][A-Z]")
 
 
 class SettingWriter:
-    """Writes settings and switches over a connection that `open` has been carried on."""
+    """Writes settings and switches over a connection on which `open` has been run."""
 
     def __init__(self, controller: Controller) -> None:
-        """Raise ConfigError where the configuration does not allow writing."""
+        """Raise ConfigError if the configuration does not allow writing."""
         if not controller.options.allow_write:
             raise ConfigError("allow_write: writing is off; set allow_write = true in the [device] table")
         self._controller = controller
         self._stored_ns: dict[str, int] = {}
 
     def authenticate(self, password: str) -> Dialogue[None]:
-        """Send the password. Refused when it is too long, or in 0.2 wrong; later devices do not say so."""
+        """Send the password. Raise Refused if it is too long; for a wrong one in 0.2 only, others do not report it."""
         function = AUTHENTICATION.get(self._controller.generation)
         if not function:
             raise Refused(f"generation {self._controller.generation} has no known way to authenticate")
@@ -52,10 +52,10 @@ class SettingWriter:
             raise Refused(f"the password was answered {response.status}", response.code)
 
     def write(self, path: str, value: bool | float | str) -> Dialogue[Json]:
-        """Write one object, named "group/name" as the device names it, and return what it holds afterwards.
+        """Write one object, named "group/name" as the device names it, and return its value afterwards.
 
-        Raises Refused for functions, missing rights, a value that the device did not keep, and a stored setting that
-        was written a moment ago.
+        Raises Refused for functions, for missing rights, for a value that the device did not keep, and for a stored
+        setting that was written less than 10 minutes ago.
         """
         group, _, name = path.rpartition("/")
         if not group or _FUNCTION.match(path):
@@ -87,7 +87,7 @@ class SettingWriter:
         self._stored_ns[path] = now_ns
 
     def read_settings(self) -> Dialogue[Mapping[str, Json]]:
-        """Return the stored settings that the device has, by our names with units, for example "topping_voltage_v"."""
+        """Return the device's stored settings, by this project's names with units, for example "topping_voltage_v"."""
         generation = self._controller.generation
         known = {place: item.signal.split(".")[1] for item in SETTINGS for place in places(item, generation)}
         found: dict[str, Json] = {}
@@ -101,7 +101,7 @@ class SettingWriter:
 
 
 def _taken(before: Json, wanted: bool | float | str, after: Json) -> bool:
-    """Return whether the device keeps the value; it prints numbers with one to three decimals."""
+    """Return whether the device kept the value; it prints numbers with one to three decimals."""
     if after == wanted:
         return True
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (wanted, after))
