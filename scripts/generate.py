@@ -213,14 +213,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write the generated pages of the documentation.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a page differs")
     check = parser.parse_args().check
-    differing = [
-        path for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
-    for path in differing:
+    differing = {
+        path: text for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
+    for path, text in differing.items():
         if check:
             print(f"{path.relative_to(ROOT)} is not what the code says; run scripts/check --fix", file=sys.stderr)
         else:
-            path.write_text(pages()[path], encoding="utf-8")
+            path.write_text(text, encoding="utf-8")
     return 1 if check and differing else 0
 
 
